@@ -1,0 +1,6 @@
+//! OCI image layouts on disk: references and the paths that they stand for, digests, blobs, images, layer tars.
+//!
+//! Nothing here opens a network connection, reads the environment or prints.
+
+pub mod digest;
+pub mod file;
