@@ -4,3 +4,4 @@
 
 pub mod digest;
 pub mod file;
+pub mod sink;
