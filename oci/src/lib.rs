@@ -5,3 +5,4 @@
 pub mod digest;
 pub mod file;
 pub mod sink;
+pub mod reference;

@@ -1,1 +1,12 @@
+//! The phases of a Cloud Native Buildpacks build. Each is a function from its `Inputs` to what it found out; what it
+//! writes are files under the layers directory, layouts and caches.
+//!
+//! Nothing here reads the process environment or the command line, prints, or exits: the executables do that.
 
+pub mod analyze;
+pub mod error;
+pub mod export;
+pub mod log;
+
+pub use error::{Error, Kind};
+pub use log::{Level, Log};

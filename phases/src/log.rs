@@ -1,0 +1,48 @@
+//! Where a phase says what it does.
+
+use std::io::Write;
+
+/// How much a message matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// For whoever looks for a fault.
+    Debug,
+    /// What happens.
+    Info,
+    /// Something is not as it should be; the phase goes on.
+    Warn,
+    /// Why the phase fails.
+    Error,
+}
+
+/// Receives what phases say. Implementations decide on colour, and on which levels are shown.
+pub trait Log: Sync {
+    /// One message of one or more lines, without a newline at its end.
+    fn log(&self, level: Level, message: &str);
+
+    /// A line like `===> ANALYZING`.
+    fn phase(&self, name: &str);
+
+    /// Where the output of buildpacks goes, byte for byte as it comes.
+    fn output(&self) -> Box<dyn Write + Send + '_>;
+
+    /// At [`Level::Debug`].
+    fn debug(&self, message: &str) {
+        self.log(Level::Debug, message);
+    }
+
+    /// At [`Level::Info`].
+    fn info(&self, message: &str) {
+        self.log(Level::Info, message);
+    }
+
+    /// At [`Level::Warn`].
+    fn warn(&self, message: &str) {
+        self.log(Level::Warn, message);
+    }
+
+    /// At [`Level::Error`].
+    fn error(&self, message: &str) {
+        self.log(Level::Error, message);
+    }
+}
