@@ -4,5 +4,5 @@
 
 pub mod digest;
 pub mod file;
-pub mod sink;
 pub mod reference;
+pub mod sink;
