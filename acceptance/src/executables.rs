@@ -1,0 +1,96 @@
+//! The executables under test, built for release as they ship.
+
+use std::fs::{self, Permissions};
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize;
+use tempfile::TempDir;
+
+/// A folder with the executables that stand at `/cnb/lifecycle`; dropped, it is gone.
+#[derive(Debug)]
+pub struct Executables {
+    dir: TempDir,
+}
+
+/// What is of interest in a line of cargo's messages.
+#[derive(Deserialize)]
+struct Message {
+    executable: Option<PathBuf>,
+}
+
+impl Executables {
+    /// Has cargo bring all executables up to date, the launcher's own workspace included, and gathers what cargo names:
+    /// never a file that an earlier build left. Cargo locks its target folder, so that test runs wait for one another.
+    pub fn build() -> Result<Self> {
+        let workspace = crate::here("..");
+        let target = target_dir(&workspace)?;
+        let launcher = workspace.join("cmd/launcher/Cargo.toml");
+        let mut built = build(&workspace.join("Cargo.toml"), &["--workspace", "--bins"], &target)?;
+        if launcher.exists() {
+            built.extend(build(&launcher, &["--bins"], &target)?);
+        }
+        let dir =
+            tempfile::Builder::new().prefix("executables-").tempdir_in(&target).context("make a folder")?;
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).context("open the folder to all")?;
+        for from in built {
+            let to = dir.path().join(from.file_name().context("an executable has a name")?);
+            fs::hard_link(&from, &to)
+                .with_context(|| format!("link {} to {}", from.display(), to.display()))?;
+        }
+        Ok(Self { dir })
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+/// Where cargo puts what it builds in this workspace.
+fn target_dir(workspace: &Path) -> Result<PathBuf> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        target_directory: PathBuf,
+    }
+    let output = cargo()
+        .args(["metadata", "--format-version=1", "--no-deps", "--manifest-path"])
+        .arg(workspace.join("Cargo.toml"))
+        .stderr(Stdio::inherit())
+        .output()
+        .context("run cargo metadata")?;
+    ensure!(output.status.success(), "cargo metadata failed");
+    let metadata: Metadata =
+        serde_json::from_slice(&output.stdout).context("parse what cargo metadata printed")?;
+    Ok(metadata.target_directory)
+}
+
+/// Builds one workspace; gives the paths of its executables.
+fn build(manifest: &Path, what: &[&str], target: &Path) -> Result<Vec<PathBuf>> {
+    let mut child = cargo()
+        .args(["build", "--release", "--message-format=json-render-diagnostics", "--manifest-path"])
+        .arg(manifest)
+        .args(what)
+        .arg("--target-dir")
+        .arg(target)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("run cargo build")?;
+    let messages = child.stdout.take().context("cargo's output is a pipe")?;
+    let mut executables = Vec::new();
+    for line in BufReader::new(messages).lines() {
+        let message: Message = serde_json::from_str(&line?).context("parse what cargo build printed")?;
+        executables.extend(message.executable);
+    }
+    ensure!(child.wait()?.success(), "cargo build failed for {}", manifest.display());
+    ensure!(!executables.is_empty(), "cargo build made no executable of {}", manifest.display());
+    Ok(executables)
+}
+
+/// The cargo that runs the tests.
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}

@@ -1,0 +1,65 @@
+//! The recorded scenarios, one test each.
+
+use std::sync::{Arc, OnceLock};
+
+use anyhow::{Context as _, Result, ensure};
+use drydock_acceptance::executables::Executables;
+use drydock_acceptance::{here, run, scenario};
+use libtest_mimic::Trial;
+
+use crate::test;
+
+/// The families (the part of a scenario's name before the first `-`) that run.
+const FAMILIES: &[&str] = &[];
+/// The families whose executables are not all there yet. They are shown as ignored.
+const WAITING: &[&str] = &["analyze", "build", "creator", "detect", "export", "launch", "phases", "restore"];
+
+/// All scenarios as tests, and one test that each of them belongs to a family above.
+pub(crate) fn trials() -> Result<Vec<Trial>> {
+    let names = scenario::names(&here("scenarios"))?;
+    let executables = Arc::new(Built::default());
+    let mut trials = Vec::new();
+    for name in names.clone() {
+        let executables = Arc::clone(&executables);
+        let waiting = WAITING.contains(&family(&name));
+        let trial = test(&format!("scenarios::{name}"), move || check(&name, &executables));
+        trials.push(trial.with_ignored_flag(waiting));
+    }
+    trials.push(test("scenarios_are_registered", move || all_registered(&names)));
+    Ok(trials)
+}
+
+/// The executables, built when the first scenario needs them; an error stays one.
+#[derive(Default)]
+struct Built(OnceLock<Result<Executables, String>>);
+
+impl Built {
+    fn get(&self) -> Result<&Executables> {
+        let built = self.0.get_or_init(|| Executables::build().map_err(|error| format!("{error:#}")));
+        built.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
+    }
+}
+
+fn family(name: &str) -> &str {
+    name.split_once('-').map_or(name, |(family, _)| family)
+}
+
+fn check(name: &str, executables: &Built) -> Result<()> {
+    let scenario = scenario::Scenario::load(&here("scenarios").join(name))?;
+    let executables = executables.get().context("build the executables")?;
+    let differences = run::scenario(&scenario, &here("images"), executables.dir())?;
+    ensure!(differences.is_empty(), "{}", differences.join("\n"));
+    Ok(())
+}
+
+fn all_registered(names: &[String]) -> Result<()> {
+    ensure!(!names.is_empty(), "there are no scenarios");
+    for name in names {
+        let family = family(name);
+        ensure!(FAMILIES.contains(&family) || WAITING.contains(&family), "no test runs the scenario {name}");
+    }
+    for family in FAMILIES.iter().chain(WAITING) {
+        ensure!(names.iter().any(|name| self::family(name) == *family), "no scenario belongs to {family}");
+    }
+    Ok(())
+}
