@@ -2,7 +2,12 @@
 //!
 //! Nothing here opens a network connection, reads the environment or prints.
 
+pub mod config;
 pub mod digest;
 pub mod file;
+pub mod layout;
+pub mod manifest;
+pub mod media;
+pub mod platform;
 pub mod reference;
 pub mod sink;

@@ -1,0 +1,129 @@
+//! Descriptors, manifests and indexes, with every field that these types do not know.
+//!
+//! Specification: OCI image-spec `descriptor.md`, `manifest.md`, `image-index.md`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+
+use crate::digest::Digest;
+use crate::media;
+use crate::platform::Platform;
+
+/// The annotation that names an image inside a layout.
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// Annotations by key.
+pub type Annotations = BTreeMap<String, String>;
+
+/// What a blob is, how large, and how it is called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// What it is.
+    pub media_type: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What is said of it.
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: Annotations,
+    /// What the image runs on, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// Whatever else is said of it.
+    #[serde(flatten)]
+    pub rest: Map<String, Json>,
+}
+
+impl Descriptor {
+    /// With nothing but what is required.
+    pub fn new(media_type: &str, digest: Digest, size: u64) -> Self {
+        Self {
+            media_type: media_type.to_owned(),
+            digest,
+            size,
+            annotations: Annotations::new(),
+            platform: None,
+            rest: Map::new(),
+        }
+    }
+
+    /// Its OCI media type, whichever it has.
+    pub fn oci_media_type(&self) -> &str {
+        media::to_oci(&self.media_type)
+    }
+
+    /// The same with the OCI media type.
+    #[must_use]
+    pub fn into_oci(mut self) -> Self {
+        self.media_type = media::to_oci(&self.media_type).to_owned();
+        self
+    }
+}
+
+/// An image's manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// Always 2.
+    pub schema_version: u8,
+    /// Which kind of manifest.
+    #[serde(default)]
+    pub media_type: String,
+    /// The image's configuration.
+    pub config: Descriptor,
+    /// Its layers, lowest first.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub layers: Vec<Descriptor>,
+    /// What is said of it.
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: Annotations,
+    /// Whatever else is said of it.
+    #[serde(flatten)]
+    pub rest: Map<String, Json>,
+}
+
+/// An index: `index.json`, or one nested in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Index {
+    /// Always 2.
+    pub schema_version: u8,
+    /// Which kind of index.
+    #[serde(default)]
+    pub media_type: String,
+    /// Images, and other indexes.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub manifests: Vec<Descriptor>,
+    /// What is said of it.
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: Annotations,
+    /// Whatever else is said of it.
+    #[serde(flatten)]
+    pub rest: Map<String, Json>,
+}
+
+impl Index {
+    /// Without any image.
+    pub fn empty() -> Self {
+        Self {
+            schema_version: 2,
+            media_type: media::INDEX.to_owned(),
+            manifests: Vec::new(),
+            annotations: Annotations::new(),
+            rest: Map::new(),
+        }
+    }
+}
+
+/// Other programs write `null` for a list or a table without members.
+pub(crate) fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
