@@ -11,3 +11,4 @@ pub mod media;
 pub mod platform;
 pub mod reference;
 pub mod sink;
+pub mod tar;

@@ -1,0 +1,156 @@
+//! All that is below a place: each directory before what is in it, each directory's entries in the order of their
+//! names' bytes.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+
+use rustix::fs::{AtFlags, FileType, RawDir, statat};
+use rustix::io::Errno;
+
+use super::error::TarError;
+use super::place::Place;
+use super::trail::Trail;
+
+/// Room for some hundred entries: most directories take one system call, and one that says that there is no more.
+const BUFFER: usize = 32 << 10;
+
+/// A walk under way. However deep the tree is, this is a list of open directories, not a recursion.
+#[derive(Debug)]
+pub(super) struct Walk<'p> {
+    place: &'p Place,
+    trail: Trail,
+    /// What is still to come in the current directory and those above it; empty at the end.
+    open: Vec<Listing>,
+    leaf: Vec<u8>,
+    lister: Lister,
+}
+
+/// What a walk found next.
+#[derive(Debug)]
+pub(super) struct Found<'w> {
+    /// The directory that holds it; a directory is open itself.
+    pub(super) dir: BorrowedFd<'w>,
+    /// That directory's path below the place.
+    pub(super) path: &'w [u8],
+    /// Its name in `dir`; empty for a directory, which is `dir` itself.
+    pub(super) leaf: &'w [u8],
+    /// What it was when `dir` was listed.
+    pub(super) file_type: FileType,
+}
+
+impl<'p> Walk<'p> {
+    /// Below the place, which is open as `root`. The place itself is not found.
+    pub(super) fn new(place: &'p Place, root: OwnedFd) -> Result<Self, TarError> {
+        let mut lister = Lister::default();
+        let listing = lister.list(root.as_fd()).map_err(TarError::read("list", &place.dir))?;
+        Ok(Self { place, trail: Trail::listing(root), open: vec![listing], leaf: Vec::new(), lister })
+    }
+
+    /// Goes on by one; none at the end.
+    pub(super) fn next(&mut self) -> Result<Option<Found<'_>>, TarError> {
+        let file_type = loop {
+            let Some(listing) = self.open.last_mut() else { return Ok(None) };
+            if let Some((leaf, file_type)) = listing.next() {
+                self.leaf.clear();
+                self.leaf.extend_from_slice(leaf);
+                break file_type;
+            }
+            self.trail.leave();
+            self.lister.recycle(self.open.pop());
+        };
+        if file_type == FileType::Directory {
+            self.enter()?;
+            self.leaf.clear();
+        }
+        let (dir, path) = match self.trail.current() {
+            Ok(current) => current,
+            Err(error) => return Err(TarError::read("open again what is below", &self.place.dir)(error)),
+        };
+        Ok(Some(Found { dir, path, leaf: &self.leaf, file_type }))
+    }
+
+    fn enter(&mut self) -> Result<(), TarError> {
+        let Self { place, trail, open, leaf, lister } = self;
+        let child = |trail: &Trail| {
+            let above = place.join(trail.path());
+            above.join(OsStr::from_bytes(leaf))
+        };
+        match trail.enter(leaf) {
+            Ok(()) => {}
+            Err(Errno::NOTDIR | Errno::LOOP) => return Err(TarError::Changed(child(trail))),
+            Err(error) => return Err(TarError::read("open", &child(trail))(error)),
+        }
+        let listing = trail.current().and_then(|(dir, _)| lister.list(dir));
+        open.push(listing.map_err(|e| TarError::read("list", &place.join(trail.path()))(e))?);
+        Ok(())
+    }
+}
+
+/// Lists directories, and keeps its memory for the next.
+#[derive(Debug, Default)]
+struct Lister {
+    buffer: Vec<u8>,
+    spare: Vec<Listing>,
+}
+
+/// The entries of one directory.
+#[derive(Debug, Default)]
+struct Listing {
+    /// All names, one after the other.
+    names: Vec<u8>,
+    entries: Vec<Entry>,
+    next: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    start: usize,
+    end: usize,
+    file_type: FileType,
+}
+
+impl Lister {
+    /// Lists `dir`, which must have been opened for reading and not been listed yet.
+    fn list(&mut self, dir: BorrowedFd<'_>) -> rustix::io::Result<Listing> {
+        let Listing { mut names, mut entries, .. } = self.spare.pop().unwrap_or_default();
+        names.clear();
+        entries.clear();
+        self.buffer.clear();
+        self.buffer.reserve(BUFFER);
+        let mut raw = RawDir::new(dir.as_fd(), self.buffer.spare_capacity_mut());
+        while let Some(entry) = raw.next() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let file_type = match entry.file_type() {
+                // Some file systems don't say.
+                FileType::Unknown => {
+                    FileType::from_raw_mode(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode)
+                }
+                known => known,
+            };
+            let start = names.len();
+            names.extend_from_slice(name.to_bytes());
+            entries.push(Entry { start, end: names.len(), file_type });
+        }
+        entries.sort_unstable_by(|a, b| names[a.start..a.end].cmp(&names[b.start..b.end]));
+        Ok(Listing { names, entries, next: 0 })
+    }
+
+    /// Takes a listing back that is not needed any more.
+    fn recycle(&mut self, listing: Option<Listing>) {
+        self.spare.extend(listing);
+    }
+}
+
+impl Listing {
+    /// The next name and what it was when the directory was listed.
+    fn next(&mut self) -> Option<(&[u8], FileType)> {
+        let entry = self.entries.get(self.next)?;
+        self.next += 1;
+        Some((&self.names[entry.start..entry.end], entry.file_type))
+    }
+}
