@@ -2,6 +2,7 @@
 //!
 //! Nothing here opens a network connection, reads the environment or prints.
 
+pub mod compress;
 pub mod config;
 pub mod digest;
 pub mod file;

@@ -1,0 +1,283 @@
+//! Writes a block in the shortest of the three forms that deflate has (RFC 1951 § 3.2.3 ff.).
+
+use super::bits::BitWriter;
+use super::huffman::{self, Code};
+use super::matches::Tokens;
+use super::symbols::{self, DISTANCES, END_OF_BLOCK, FIRST_LENGTH, LENGTHS, LITERALS_AND_LENGTHS};
+
+/// No literal and no length has a longer code: then four literals fit between two flushes.
+const LITERAL_LIMIT: usize = 14;
+/// The limit for the codes of code lengths is in the format.
+const LENGTHS_LIMIT: usize = 7;
+/// The most bytes in one stored block.
+const STORED: usize = 0xffff;
+
+/// The three forms, as the format numbers them.
+const FORM_STORED: u32 = 0;
+const FORM_FIXED: u32 = 1;
+const FORM_DYNAMIC: u32 = 2;
+
+/// The codes that a block's symbols are written with.
+struct Codes {
+    literals: [Code; LITERALS_AND_LENGTHS],
+    distances: [Code; DISTANCES],
+}
+
+/// Writes `data`, which are these tokens, as one block that is not the stream's last.
+pub(super) fn write(bits: &mut BitWriter<'_>, data: &[u8], tokens: &Tokens) {
+    let literal_counts = literal_counts(tokens);
+    let literals = huffman::lengths(&literal_counts, LITERAL_LIMIT);
+    let distances = huffman::lengths(&tokens.distance_counts, huffman::MAX_LENGTH);
+    let header = Header::new(&literals, &distances);
+
+    let size = |literals: &[u8; _], distances: &[u8; _]| {
+        cost(&literal_counts, literals) + cost(&tokens.distance_counts, distances) + extra_bits(tokens)
+    };
+    let dynamic = header.cost() + size(&literals, &distances);
+    let fixed = size(&FIXED_LITERALS, &FIXED_DISTANCES);
+    let stored = stored_cost(bits, data.len());
+    if stored < dynamic.min(fixed) {
+        write_stored(bits, data);
+    } else if fixed <= dynamic {
+        bits.put(FORM_FIXED << 1, 3);
+        write_tokens(bits, tokens, &Codes::new(&FIXED_LITERALS, &FIXED_DISTANCES));
+    } else {
+        bits.put(FORM_DYNAMIC << 1, 3);
+        header.write(bits);
+        write_tokens(bits, tokens, &Codes::new(&literals, &distances));
+    }
+}
+
+/// Writes bytes as they are, in as many blocks as that takes; for none, one empty block. Afterwards the output is aligned.
+pub(super) fn write_stored(bits: &mut BitWriter<'_>, mut data: &[u8]) {
+    loop {
+        let (now, later) = data.split_at(data.len().min(STORED));
+        bits.put(FORM_STORED << 1, 3);
+        bits.align();
+        let length = now.len() as u32;
+        bits.put(length, 16);
+        bits.put(!length & 0xffff, 16);
+        bits.flush();
+        bits.bytes(now);
+        data = later;
+        if data.is_empty() {
+            break;
+        }
+    }
+}
+
+/// How many bits [`write_stored`] adds, besides the form of the first block.
+fn stored_cost(bits: &BitWriter<'_>, n: usize) -> u64 {
+    let further = n.saturating_sub(1) as u64 / STORED as u64;
+    // 7 bits of padding at most: it depends on where the block begins.
+    u64::from(bits.padding()) + 32 + 40 * further + 8 * n as u64
+}
+
+/// The code lengths that blocks of the fixed form have (RFC 1951 § 3.2.6).
+const FIXED_LITERALS: [u8; LITERALS_AND_LENGTHS] = {
+    let mut lengths = [8; LITERALS_AND_LENGTHS];
+    let mut symbol = 144;
+    while symbol < 280 {
+        lengths[symbol] = if symbol < 256 { 9 } else { 7 };
+        symbol += 1;
+    }
+    lengths
+};
+const FIXED_DISTANCES: [u8; DISTANCES] = [5; DISTANCES];
+
+fn literal_counts(tokens: &Tokens) -> [u32; LITERALS_AND_LENGTHS] {
+    // Four tables, so that runs of one byte do not wait for one counter.
+    let mut tables = [[0_u32; 256]; 4];
+    let mut quads = tokens.literals().chunks_exact(4);
+    for quad in &mut quads {
+        for (table, &byte) in tables.iter_mut().zip(quad) {
+            table[usize::from(byte)] += 1;
+        }
+    }
+    for &byte in quads.remainder() {
+        tables[0][usize::from(byte)] += 1;
+    }
+    let mut counts = [0; LITERALS_AND_LENGTHS];
+    for (byte, count) in counts[..256].iter_mut().enumerate() {
+        *count = tables.iter().map(|table| table[byte]).sum();
+    }
+    counts[END_OF_BLOCK] = 1;
+    counts[FIRST_LENGTH..][..LENGTHS].copy_from_slice(&tokens.length_counts);
+    counts
+}
+
+/// How many bits these symbols take with codes of these lengths.
+fn cost<const N: usize>(counts: &[u32; N], lengths: &[u8; N]) -> u64 {
+    counts.iter().zip(lengths).map(|(&count, &length)| u64::from(count) * u64::from(length)).sum()
+}
+
+fn extra_bits(tokens: &Tokens) -> u64 {
+    let lengths =
+        tokens.length_counts.iter().enumerate().map(|(symbol, &n)| (n, symbols::length_extra(symbol)));
+    let distances =
+        tokens.distance_counts.iter().enumerate().map(|(symbol, &n)| (n, symbols::distance_extra(symbol)));
+    lengths.chain(distances).map(|(n, bits)| u64::from(n) * u64::from(bits)).sum()
+}
+
+impl Codes {
+    fn new(literals: &[u8; LITERALS_AND_LENGTHS], distances: &[u8; DISTANCES]) -> Self {
+        Self { literals: huffman::codes(literals), distances: huffman::codes(distances) }
+    }
+
+    /// For each length: its code together with its extra bits.
+    fn lengths(&self) -> [(u32, u32); 256] {
+        std::array::from_fn(|length| {
+            let symbol = symbols::length_symbol(length as u8);
+            let code = self.literals[FIRST_LENGTH + symbol];
+            let extra = symbols::length_extra_bits(length as u8) << code.length;
+            (u32::from(code.bits) | extra, u32::from(code.length) + symbols::length_extra(symbol))
+        })
+    }
+}
+
+/// Writes the tokens and the end of the block.
+fn write_tokens(bits: &mut BitWriter<'_>, tokens: &Tokens, codes: &Codes) {
+    let lengths = codes.lengths();
+    bits.flush();
+    let mut literals = tokens.literals();
+    for sequence in &tokens.sequences {
+        let (now, later) = literals.split_at(sequence.literals as usize);
+        literals = later;
+        write_literals(bits, now, codes);
+        let (value, n) = lengths[usize::from(sequence.length)];
+        bits.put(value, n);
+        let symbol = usize::from(sequence.distance_symbol);
+        let code = codes.distances[symbol];
+        bits.put(u32::from(code.bits), u32::from(code.length));
+        bits.put(symbols::distance_extra_bits(sequence.distance, symbol), symbols::distance_extra(symbol));
+        bits.flush();
+    }
+    write_literals(bits, literals, codes);
+    let end = codes.literals[END_OF_BLOCK];
+    bits.put(u32::from(end.bits), u32::from(end.length));
+    bits.flush();
+}
+
+#[inline(always)]
+fn write_literals(bits: &mut BitWriter<'_>, literals: &[u8], codes: &Codes) {
+    let put = |bits: &mut BitWriter<'_>, byte: u8| {
+        let code = codes.literals[usize::from(byte)];
+        bits.put(u32::from(code.bits), u32::from(code.length));
+    };
+    let (quads, rest) = literals.as_chunks();
+    for &[a, b, c, d] in quads {
+        put(bits, a);
+        put(bits, b);
+        put(bits, c);
+        put(bits, d);
+        bits.flush();
+    }
+    for &byte in rest {
+        put(bits, byte);
+    }
+    bits.flush();
+}
+
+/// The order in which a header gives the lengths of the codes of code lengths: the least common last.
+const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
+
+/// What tells the codes of a dynamic block: their lengths, run-length and Huffman coded (RFC 1951 § 3.2.7).
+struct Header {
+    literals: usize,
+    distances: usize,
+    /// Symbol, extra bits, and how many.
+    symbols: Vec<(u8, u8, u8)>,
+    lengths: [u8; 19],
+    counts: [u32; 19],
+    /// How many of `lengths` are given, in [`ORDER`].
+    given: usize,
+}
+
+impl Header {
+    fn new(literals: &[u8; LITERALS_AND_LENGTHS], distances: &[u8; DISTANCES]) -> Self {
+        let without_end = |lengths: &[u8], least: usize| {
+            lengths.iter().rposition(|&length| length > 0).map_or(least, |last| least.max(last + 1))
+        };
+        let (n_literals, n_distances) = (without_end(literals, 257), without_end(distances, 1));
+        let all = [&literals[..n_literals], &distances[..n_distances]].concat();
+        let symbols = run_lengths(&all);
+        let mut counts = [0; 19];
+        for &(symbol, ..) in &symbols {
+            counts[usize::from(symbol)] += 1;
+        }
+        let lengths = huffman::lengths(&counts, LENGTHS_LIMIT);
+        let given = ORDER.iter().rposition(|&symbol| lengths[symbol] > 0).map_or(4, |last| 4.max(last + 1));
+        Self { literals: n_literals, distances: n_distances, symbols, lengths, counts, given }
+    }
+
+    /// How many bits [`Header::write`] adds.
+    fn cost(&self) -> u64 {
+        let extra: u64 = self.symbols.iter().map(|&(.., n)| u64::from(n)).sum();
+        14 + 3 * self.given as u64 + cost(&self.counts, &self.lengths) + extra
+    }
+
+    fn write(&self, bits: &mut BitWriter<'_>) {
+        bits.put(self.literals as u32 - 257, 5);
+        bits.put(self.distances as u32 - 1, 5);
+        bits.put(self.given as u32 - 4, 4);
+        for symbol in &ORDER[..self.given] {
+            bits.flush();
+            bits.put(self.lengths[*symbol].into(), 3);
+        }
+        let codes = huffman::codes(&self.lengths);
+        for &(symbol, extra, n) in &self.symbols {
+            bits.flush();
+            let code = codes[usize::from(symbol)];
+            bits.put(code.bits.into(), code.length.into());
+            bits.put(extra.into(), n.into());
+        }
+        bits.flush();
+    }
+}
+
+/// Code lengths with repetitions written as the symbols 16 (the one before, 3–6 times), 17 and 18 (0, 3–10 and 11–138 times).
+fn run_lengths(lengths: &[u8]) -> Vec<(u8, u8, u8)> {
+    let mut symbols = Vec::with_capacity(lengths.len());
+    for run in lengths.chunk_by(|a, b| a == b) {
+        let length = run[0];
+        let mut left = run.len();
+        if length > 0 {
+            symbols.push((length, 0, 0));
+            left -= 1;
+        }
+        while left > 0 {
+            let (n, symbol) = match (length, left) {
+                (_, 1 | 2) => (1, (length, 0, 0)),
+                (0, 3..=10) => (left, (17, left as u8 - 3, 3)),
+                (0, _) => (left.min(138), (18, left.min(138) as u8 - 11, 7)),
+                (_, _) => (left.min(6), (16, left.min(6) as u8 - 3, 2)),
+            };
+            symbols.push(symbol);
+            left -= n;
+        }
+    }
+    symbols
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_lengths_are_those_of_the_rfc() {
+        for (lengths, expected) in [
+            (vec![5], vec![(5, 0, 0)]),
+            (vec![5; 3], vec![(5, 0, 0), (5, 0, 0), (5, 0, 0)]),
+            (vec![5; 4], vec![(5, 0, 0), (16, 0, 2)]),
+            (vec![5; 9], vec![(5, 0, 0), (16, 3, 2), (5, 0, 0), (5, 0, 0)]),
+            (vec![0; 2], vec![(0, 0, 0), (0, 0, 0)]),
+            (vec![0; 3], vec![(17, 0, 3)]),
+            (vec![0; 10], vec![(17, 7, 3)]),
+            (vec![0; 11], vec![(18, 0, 7)]),
+            (vec![0; 139], vec![(18, 127, 7), (0, 0, 0)]),
+            (vec![1, 0, 0, 0, 1], vec![(1, 0, 0), (17, 0, 3), (1, 0, 0)]),
+        ] {
+            assert_eq!(run_lengths(&lengths), expected, "{lengths:?}");
+        }
+    }
+}
