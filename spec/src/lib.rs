@@ -5,6 +5,7 @@
 
 pub mod analyzed;
 pub mod api;
+pub mod buildpack;
 pub mod cache;
 pub mod group;
 pub mod json;
@@ -12,10 +13,13 @@ pub mod label;
 pub mod launch;
 pub mod layer;
 pub mod metadata;
+pub mod order;
+pub mod plan;
 pub mod project;
 pub mod report;
 pub mod run;
 pub mod sbom;
+pub mod system;
 
 pub use metadata::Metadata;
 
