@@ -15,9 +15,12 @@ pub mod executables;
 pub mod layout;
 pub mod namespace;
 pub mod run;
+pub mod run_image;
 pub mod scenario;
 pub mod snapshot;
 pub mod stage;
+pub mod tools;
+pub mod tree;
 
 use std::path::{Path, PathBuf};
 

@@ -4,6 +4,7 @@
 //! asks for them.
 
 mod scenarios;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
 
 fn trials() -> Result<Vec<Trial>> {
     let mut trials = scenarios::trials()?;
+    trials.extend(tools::trials());
     trials.push(test("every_module_is_registered", every_module_is_registered));
     Ok(trials)
 }

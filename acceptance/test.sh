@@ -1,0 +1,53 @@
+#!/bin/bash
+# Runs every check: format, lints, all tests. `bash acceptance/test.sh`, as root or as an ordinary user.
+# With CI=true, and as root, it installs the Debian packages that are missing; otherwise it says which they are.
+# Goes on after a failure, lists what failed, and exits with 1 if anything did.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+packages=(gcc libc6-dev util-linux tar skopeo umoci buildah golang-github-containers-common busybox-static pigz zstd)
+[ "$(id -u)" = 0 ] || packages+=(uidmap)
+
+is_installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+missing=()
+for package in "${packages[@]}"; do
+    is_installed "$package" || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    if [ "${CI:-}" != true ] || [ "$(id -u)" != 0 ]; then
+        echo "error: packages are missing: apt-get install ${missing[*]}" >&2
+        exit 1
+    fi
+    echo "== apt-get install ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -qq update
+    apt-get -qq install --no-install-recommends -o=Dpkg::Use-Pty=0 "${missing[@]}" >/dev/null
+fi
+
+command -v cargo >/dev/null || PATH=$HOME/.cargo/bin:$PATH
+if ! command -v cargo >/dev/null; then
+    echo "error: cargo is missing: install Rust with rustfmt and clippy, see https://rustup.rs" >&2
+    exit 1
+fi
+
+failed=()
+check() {
+    echo "== $*"
+    "$@" || failed+=("$*")
+}
+
+# The launcher is a workspace of its own, and shares the target folder.
+workspaces=(Cargo.toml)
+[ ! -e cmd/launcher/Cargo.toml ] || workspaces+=(cmd/launcher/Cargo.toml)
+for workspace in "${workspaces[@]}"; do
+    check cargo fmt --manifest-path "$workspace" --all --check
+    check cargo clippy --quiet --manifest-path "$workspace" --target-dir target --workspace --all-targets -- --deny warnings
+    check cargo test --quiet --manifest-path "$workspace" --target-dir target --workspace --no-fail-fast
+done
+
+if [ ${#failed[@]} -gt 0 ]; then
+    printf '== failed: %s\n' "${failed[@]}" >&2
+    exit 1
+fi
+echo "== all checks passed"
