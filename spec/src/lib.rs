@@ -5,12 +5,15 @@
 
 pub mod analyzed;
 pub mod api;
+mod bom;
+pub mod build_toml;
 pub mod buildpack;
 pub mod cache;
 pub mod group;
 pub mod json;
 pub mod label;
 pub mod launch;
+pub mod launch_toml;
 pub mod layer;
 pub mod metadata;
 pub mod order;
