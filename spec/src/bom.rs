@@ -6,9 +6,8 @@ use serde::{Deserialize, Deserializer};
 use crate::launch::BomEntry;
 use crate::metadata::Metadata;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(default)]
-#[derive(Default)]
 struct Written {
     name: String,
     version: String,

@@ -16,6 +16,7 @@ pub mod launch;
 pub mod launch_toml;
 pub mod layer;
 pub mod metadata;
+mod metadata_toml;
 pub mod order;
 pub mod plan;
 pub mod project;
