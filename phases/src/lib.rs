@@ -4,9 +4,13 @@
 //! Nothing here reads the process environment or the command line, prints, or exits: the executables do that.
 
 pub mod analyze;
+pub mod env;
 pub mod error;
 pub mod export;
 pub mod log;
+#[cfg(test)]
+mod memory_log;
+pub mod target;
 
 pub use error::{Error, Kind};
 pub use log::{Level, Log};

@@ -1,0 +1,52 @@
+//! A log for tests, which remembers.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::sync::{Mutex, MutexGuard};
+
+use crate::{Level, Log};
+
+/// Remembers what phases say: a line `<level>: <message>` each, and what buildpacks print apart from that.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryLog {
+    text: Mutex<String>,
+    output: Mutex<Vec<u8>>,
+}
+
+impl MemoryLog {
+    /// What phases said.
+    pub(crate) fn text(&self) -> String {
+        lock(&self.text).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no holder of the lock panics")
+}
+
+impl Log for MemoryLog {
+    fn log(&self, level: Level, message: &str) {
+        writeln!(lock(&self.text), "{level:?}: {message}").expect("a string takes any text");
+    }
+
+    fn phase(&self, name: &str) {
+        writeln!(lock(&self.text), "===> {name}").expect("a string takes any text");
+    }
+
+    fn output(&self) -> Box<dyn Write + Send + '_> {
+        Box::new(Output(self))
+    }
+}
+
+struct Output<'a>(&'a MemoryLog);
+
+impl Write for Output<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        lock(&self.0.output).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
