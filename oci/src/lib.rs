@@ -9,6 +9,7 @@ pub mod file;
 pub mod layout;
 pub mod manifest;
 pub mod media;
+pub mod pipeline;
 pub mod platform;
 pub mod reference;
 pub mod sink;

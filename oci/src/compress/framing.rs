@@ -58,12 +58,14 @@ impl Framing {
     }
 
     /// What is after the last chunk.
-    pub fn tail(self) -> Vec<u8> {
+    pub fn tail(&self) -> Vec<u8> {
         match self.format {
-            Format::Gzip => {
-                [&LAST_BLOCK[..], &self.all.crc.finalize().to_le_bytes(), &self.all.size.to_le_bytes()]
-                    .concat()
-            }
+            Format::Gzip => [
+                &LAST_BLOCK[..],
+                &self.all.crc.clone().finalize().to_le_bytes(),
+                &self.all.size.to_le_bytes(),
+            ]
+            .concat(),
             Format::Plain | Format::Zstd => Vec::new(),
         }
     }

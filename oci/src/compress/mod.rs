@@ -21,6 +21,9 @@ use crate::media;
 /// make them larger (128 KiB: 1.1 %); and with this many, a chunk and its tables stay in a core's own cache.
 pub const CHUNK: usize = 512 << 10;
 
+/// No chunk is longer than this once it is encoded, in whatever way: zlib's bound, which is the highest.
+pub const ENCODED: usize = CHUNK + CHUNK / 8 + CHUNK / 64 + 64;
+
 /// How the bytes of a layer's blob are to be understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
@@ -108,11 +111,12 @@ impl Compression {
         let mut encoder = self.encoder();
         let mut framing = Framing::new(self.format);
         let mut blob = framing.head().to_vec();
-        let mut out = Vec::new();
+        let mut out = vec![0; ENCODED];
         let (mut chunk, mut rest) = bytes.split_at(bytes.len().min(CHUNK));
         loop {
-            framing.add(&encoder.encode(chunk, &mut out));
-            blob.extend_from_slice(&out);
+            let Encoded { len, checksum } = encoder.encode(chunk, &mut out);
+            blob.extend_from_slice(&out[..len]);
+            framing.add(&checksum);
             if rest.is_empty() {
                 break;
             }
@@ -195,33 +199,41 @@ impl Encoder {
         self.compression
     }
 
-    /// Replaces what is in `out` by the encoding of a chunk, and says what [`Framing`] must know of the chunk.
-    pub fn encode(&mut self, chunk: &[u8], out: &mut Vec<u8>) -> Checksum {
-        out.clear();
-        match &mut self.engine {
-            Engine::Copy => out.extend_from_slice(chunk),
+    /// Encodes a chunk of at most [`CHUNK`] bytes into the beginning of `out`, which has at least [`ENCODED`].
+    pub fn encode(&mut self, chunk: &[u8], out: &mut [u8]) -> Encoded {
+        let len = match &mut self.engine {
+            Engine::Copy => {
+                out[..chunk.len()].copy_from_slice(chunk);
+                chunk.len()
+            }
             Engine::Own(encoder) => encoder.encode(chunk, out),
             Engine::Zlib => deflate_with_zlib(chunk, self.compression.level, out),
-            Engine::Zstd(encoder) => {
-                out.reserve(zstd::zstd_safe::compress_bound(chunk.len()));
-                encoder
-                    .compress_to_buffer(chunk, out)
-                    .expect("it fails only where there is no space or no memory");
-            }
-        }
-        Checksum::of(self.compression.format, chunk)
+            Engine::Zstd(encoder) => encoder
+                .compress_to_buffer(chunk, out)
+                .expect("it fails only where there is no space or no memory"),
+        };
+        Encoded { len, checksum: Checksum::of(self.compression.format, chunk) }
     }
 }
 
-/// Appends the chunk as deflate blocks of which none is the last, up to a whole byte.
-fn deflate_with_zlib(chunk: &[u8], level: u8, out: &mut Vec<u8>) {
+/// What became of a chunk.
+#[derive(Debug)]
+pub struct Encoded {
+    /// How many bytes it has now.
+    pub len: usize,
+    /// What the blob's [`Framing`] must know.
+    pub checksum: Checksum,
+}
+
+/// Writes the chunk as deflate blocks of which none is the last, up to a whole byte. Returns how many bytes that are.
+fn deflate_with_zlib(chunk: &[u8], level: u8, out: &mut [u8]) -> usize {
     // A new one each time: what comes out may not depend on what it did before.
     let mut stream = Compress::new(flate2::Compression::new(level.into()), false);
-    // zlib's own bound, for any level.
-    out.reserve(chunk.len() + chunk.len() / 8 + chunk.len() / 64 + 64);
-    stream.compress_vec(chunk, out, FlushCompress::Sync).expect("nothing is asked that a stream cannot do");
-    let all = stream.total_in() == chunk.len() as u64 && out.len() < out.capacity();
+    stream.compress(chunk, out, FlushCompress::Sync).expect("nothing is asked that a stream cannot do");
+    let len = usize::try_from(stream.total_out()).expect("no more than there is space for");
+    let all = stream.total_in() == chunk.len() as u64 && len < out.len();
     assert!(all, "zlib stops only where there is no more space, and there was enough");
+    len
 }
 
 #[cfg(test)]

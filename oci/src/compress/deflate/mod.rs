@@ -48,9 +48,9 @@ impl Encoder {
         Self { matcher: Matcher::new() }
     }
 
-    /// Replaces what is in `out` by `chunk` as deflate blocks of which none is the last, up to a whole byte.
-    pub fn encode(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
-        out.resize(bound(chunk.len()), 0);
+    /// Writes `chunk` into the beginning of `out`, as deflate blocks of which none is the last, up to a whole byte. Returns how many
+    /// bytes that are; `out` must have [`bound`] bytes.
+    pub fn encode(&mut self, chunk: &[u8], out: &mut [u8]) -> usize {
         let mut bits = BitWriter::new(out);
         self.matcher.reset();
         for start in (0..chunk.len()).step_by(BLOCK) {
@@ -59,8 +59,7 @@ impl Encoder {
             block::write(&mut bits, &chunk[start..end], tokens);
         }
         block::write_stored(&mut bits, &[]);
-        let len = bits.len();
-        out.truncate(len);
+        bits.len()
     }
 }
 
@@ -94,19 +93,20 @@ mod tests {
 
     /// Encodes, checks the length, decodes with another implementation, compares. Returns the encoding's length.
     fn check(encoder: &mut Encoder, chunk: &[u8]) -> usize {
-        let mut out = Vec::new();
-        encoder.encode(chunk, &mut out);
-        assert!(out.len() + 8 <= bound(chunk.len()), "{} bytes became {}", chunk.len(), out.len());
+        let mut out = vec![0x55; bound(chunk.len())];
+        let length = encoder.encode(chunk, &mut out);
+        assert!(length + 8 <= out.len(), "{} bytes became {length}", chunk.len());
+        out.truncate(length);
         assert!(out.ends_with(&[0, 0, 0xff, 0xff]), "no empty stored block at the end");
-        let length = out.len();
+
+        let mut again = vec![0xaa; bound(chunk.len())];
+        assert_eq!(Encoder::new().encode(chunk, &mut again), length);
+        assert!(again[..length] == out, "the encoding depends on what was encoded before");
+
         out.extend([3, 0]);
         let mut decoded = Vec::new();
         flate2::read::DeflateDecoder::new(&out[..]).read_to_end(&mut decoded).unwrap();
         assert!(decoded == chunk, "{} bytes came back as others", chunk.len());
-
-        let mut again = Vec::new();
-        Encoder::new().encode(chunk, &mut again);
-        assert!(again == out[..length], "the encoding depends on what was encoded before");
         length
     }
 
