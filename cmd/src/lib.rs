@@ -1,1 +1,14 @@
+//! What the executables of the lifecycle need beside the phases themselves: flags, environment, log, privileges and
+//! exit codes. Each executable is one call of [`run`] or [`lifecycle`].
 
+pub mod args;
+pub mod env;
+pub mod exit;
+pub mod log;
+pub mod phase;
+pub mod privileges;
+mod run;
+pub mod value;
+
+pub use phase::Phase;
+pub use run::{lifecycle, run};

@@ -1,1 +1,9 @@
-fn main() {}
+//! The analyzer.
+
+use std::process::ExitCode;
+
+use drydock::Phase;
+
+fn main() -> ExitCode {
+    drydock::run(Phase::Analyze)
+}

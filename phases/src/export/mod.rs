@@ -44,6 +44,8 @@ pub struct Inputs {
     pub cache: Option<CacheLocation>,
     /// Whether image and cache are written at the same time.
     pub parallel: bool,
+    /// How layers are compressed, as it was given: `gzip`, `zstd` or `none`, and `:` and a level if need be.
+    pub layer_compression: String,
     /// The owner of layers and app inside the image.
     pub uid: u32,
     /// The owner's group.

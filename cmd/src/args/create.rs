@@ -1,0 +1,93 @@
+//! The creator's flags and arguments: those of all the phases that it runs.
+
+use drydock_phases::{Error, Log, analyze, export};
+
+use super::analyze::Images;
+use super::build::BuildArgs;
+use super::detect::DetectArgs;
+use super::flag::{self, Offer, always, since};
+use super::layout::Layout;
+use super::restore::{self, RestoreArgs};
+use super::{Options, Task};
+use crate::privileges::{Account, Privileges};
+
+/// The creator's flags. Specification: `platform.md` § Creator.
+pub const FLAGS: &[Offer] = &[
+    always(flag::APP),
+    since(11, flag::BUILD_CONFIG),
+    always(flag::BUILDPACKS),
+    always(flag::CACHE_DIR),
+    always(flag::CACHE_IMAGE),
+    always(flag::DAEMON),
+    always(flag::GID),
+    since(13, flag::INSECURE_REGISTRY),
+    always(flag::LAUNCH_CACHE),
+    always(flag::LAUNCHER),
+    since(11, flag::LAUNCHER_SBOM),
+    always(flag::LAYER_COMPRESSION),
+    always(flag::LAYERS),
+    always(flag::LAYOUT),
+    always(flag::LAYOUT_DIR),
+    always(flag::ORDER),
+    always(flag::PARALLEL),
+    always(flag::PLATFORM),
+    always(flag::PREVIOUS_IMAGE),
+    always(flag::PROCESS_TYPE),
+    always(flag::PROJECT_METADATA),
+    always(flag::REPORT),
+    since(12, flag::RUN),
+    always(flag::RUN_IMAGE),
+    always(flag::SKIP_RESTORE),
+    always(flag::STACK),
+    since(15, flag::SYSTEM),
+    always(flag::TAG),
+    always(flag::UID),
+];
+
+/// What the creator is told: what each phase is told.
+#[derive(Debug)]
+pub struct CreateArgs {
+    /// For the analyzer.
+    pub analyze: analyze::Inputs,
+    /// For the detector. Its environment has `HOME` and `USER` of the user that the build belongs to.
+    pub detect: DetectArgs,
+    /// For the restorer.
+    pub restore: RestoreArgs,
+    /// For the builder, with the same environment as the detector.
+    pub build: BuildArgs,
+    /// For the exporter.
+    pub export: export::Inputs,
+}
+
+/// What the creator is to do.
+pub fn resolve(options: &Options, log: &dyn Log) -> Result<Task<CreateArgs>, Error> {
+    let (image, tags) = options.image_and_tags()?;
+    let layout = Layout::of(options)?;
+    let user = options.user()?;
+    let cache = options.cache(&layout, log)?;
+    options.warn_of_no_effect(log);
+    let images = Images::of(options, &layout, image, tags)?;
+    options.warn_of_parallel_without_cache(log)?;
+    let skip_layers = options.skips_layers(&flag::SKIP_RESTORE)?;
+    let mut args = CreateArgs {
+        detect: DetectArgs::of(options)?,
+        restore: restore::args(options, &layout, cache.clone(), skip_layers)?,
+        build: BuildArgs::of(options)?,
+        export: super::export::inputs(options, &layout, images.outputs.clone(), cache, user)?,
+        analyze: images.inputs(options, &layout, skip_layers),
+    };
+    layout.guard(&options.env, log)?;
+
+    let privileges = Privileges::Drop {
+        user,
+        volumes: options.volumes(&[&flag::CACHE_DIR, &flag::LAUNCH_CACHE, &flag::LAYERS]),
+        outputs: super::export::outputs(&layout, &args.export),
+    };
+    let inputs = Account::of(user.uid).and_then(|account| {
+        for env in [&mut args.detect.env, &mut args.build.env] {
+            *env = env.clone().with("HOME", &account.home).with("USER", &account.name);
+        }
+        layout.required(args)
+    });
+    Ok(Task { privileges, inputs })
+}

@@ -1,0 +1,114 @@
+//! The exporter's flags and inputs.
+
+use std::num::NonZeroUsize;
+use std::thread::available_parallelism;
+
+use anyhow::anyhow;
+use drydock_oci::reference::LayoutPath;
+use drydock_phases::export::{CacheLocation, Inputs};
+use drydock_phases::{Error, Log};
+
+use super::flag::{self, Offer, always, since, until};
+use super::layout::Layout;
+use super::{Options, Task, unusable};
+use crate::env;
+use crate::privileges::{Outputs, Privileges, User};
+
+/// The exporter's flags. Specification: `platform.md` § Exporter.
+pub const FLAGS: &[Offer] = &[
+    always(flag::ANALYZED),
+    always(flag::APP),
+    always(flag::CACHE_DIR),
+    always(flag::CACHE_IMAGE),
+    always(flag::DAEMON),
+    since(12, flag::EXTENDED),
+    always(flag::GID),
+    always(flag::GROUP),
+    always(flag::DEPRECATED_IMAGE),
+    since(13, flag::INSECURE_REGISTRY),
+    always(flag::LAUNCH_CACHE),
+    always(flag::LAUNCHER),
+    since(11, flag::LAUNCHER_SBOM),
+    always(flag::LAYER_COMPRESSION),
+    always(flag::LAYERS),
+    always(flag::LAYOUT),
+    always(flag::LAYOUT_DIR),
+    always(flag::PARALLEL),
+    always(flag::PROCESS_TYPE),
+    always(flag::PROJECT_METADATA),
+    always(flag::REPORT),
+    since(12, flag::RUN),
+    always(flag::RUN_IMAGE),
+    until(11, flag::STACK),
+    always(flag::UID),
+];
+
+/// What the exporter is to do.
+pub fn resolve(options: &Options, log: &dyn Log) -> Result<Task<Inputs>, Error> {
+    let images = options.images()?;
+    // The run image is the one that was analyzed; a variable that the analyzer reads too is no mistake.
+    for flag in [&flag::RUN_IMAGE, &flag::DEPRECATED_IMAGE] {
+        if options.command_line.values(flag).next().is_some() {
+            return Err(unusable(anyhow!("-{} is unsupported", flag.name))
+                .with_help("the analyzer chooses the run image: give it there"));
+        }
+    }
+    let layout = Layout::of(options)?;
+    let user = options.user()?;
+    let cache = options.cache(&layout, log)?;
+    options.warn_of_no_effect(log);
+    let output_images = layout.resolve_outputs(&images)?;
+    let inputs = inputs(options, &layout, output_images, cache, user)?;
+    layout.guard(&options.env, log)?;
+
+    let privileges = Privileges::Drop {
+        user,
+        volumes: options.volumes(&[&flag::CACHE_DIR, &flag::LAUNCH_CACHE]),
+        outputs: outputs(&layout, &inputs),
+    };
+    Ok(Task { privileges, inputs: layout.required(inputs) })
+}
+
+/// The folders that an export writes images to.
+pub(super) fn outputs(layout: &Layout, inputs: &Inputs) -> Option<Outputs> {
+    let cache_image = match &inputs.cache {
+        Some(CacheLocation::Image(image)) => Some(image),
+        Some(CacheLocation::Dir(_)) | None => None,
+    };
+    Outputs::of(layout, inputs.output_images.iter().chain(cache_image))
+}
+
+/// The exporter's inputs.
+pub(super) fn inputs(
+    options: &Options,
+    layout: &Layout,
+    output_images: Vec<LayoutPath>,
+    cache: Option<CacheLocation>,
+    user: User,
+) -> Result<Inputs, Error> {
+    Ok(Inputs {
+        platform_api: options.platform_api,
+        layout_dir: layout.dir().clone(),
+        output_images,
+        app_dir: options.path(&flag::APP),
+        layers_dir: options.path(&flag::LAYERS),
+        analyzed_path: options.path(&flag::ANALYZED),
+        group_path: options.path(&flag::GROUP),
+        run_path: options.path(&flag::RUN),
+        stack_path: options.path(&flag::STACK),
+        extended_dir: options.path(&flag::EXTENDED),
+        launcher_path: options.path(&flag::LAUNCHER),
+        launcher_sbom_dir: options.path(&flag::LAUNCHER_SBOM),
+        project_metadata_path: options.path(&flag::PROJECT_METADATA),
+        report_path: options.path(&flag::REPORT),
+        process_type: options.text(&flag::PROCESS_TYPE)?,
+        cache,
+        parallel: options.switch(&flag::PARALLEL)?,
+        layer_compression: options.text_or_default(&flag::LAYER_COMPRESSION)?,
+        uid: user.uid,
+        gid: user.gid,
+        source_date_epoch: options.env.value(env::SOURCE_DATE_EPOCH).map(|v| v.text()).transpose()?,
+        exec_env: options.exec_env()?,
+        threads: available_parallelism().unwrap_or(NonZeroUsize::MIN),
+    })
+}

@@ -1,0 +1,56 @@
+//! What the tests of resolution share.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use drydock_phases::{Level, Log};
+
+use super::command_line::{CommandLine, command};
+use super::{Options, offers};
+use crate::phase::Phase;
+use crate::privileges::User;
+
+/// Who runs the tests' phases.
+pub(super) const ME: User = User { uid: 501, gid: 502 };
+
+/// What a phase of Platform API `api` is told. Its working directory is `/work dir`.
+pub(super) fn options(phase: Phase, api: &str, env: &[(&str, &str)], arguments: &[&str]) -> Options {
+    let platform_api = api.parse().unwrap();
+    let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+    Options {
+        platform_api,
+        env: env.iter().copied().collect(),
+        command_line: CommandLine::parse(&command(phase, platform_api, offers(phase)), &arguments).unwrap(),
+        working_dir: PathBuf::from("/work dir"),
+        current_user: ME,
+    }
+}
+
+/// Remembers what it is told.
+#[derive(Default)]
+pub(super) struct Remembered(Mutex<Vec<String>>);
+
+impl Remembered {
+    /// What was said at the level of warnings and errors.
+    pub(super) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl Log for Remembered {
+    fn log(&self, level: Level, message: &str) {
+        if level >= Level::Warn {
+            self.0.lock().unwrap().push(format!("{level:?} {message}"));
+        }
+    }
+
+    fn phase(&self, name: &str) {
+        panic!("no phase begins here, but {name} did");
+    }
+
+    fn output(&self) -> Box<dyn Write + Send + '_> {
+        panic!("nothing here has output");
+    }
+}

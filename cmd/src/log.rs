@@ -1,0 +1,253 @@
+//! Messages on the terminal: information on standard output; warnings, errors and usage on standard error.
+//!
+//! Specification: `platform.md` § Operator Experience.
+
+use std::io::{self, IsTerminal, Write};
+use std::str::FromStr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use drydock_phases::{Level, Log};
+
+use crate::exit::Failure;
+
+const CYAN: &str = "\x1b[36m";
+const YELLOW: &str = "\x1b[33;1m";
+const RED: &str = "\x1b[31;1m";
+const RESET: &str = "\x1b[0m";
+
+/// From which level on messages are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Threshold(Level);
+
+/// A word that names no level.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("failed to parse log level: invalid level")]
+pub struct LevelError;
+
+impl Default for Threshold {
+    fn default() -> Self {
+        Self(Level::Info)
+    }
+}
+
+impl FromStr for Threshold {
+    type Err = LevelError;
+
+    fn from_str(text: &str) -> Result<Self, LevelError> {
+        match text.to_ascii_lowercase().as_str() {
+            "debug" => Ok(Self(Level::Debug)),
+            "info" => Ok(Self(Level::Info)),
+            "warn" | "warning" => Ok(Self(Level::Warn)),
+            // Why a phase fails is always told: every such error is fatal.
+            "error" | "fatal" => Ok(Self(Level::Error)),
+            _ => Err(LevelError),
+        }
+    }
+}
+
+/// One of the two streams.
+struct Stream {
+    writer: Mutex<Box<dyn Write + Send>>,
+    colour: bool,
+}
+
+impl Stream {
+    fn lock(&self) -> MutexGuard<'_, Box<dyn Write + Send>> {
+        // A thread that panicked has at worst left half a line.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One message, its line feed appended where it lacks one, in one write.
+    fn write(&self, colour: &str, prefix: &str, rest: &str) {
+        let (on, off) = if self.colour && !prefix.is_empty() { (colour, RESET) } else { ("", "") };
+        let end = if rest.ends_with('\n') { "" } else { "\n" };
+        let text = format!("{on}{prefix}{off}{rest}{end}");
+        let mut writer = self.lock();
+        // A log that nobody reads any more must not stop a build, and there is nowhere left to tell.
+        let _ = writer.write_all(text.as_bytes()).and_then(|()| writer.flush());
+    }
+}
+
+/// The log of an executable.
+pub struct Console {
+    threshold: Threshold,
+    out: Stream,
+    err: Stream,
+}
+
+impl std::fmt::Debug for Console {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Console").field("threshold", &self.threshold).finish_non_exhaustive()
+    }
+}
+
+impl Console {
+    /// The process's own streams. Colour is shown where the stream is a terminal, unless it is refused.
+    pub fn new(threshold: Threshold, colour_refused: bool) -> Self {
+        let (out, err) = (io::stdout(), io::stderr());
+        let colour = |is_terminal: bool| is_terminal && !colour_refused;
+        let colours = (colour(out.is_terminal()), colour(err.is_terminal()));
+        Self::on(threshold, (Box::new(out), colours.0), (Box::new(err), colours.1))
+    }
+
+    fn on(
+        threshold: Threshold,
+        (out, out_colour): (Box<dyn Write + Send>, bool),
+        (err, err_colour): (Box<dyn Write + Send>, bool),
+    ) -> Self {
+        let stream = |writer, colour| Stream { writer: Mutex::new(writer), colour };
+        Self { threshold, out: stream(out, out_colour), err: stream(err, err_colour) }
+    }
+
+    /// Why the phase did not finish, and what to do about it.
+    pub fn failure(&self, failure: &Failure) {
+        self.error(&failure.message);
+        if let Some(help) = &failure.help {
+            self.err.write("", "", &format!("  help: {help}"));
+        }
+    }
+
+    /// A text that was asked for, whatever the level.
+    pub fn answer(&self, text: &str) {
+        self.out.write("", "", text);
+    }
+
+    /// What flags there are.
+    pub fn usage(&self, text: &str) {
+        self.err.write("", "", text);
+    }
+}
+
+impl Log for Console {
+    fn log(&self, level: Level, message: &str) {
+        if level < self.threshold.0 {
+            return;
+        }
+        match level {
+            Level::Debug | Level::Info => self.out.write("", "", message),
+            Level::Warn => self.err.write(YELLOW, "Warning: ", message),
+            Level::Error => self.err.write(RED, "ERROR: ", message),
+        }
+    }
+
+    fn phase(&self, name: &str) {
+        if self.threshold.0 <= Level::Info {
+            self.out.write(CYAN, &format!("===> {name}"), "");
+        }
+    }
+
+    fn output(&self) -> Box<dyn Write + Send + '_> {
+        Box::new(Output(&self.out))
+    }
+}
+
+/// What buildpacks print, as it comes. A reader that went away stops no build.
+struct Output<'a>(&'a Stream);
+
+impl Write for Output<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = self.0.lock().write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = self.0.lock().flush();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Memory(Arc<Mutex<Vec<u8>>>);
+
+    impl Memory {
+        fn take(&self) -> String {
+            String::from_utf8(std::mem::take(&mut self.0.lock().unwrap())).unwrap()
+        }
+    }
+
+    impl Write for Memory {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+    }
+
+    fn console(level: &str, colour: bool) -> (Console, Memory, Memory) {
+        let (out, err) = (Memory::default(), Memory::default());
+        let streams = ((Box::new(out.clone()) as _, colour), (Box::new(err.clone()) as _, colour));
+        (Console::on(level.parse().unwrap(), streams.0, streams.1), out, err)
+    }
+
+    fn say_everything(log: &Console) {
+        log.debug("d");
+        log.info("i\n");
+        log.warn("w");
+        log.phase("BUILDING");
+        log.failure(&Failure { code: 1, message: "e".into(), help: Some("h".into()) });
+        log.output().write_all(b"%s\xff").unwrap_or_else(|e| panic!("{e}"));
+    }
+
+    #[test]
+    fn levels_decide_what_is_shown_and_where() {
+        for (level, want_out, want_err) in [
+            ("debug", "d\ni\n===> BUILDING\n", "Warning: w\nERROR: e\n  help: h\n"),
+            ("INFO", "i\n===> BUILDING\n", "Warning: w\nERROR: e\n  help: h\n"),
+            ("warning", "", "Warning: w\nERROR: e\n  help: h\n"),
+            ("Warn", "", "Warning: w\nERROR: e\n  help: h\n"),
+            ("error", "", "ERROR: e\n  help: h\n"),
+            ("fatal", "", "ERROR: e\n  help: h\n"),
+        ] {
+            let (log, out, err) = console(level, false);
+            say_everything(&log);
+            assert_eq!(err.take(), want_err, "{level}");
+            let got = std::mem::take(&mut *out.0.lock().unwrap());
+            assert_eq!(got, [want_out.as_bytes(), b"%s\xff"].concat(), "{level}");
+        }
+    }
+
+    #[test]
+    fn colours() {
+        let (log, out, err) = console("info", true);
+        log.phase("ANALYZING");
+        log.warn("w");
+        log.error("e");
+        log.info("i");
+        assert_eq!(out.take(), "\x1b[36m===> ANALYZING\x1b[0m\ni\n");
+        assert_eq!(err.take(), "\x1b[33;1mWarning: \x1b[0mw\n\x1b[31;1mERROR: \x1b[0me\n");
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_no_failure() {
+        let log = Console::on(Threshold::default(), (Box::new(Closed), true), (Box::new(Closed), true));
+        say_everything(&log);
+    }
+
+    #[test]
+    fn a_word_that_names_no_level() {
+        for text in ["", "verbose", "debug "] {
+            let error = text.parse::<Threshold>().unwrap_err();
+            assert_eq!(error.to_string(), "failed to parse log level: invalid level");
+        }
+    }
+}

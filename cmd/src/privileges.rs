@@ -1,0 +1,334 @@
+//! What must be done as root before a phase begins, and how root is dropped.
+//!
+//! Orchestrators start most phases as root, with volumes that root made, and say with `CNB_USER_ID` and `CNB_GROUP_ID`
+//! who the build belongs to. An ordinary user's process has nothing to prepare.
+//! Specification: `platform.md` § Build Image and, of each phase, the notes on user and group.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use drydock_oci::reference::LayoutPath;
+use drydock_phases::{Error, Kind};
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid, chownat, fchown, mkdirat, openat};
+use rustix::process::{getegid, geteuid, getgid, getuid};
+use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
+
+use crate::args::layout::Layout;
+
+/// A user and a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct User {
+    /// The user's number.
+    pub uid: u32,
+    /// The group's number.
+    pub gid: u32,
+}
+
+impl User {
+    /// Who this process runs as.
+    pub fn current() -> Self {
+        Self { uid: geteuid().as_raw(), gid: getegid().as_raw() }
+    }
+
+    fn ids(self) -> (Option<Uid>, Option<Gid>) {
+        (Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))
+    }
+}
+
+/// Whether a phase needs root, and for what.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Privileges {
+    /// The phase runs what others wrote, and never as root.
+    RefuseRoot,
+    /// The phase goes on as whoever started it.
+    Keep,
+    /// The phase prepares folders as root, and goes on as `user`.
+    Drop {
+        /// Who the phase goes on as.
+        user: User,
+        /// Folders with all that is in them, absolute. Those that are missing stay so.
+        volumes: Vec<PathBuf>,
+        /// Where images are written.
+        outputs: Option<Outputs>,
+    },
+}
+
+/// Folders that images are written to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outputs {
+    layout_dir: PathBuf,
+    /// Relative to the layout directory.
+    images: Vec<PathBuf>,
+}
+
+impl Outputs {
+    /// The folders of these images; none if no layouts were asked for.
+    pub fn of<'a>(layout: &Layout, images: impl Iterator<Item = &'a LayoutPath>) -> Option<Self> {
+        let layout_dir = layout.dir_if_asked()?.path();
+        let below = |image: &LayoutPath| image.path().strip_prefix(layout_dir).ok().map(Path::to_owned);
+        Some(Self { layout_dir: layout_dir.to_owned(), images: images.filter_map(below).collect() })
+    }
+}
+
+impl Privileges {
+    /// Prepares folders, drops root. Must be called before the process has a second thread: see [`run_as`].
+    pub fn ensure(&self) -> Result<(), Error> {
+        let general = |cause: anyhow::Error| Error::new(Kind::General, cause);
+        match self {
+            Self::RefuseRoot if getuid().is_root() => Err(general(anyhow!("refusing to run as root"))),
+            Self::RefuseRoot | Self::Keep => Ok(()),
+            Self::Drop { user, volumes, outputs } => {
+                // Who stays root, or is not root, has nothing to gain from other owners.
+                if geteuid().is_root() && user.uid != 0 {
+                    make_usable(*user, volumes, outputs.as_ref())
+                        .context("failed to chown volumes")
+                        .map_err(general)?;
+                }
+                run_as(*user)
+                    .with_context(|| format!("failed to exec as user {}:{}", user.uid, user.gid))
+                    .map_err(general)
+            }
+        }
+    }
+}
+
+/// Makes the thread that calls it, and every thread that it starts later, run as `user`: real, effective and saved
+/// identities. Supplementary groups stay as they are, because orchestrators use them to share volumes.
+///
+/// The kernel keeps identities for each thread, and this changes only the caller's; it must be the only one.
+fn run_as(user: User) -> io::Result<()> {
+    if user.uid == getuid().as_raw() && user.gid == getgid().as_raw() {
+        return Ok(());
+    }
+    // The group first: without root there is no right to change it.
+    let (Some(uid), Some(gid)) = user.ids() else { return Ok(()) };
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)?;
+    Ok(())
+}
+
+fn make_usable(user: User, volumes: &[PathBuf], outputs: Option<&Outputs>) -> anyhow::Result<()> {
+    for volume in volumes {
+        let change = || -> io::Result<()> {
+            match open_dir(rustix::fs::CWD, volume, OFlags::empty()) {
+                Ok(dir) => own_unless_usable(&dir, user),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+            }
+        };
+        change().with_context(|| format!("changing the owner of `{}`", volume.display()))?;
+    }
+    if let Some(outputs) = outputs {
+        let layout_dir = &outputs.layout_dir;
+        let root = make_below(
+            open_dir(rustix::fs::CWD, Path::new("/"), OFlags::empty())?,
+            layout_dir,
+            user,
+            OFlags::empty(),
+        )
+        .with_context(|| format!("making the layout directory `{}`", layout_dir.display()))?;
+        for image in &outputs.images {
+            let change = || -> io::Result<()> {
+                // Below the layout directory others may have put links, and as root none may be followed.
+                let dir = make_below(root.try_clone()?, image, user, OFlags::NOFOLLOW)?;
+                own_unless_usable(&dir, user)
+            };
+            change().with_context(|| format!("making the folder `{}`", layout_dir.join(image).display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn open_dir(at: impl AsFd, path: &Path, flags: OFlags) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | flags;
+    Ok(File::from(openat(at, path, flags, Mode::empty())?))
+}
+
+/// Opens the folder at `path` below `dir`, and makes what is missing of it: mode 0755, owned by `user`.
+fn make_below(mut dir: File, path: &Path, user: User, flags: OFlags) -> io::Result<File> {
+    for component in path.components() {
+        let Component::Normal(name) = component else { continue };
+        let name = Path::new(name);
+        dir = match open_dir(&dir, name, flags) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                match mkdirat(&dir, name, Mode::from_raw_mode(0o755)) {
+                    // Someone else was faster: then it is theirs.
+                    Err(rustix::io::Errno::EXIST) => open_dir(&dir, name, flags)?,
+                    made => {
+                        made?;
+                        let made = open_dir(&dir, name, flags | OFlags::NOFOLLOW)?;
+                        // Whatever the umask.
+                        rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
+                        let (uid, gid) = user.ids();
+                        fchown(&made, uid, gid)?;
+                        made
+                    }
+                }
+            }
+            opened => opened?,
+        };
+    }
+    Ok(dir)
+}
+
+/// Who may write to a folder.
+#[derive(Debug, Clone, Copy)]
+struct Access {
+    owner: User,
+    mode: u32,
+}
+
+impl Access {
+    /// Whether `user` may write, taking for granted that an owner may.
+    fn allows(self, user: User) -> bool {
+        const GROUP_WRITE: u32 = 0o020;
+        const OTHERS_WRITE: u32 = 0o002;
+        self.owner.uid == user.uid
+            || (self.owner.gid == user.gid && self.mode & GROUP_WRITE != 0)
+            || self.mode & OTHERS_WRITE != 0
+    }
+}
+
+/// Gives a folder and all that is in it to `user`. One that `user` may write to is left alone: what is in it is taken
+/// to be like it.
+fn own_unless_usable(dir: &File, user: User) -> io::Result<()> {
+    let facts = dir.metadata()?;
+    let access = Access { owner: User { uid: facts.uid(), gid: facts.gid() }, mode: facts.mode() };
+    if access.allows(user) { Ok(()) } else { own(dir, user) }
+}
+
+/// Symbolic links are given away themselves, and never followed.
+fn own(dir: &File, user: User) -> io::Result<()> {
+    let (uid, gid) = user.ids();
+    fchown(dir, uid, gid)?;
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let is_dir = match entry.file_type() {
+            // Some file systems do not tell.
+            FileType::Unknown => {
+                let facts = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                FileType::from_raw_mode(facts.st_mode) == FileType::Directory
+            }
+            kind => kind == FileType::Directory,
+        };
+        if is_dir {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            own(&File::from(openat(dir, name, flags, Mode::empty())?), user)?;
+        } else {
+            chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+    }
+    Ok(())
+}
+
+/// A user as `/etc/passwd` has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// What `USER` is set to.
+    pub name: String,
+    /// What `HOME` is set to.
+    pub home: String,
+}
+
+impl Account {
+    /// The account with this number on this machine. The executables are static, so no name service is asked.
+    pub fn of(uid: u32) -> Result<Self, Error> {
+        let read = || -> anyhow::Result<Self> {
+            let passwd = std::fs::read("/etc/passwd").context("reading `/etc/passwd`")?;
+            Self::find(&String::from_utf8_lossy(&passwd), uid)
+                .ok_or_else(|| anyhow!("`/etc/passwd` has no user with this number"))
+        };
+        read().map_err(|cause| {
+            Error::new(Kind::General, cause.context(format!("failed to set environment for user {uid}")))
+        })
+    }
+
+    fn find(passwd: &str, uid: u32) -> Option<Self> {
+        passwd.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next().filter(|name| !name.is_empty() && !name.starts_with('#'))?;
+            // After the name come password, number, group, description and home.
+            let is_this = fields.nth(1)?.parse() == Ok(uid);
+            let home = fields.nth(2)?;
+            is_this.then(|| Self { name: name.to_owned(), home: home.to_owned() })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const CNB: User = User { uid: 1000, gid: 1001 };
+
+    #[test]
+    fn who_may_write() {
+        for (uid, gid, mode, want) in [
+            (1000, 0, 0o40_700, true),
+            (1000, 0, 0o40_500, true),
+            (0, 0, 0o40_755, false),
+            (0, 0, 0o40_775, false),
+            (0, 1001, 0o40_775, true),
+            (0, 1001, 0o40_755, false),
+            (0, 0, 0o41_777, true),
+            (1001, 1000, 0o40_775, false),
+        ] {
+            let access = Access { owner: User { uid, gid }, mode };
+            assert_eq!(access.allows(CNB), want, "{uid}:{gid} {mode:o}");
+        }
+    }
+
+    #[test]
+    fn accounts() {
+        let passwd = "root:x:0:0:root:/root:/bin/bash\n#cnb:x:1000:1:::\nbroken\n:x:1000:1::/:\n\
+                      cnb:x:1000:1000::/home/cnb:/bin/sh\nagain:x:1000:1000::/other:/bin/sh\nshort:x:7:7\n";
+        let account = |name: &str, home: &str| Some(Account { name: name.into(), home: home.into() });
+        assert_eq!(Account::find(passwd, 0), account("root", "/root"));
+        assert_eq!(Account::find(passwd, 1000), account("cnb", "/home/cnb"));
+        assert_eq!(Account::find(passwd, 7), None);
+        assert_eq!(Account::find(passwd, 5), None);
+    }
+
+    #[test]
+    fn an_unknown_account_is_an_error() {
+        let error = Account::of(4_000_000_000).unwrap_err();
+        assert_eq!(error.kind, Kind::General);
+        assert!(error.to_string().starts_with("failed to set environment for user 4000000000: "), "{error}");
+    }
+
+    /// Changing an owner to what it is needs no root: this shows which folders are made, and that no link is followed.
+    #[test]
+    fn folders_are_made_for_the_current_user() {
+        let temp = tempfile::tempdir().unwrap();
+        let me = User::current();
+        let root = || open_dir(rustix::fs::CWD, temp.path(), OFlags::empty()).unwrap();
+        make_below(root(), Path::new("repo/a/b"), me, OFlags::NOFOLLOW).unwrap();
+        let facts = temp.path().join("repo/a/b").metadata().unwrap();
+        assert_eq!((facts.uid(), facts.gid(), facts.mode() & 0o7777), (me.uid, me.gid, 0o755));
+
+        symlink("/", temp.path().join("repo/out")).unwrap();
+        assert!(make_below(root(), Path::new("repo/out/x"), me, OFlags::NOFOLLOW).is_err());
+        std::fs::write(temp.path().join("file"), "").unwrap();
+        assert!(make_below(root(), Path::new("file/x"), me, OFlags::NOFOLLOW).is_err());
+        symlink("/etc/passwd", temp.path().join("repo/a/b/link")).unwrap();
+        own(&root(), me).unwrap();
+    }
+
+    #[test]
+    fn whoever_runs_this_may_go_on_as_themselves() {
+        let user = User { uid: getuid().as_raw(), gid: getgid().as_raw() };
+        let missing = PathBuf::from("/nonexistent/volume");
+        Privileges::Drop { user, volumes: vec![missing], outputs: None }.ensure().unwrap();
+        Privileges::Keep.ensure().unwrap();
+    }
+}

@@ -1,0 +1,211 @@
+//! From `main` to the phase and back to an exit code.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::anyhow;
+use drydock_phases::{Error, Kind, Log};
+use drydock_spec::api::{ApiError, PlatformApi};
+
+use crate::args::command_line::{CommandLine, command};
+use crate::args::{self, Options, Task, flag};
+use crate::env::{self, Env};
+use crate::exit::Failure;
+use crate::log::{Console, Threshold};
+use crate::phase::Phase;
+use crate::privileges::User;
+
+/// The version, with the commit that it was built from if `DRYDOCK_COMMIT` named one.
+pub(crate) fn version() -> String {
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+    match option_env!("DRYDOCK_COMMIT") {
+        Some(commit) if !commit.is_empty() && !VERSION.contains(commit) => format!("{VERSION}+{commit}"),
+        _ => VERSION.to_owned(),
+    }
+}
+
+/// Runs a phase with the process's arguments and environment.
+pub fn run(phase: Phase) -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    ExitCode::from(run_phase(phase, &arguments, Env::of_process()))
+}
+
+/// The executable that is every phase: by the name that it is called by, or else by its first argument.
+pub fn lifecycle() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let called = arguments.next().unwrap_or_default();
+    let arguments: Vec<OsString> = arguments.collect();
+    let env = Env::of_process();
+    let plain = Console::new(Threshold::default(), refuses_colour(&env));
+    ExitCode::from(match choose(&called, &arguments) {
+        Choice::Phase(phase, used) => run_phase(phase, &arguments[used..], env),
+        Choice::Version => {
+            plain.answer(&version());
+            0
+        }
+        Choice::Help => {
+            plain.usage(&lifecycle_usage());
+            0
+        }
+        Choice::Nothing => report(&plain, &nothing_chosen()),
+        Choice::Unknown(name) => {
+            report(&plain, &platform_api(&env).map_or_else(|failure| failure, |_| unknown_phase(&name)))
+        }
+    })
+}
+
+/// What the `lifecycle` executable is asked for.
+#[derive(Debug, PartialEq, Eq)]
+enum Choice {
+    /// A phase, and how many arguments it took to name it.
+    Phase(Phase, usize),
+    Version,
+    Help,
+    Nothing,
+    Unknown(String),
+}
+
+fn choose(called: &OsStr, arguments: &[OsString]) -> Choice {
+    let find = |name: &OsStr, name_of: fn(Phase) -> &'static str| {
+        Phase::ALL.into_iter().find(|&phase| name == name_of(phase))
+    };
+    if let Some(phase) = Path::new(called).file_stem().and_then(|name| find(name, Phase::executable)) {
+        return Choice::Phase(phase, 0);
+    }
+    let Some(first) = arguments.first() else { return Choice::Nothing };
+    match first.to_str() {
+        Some("-version" | "--version") => return Choice::Version,
+        Some("-h" | "-help" | "--help") => return Choice::Help,
+        _ => {}
+    }
+    let name = Path::new(first).file_name().unwrap_or(first);
+    match find(name, Phase::verb) {
+        Some(phase) => Choice::Phase(phase, 1),
+        None => Choice::Unknown(name.to_string_lossy().into_owned()),
+    }
+}
+
+fn nothing_chosen() -> Failure {
+    let error = Error::new(Kind::Arguments, anyhow!("failed to parse arguments"));
+    Failure::new(Phase::Create, &error.with_help(lifecycle_usage()))
+}
+
+fn unknown_phase(name: &str) -> Failure {
+    let valid = Phase::ALL.map(Phase::verb).join(", ");
+    let message = format!("failed to recognize phase: {name} \nValid phases: {valid}");
+    Failure::new(Phase::Create, &Error::new(Kind::Arguments, anyhow::Error::msg(message)))
+}
+
+fn lifecycle_usage() -> String {
+    let phases = Phase::ALL.map(|phase| format!("  {:<8} {}\n", phase.verb(), phase.about())).concat();
+    format!("lifecycle <phase> [<flags>] [<arguments>], or lifecycle -version. Phases:\n{phases}")
+}
+
+/// What a command line asks for.
+enum Request {
+    Help(String),
+    Version,
+    Perform(Box<Options>, Console),
+}
+
+fn run_phase(phase: Phase, arguments: &[OsString], env: Env) -> u8 {
+    let before_flags = Console::new(Threshold::default(), refuses_colour(&env));
+    match read(phase, arguments, env) {
+        Ok(Request::Help(text)) => before_flags.usage(&text),
+        Ok(Request::Version) => before_flags.answer(&version()),
+        Ok(Request::Perform(options, console)) => {
+            if let Err(error) = perform(phase, &options, &console) {
+                return report(&console, &Failure::new(phase, &error));
+            }
+        }
+        Err(failure) => return report(&before_flags, &failure),
+    }
+    0
+}
+
+fn report(console: &Console, failure: &Failure) -> u8 {
+    console.failure(failure);
+    failure.code
+}
+
+fn read(phase: Phase, arguments: &[OsString], env: Env) -> Result<Request, Failure> {
+    let platform_api = platform_api(&env)?;
+    let mut command = command(phase, platform_api, args::offers(phase));
+    let command_line = CommandLine::parse(&command, arguments)
+        .map_err(|error| Failure::usage(error, format!("`{phase} -help` lists all flags")))?;
+    if command_line.values(&flag::HELP).next().is_some() {
+        return Ok(Request::Help(command.render_help().to_string()));
+    }
+    if command_line.values(&flag::VERSION).next().is_some() {
+        return Ok(Request::Version);
+    }
+    let failure = |error: Error| Failure::new(phase, &error);
+    let working_dir = std::env::current_dir().map_err(|error| {
+        let cause = anyhow::Error::new(error).context("failed to find out the working directory");
+        failure(Error::new(Kind::General, cause))
+    })?;
+    let options = Options { platform_api, env, command_line, working_dir, current_user: User::current() };
+    let colour_refused = options.switch(&flag::NO_COLOR).map_err(|error| failure(error.into()))?
+        || refuses_colour(&options.env);
+    let threshold = options.threshold().map_err(failure)?;
+    Ok(Request::Perform(Box::new(options), Console::new(threshold, colour_refused)))
+}
+
+/// The Platform API that the platform says it speaks.
+fn platform_api(env: &Env) -> Result<PlatformApi, Failure> {
+    let text = env.value(env::PLATFORM_API).map(|value| value.text.to_string_lossy().into_owned());
+    let Some(text) = text.filter(|text| !text.trim().is_empty()) else {
+        return Err(Failure::platform_api(format!(
+            "failed to get platform API version; please set '{}' to specify the desired platform API version",
+            env::PLATFORM_API,
+        )));
+    };
+    text.parse().map_err(|error: ApiError| {
+        Failure::platform_api(match error {
+            ApiError::Malformed { .. } => error.to_string(),
+            ApiError::Unsupported { .. } => format!("failed to set platform API: {error}"),
+        })
+    })
+}
+
+/// Whether variables alone refuse colour. A value that cannot be read refuses it too: this is for the message about it.
+fn refuses_colour(env: &Env) -> bool {
+    env.value(env::NO_COLOR_ANYWHERE).is_some()
+        || env.value(env::NO_COLOR).is_some_and(|value| value.boolean() != Ok(false))
+}
+
+fn perform(phase: Phase, options: &Options, log: &Console) -> Result<(), Error> {
+    for operand in options.command_line.operands() {
+        let text = operand.to_string_lossy();
+        if text.starts_with('-') {
+            log.warn(&format!("`{text}` is not read as a flag: flags come before the first argument"));
+        }
+    }
+    log.debug(&format!("Starting {phase}..."));
+    log.debug("Parsing inputs...");
+    match phase {
+        Phase::Analyze => absent(phase, args::analyze::resolve(options, log)?, log),
+        Phase::Detect => absent(phase, args::detect::resolve(options)?, log),
+        Phase::Restore => absent(phase, args::restore::resolve(options, log)?, log),
+        Phase::Extend => absent(phase, args::extend::resolve(options)?, log),
+        Phase::Build => absent(phase, args::build::resolve(options)?, log),
+        Phase::Export => absent(phase, args::export::resolve(options, log)?, log),
+        Phase::Create => absent(phase, args::create::resolve(options, log)?, log),
+        Phase::Rebase => absent(phase, args::rebase::resolve(options, log)?, log),
+    }
+}
+
+/// Deals with privileges, and hands out what the phase works on.
+fn begin<I>(task: Task<I>, log: &Console) -> Result<I, Error> {
+    log.debug("Ensuring privileges...");
+    task.privileges.ensure()?;
+    log.debug("Executing command...");
+    task.inputs
+}
+
+/// For phases that are not part of these executables.
+fn absent<I>(phase: Phase, task: Task<I>, log: &Console) -> Result<(), Error> {
+    begin(task, log)?;
+    Err(Error::new(Kind::General, anyhow!("these executables do not {}", phase.verb())))
+}
