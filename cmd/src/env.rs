@@ -125,8 +125,8 @@ impl Env {
     }
 
     /// Every variable, by name: what a buildpack's environment is made from.
-    pub fn variables(&self) -> &BTreeMap<OsString, OsString> {
-        &self.0
+    pub fn variables(&self) -> Vec<(OsString, OsString)> {
+        self.0.clone().into_iter().collect()
     }
 
     /// The same environment with a variable set.
