@@ -8,6 +8,8 @@ use crate::phase::Phase;
 
 /// A flag that does not exist, or lacks its value.
 const USAGE: u8 = 2;
+/// The arguments, or what they name, do not make a task.
+const ARGUMENTS: u8 = 3;
 /// The Platform API is missing, unreadable or not supported.
 const PLATFORM_API: u8 = 11;
 
@@ -37,6 +39,11 @@ impl Failure {
         Self { code: PLATFORM_API, message: message.to_string(), help: None }
     }
 
+    /// The arguments make no task, for a reason that no single phase knows.
+    pub(crate) fn arguments(message: impl fmt::Display) -> Self {
+        Self { code: ARGUMENTS, message: message.to_string(), help: None }
+    }
+
     /// The command line is not written as it should be.
     pub(crate) fn usage(message: impl fmt::Display, help: impl Into<String>) -> Self {
         Self { code: USAGE, message: message.to_string(), help: Some(help.into()) }
@@ -48,7 +55,7 @@ fn code(phase: Phase, kind: Kind) -> u8 {
     match (kind, phase) {
         // What fails inside the creator belongs to the phase that fails there.
         (Kind::General, _) | (Kind::Phase, Phase::Create) => 1,
-        (Kind::Arguments, _) => 3,
+        (Kind::Arguments, _) => ARGUMENTS,
         (Kind::BuildpackApi, _) => 12,
         (Kind::NoGroup, _) => 20,
         (Kind::NoGroupAfterError, _) => 21,

@@ -18,6 +18,7 @@ use rustix::process::{getegid, geteuid, getgid, getuid};
 use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
 
 use crate::args::layout::Layout;
+use crate::phase::Phase;
 
 /// A user and a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,10 +77,12 @@ impl Outputs {
 
 impl Privileges {
     /// Prepares folders, drops root. Must be called before the process has a second thread: see [`run_as`].
-    pub fn ensure(&self) -> Result<(), Error> {
+    pub fn ensure(&self, phase: Phase) -> Result<(), Error> {
         let general = |cause: anyhow::Error| Error::new(Kind::General, cause);
         match self {
-            Self::RefuseRoot if getuid().is_root() => Err(general(anyhow!("refusing to run as root"))),
+            Self::RefuseRoot if getuid().is_root() => {
+                Err(general(anyhow!("failed to {}: refusing to run as root", phase.verb())))
+            }
             Self::RefuseRoot | Self::Keep => Ok(()),
             Self::Drop { user, volumes, outputs } => {
                 // Who stays root, or is not root, has nothing to gain from other owners.
@@ -328,7 +331,11 @@ mod tests {
     fn whoever_runs_this_may_go_on_as_themselves() {
         let user = User { uid: getuid().as_raw(), gid: getgid().as_raw() };
         let missing = PathBuf::from("/nonexistent/volume");
-        Privileges::Drop { user, volumes: vec![missing], outputs: None }.ensure().unwrap();
-        Privileges::Keep.ensure().unwrap();
+        Privileges::Drop { user, volumes: vec![missing], outputs: None }.ensure(Phase::Analyze).unwrap();
+        Privileges::Keep.ensure(Phase::Extend).unwrap();
+        let refused = Privileges::RefuseRoot.ensure(Phase::Build).map_err(|error| error.to_string());
+        let want =
+            if user.uid == 0 { Err("failed to build: refusing to run as root".to_owned()) } else { Ok(()) };
+        assert_eq!(refused, want);
     }
 }

@@ -87,14 +87,12 @@ fn choose(called: &OsStr, arguments: &[OsString]) -> Choice {
 }
 
 fn nothing_chosen() -> Failure {
-    let error = Error::new(Kind::Arguments, anyhow!("failed to parse arguments"));
-    Failure::new(Phase::Create, &error.with_help(lifecycle_usage()))
+    Failure { help: Some(lifecycle_usage()), ..Failure::arguments("failed to parse arguments") }
 }
 
 fn unknown_phase(name: &str) -> Failure {
     let valid = Phase::ALL.map(Phase::verb).join(", ");
-    let message = format!("failed to recognize phase: {name} \nValid phases: {valid}");
-    Failure::new(Phase::Create, &Error::new(Kind::Arguments, anyhow::Error::msg(message)))
+    Failure::arguments(format!("failed to recognize phase: {name} \nValid phases: {valid}"))
 }
 
 fn lifecycle_usage() -> String {
@@ -115,8 +113,8 @@ fn run_phase(phase: Phase, arguments: &[OsString], env: Env) -> u8 {
         Ok(Request::Help(text)) => before_flags.usage(&text),
         Ok(Request::Version) => before_flags.answer(&version()),
         Ok(Request::Perform(options, console)) => {
-            if let Err(error) = perform(phase, &options, &console) {
-                return report(&console, &Failure::new(phase, &error));
+            if let Err(failure) = perform(phase, &options, &console) {
+                return report(&console, &failure);
             }
         }
         Err(failure) => return report(&before_flags, &failure),
@@ -134,13 +132,13 @@ fn read(phase: Phase, arguments: &[OsString], env: Env) -> Result<Request, Failu
     let mut command = command(phase, platform_api, args::offers(phase));
     let command_line = CommandLine::parse(&command, arguments)
         .map_err(|error| Failure::usage(error, format!("`{phase} -help` lists all flags")))?;
-    if command_line.values(&flag::HELP).next().is_some() {
+    let failure = |error: Error| Failure::new(phase, &error);
+    if command_line.switch(&flag::HELP).map_err(|error| failure(error.into()))? {
         return Ok(Request::Help(command.render_help().to_string()));
     }
-    if command_line.values(&flag::VERSION).next().is_some() {
+    if command_line.switch(&flag::VERSION).map_err(|error| failure(error.into()))? {
         return Ok(Request::Version);
     }
-    let failure = |error: Error| Failure::new(phase, &error);
     let working_dir = std::env::current_dir().map_err(|error| {
         let cause = anyhow::Error::new(error).context("failed to find out the working directory");
         failure(Error::new(Kind::General, cause))
@@ -175,7 +173,7 @@ fn refuses_colour(env: &Env) -> bool {
         || env.value(env::NO_COLOR).is_some_and(|value| value.boolean() != Ok(false))
 }
 
-fn perform(phase: Phase, options: &Options, log: &Console) -> Result<(), Error> {
+fn perform(phase: Phase, options: &Options, log: &Console) -> Result<(), Failure> {
     for operand in options.command_line.operands() {
         let text = operand.to_string_lossy();
         if text.starts_with('-') {
@@ -184,28 +182,76 @@ fn perform(phase: Phase, options: &Options, log: &Console) -> Result<(), Error> 
     }
     log.debug(&format!("Starting {phase}..."));
     log.debug("Parsing inputs...");
+    let failure = |error: Error| Failure::new(phase, &error);
     match phase {
-        Phase::Analyze => absent(phase, args::analyze::resolve(options, log)?, log),
-        Phase::Detect => absent(phase, args::detect::resolve(options)?, log),
-        Phase::Restore => absent(phase, args::restore::resolve(options, log)?, log),
-        Phase::Extend => absent(phase, args::extend::resolve(options)?, log),
-        Phase::Build => absent(phase, args::build::resolve(options)?, log),
-        Phase::Export => absent(phase, args::export::resolve(options, log)?, log),
-        Phase::Create => absent(phase, args::create::resolve(options, log)?, log),
-        Phase::Rebase => absent(phase, args::rebase::resolve(options, log)?, log),
+        Phase::Analyze => absent(phase, args::analyze::resolve(options, log), log),
+        Phase::Detect => absent(phase, args::detect::resolve(options), log),
+        Phase::Restore => absent(phase, args::restore::resolve(options, log), log),
+        Phase::Extend => absent(phase, args::extend::resolve(options), log),
+        Phase::Build => absent(phase, args::build::resolve(options), log),
+        Phase::Export => absent(phase, args::export::resolve(options, log), log),
+        Phase::Create => absent(phase, args::create::resolve(options, log), log),
+        Phase::Rebase => absent(phase, args::rebase::resolve(options, log), log),
     }
+    .map_err(failure)
 }
 
 /// Deals with privileges, and hands out what the phase works on.
-fn begin<I>(task: Task<I>, log: &Console) -> Result<I, Error> {
+fn begin<I>(phase: Phase, task: Result<Task<I>, Error>, log: &Console) -> Result<I, Error> {
+    let task = task?;
     log.debug("Ensuring privileges...");
-    task.privileges.ensure()?;
+    task.privileges.ensure(phase)?;
     log.debug("Executing command...");
     task.inputs
 }
 
 /// For phases that are not part of these executables.
-fn absent<I>(phase: Phase, task: Task<I>, log: &Console) -> Result<(), Error> {
-    begin(task, log)?;
+fn absent<I>(phase: Phase, task: Result<Task<I>, Error>, log: &Console) -> Result<(), Error> {
+    begin(phase, task, log)?;
     Err(Error::new(Kind::General, anyhow!("these executables do not {}", phase.verb())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_is_chosen_by_name_or_first_argument() {
+        let unknown = |name: &str| Choice::Unknown(name.to_owned());
+        for (called, arguments, want) in [
+            ("/cnb/lifecycle/analyzer", &[][..], Choice::Phase(Phase::Analyze, 0)),
+            ("exporter.exe", &["export"], Choice::Phase(Phase::Export, 0)),
+            ("creator", &["-version"], Choice::Phase(Phase::Create, 0)),
+            ("/cnb/lifecycle/lifecycle", &["detect", "-app", "x"], Choice::Phase(Phase::Detect, 1)),
+            ("lifecycle", &["/some/rebase"], Choice::Phase(Phase::Rebase, 1)),
+            ("analyze", &["create"], Choice::Phase(Phase::Create, 1)),
+            ("lifecycle", &["-version"], Choice::Version),
+            ("lifecycle", &["--help"], Choice::Help),
+            ("lifecycle", &[], Choice::Nothing),
+            ("", &[], Choice::Nothing),
+            ("lifecycle", &["analyzer"], unknown("analyzer")),
+            ("lifecycle", &[""], unknown("")),
+            ("lifecycle", &["-v"], unknown("-v")),
+        ] {
+            let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+            assert_eq!(choose(OsStr::new(called), &arguments), want, "{called} {arguments:?}");
+        }
+        assert_eq!(
+            unknown_phase("foo").message,
+            "failed to recognize phase: foo \nValid phases: detect, analyze, restore, build, export, rebase, create, extend"
+        );
+    }
+
+    #[test]
+    fn colour_may_be_refused_by_variables() {
+        for (name, value, want) in [
+            ("NO_COLOR", "0", true),
+            ("NO_COLOR", "", false),
+            ("CNB_NO_COLOR", "true", true),
+            ("CNB_NO_COLOR", "false", false),
+            ("CNB_NO_COLOR", "nonsense", true),
+        ] {
+            assert_eq!(refuses_colour(&Env::from_iter([(name, value)])), want, "{name}={value}");
+        }
+    }
 }

@@ -126,6 +126,8 @@ fn duration(text: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn value(text: &str) -> Value {
@@ -174,6 +176,23 @@ mod tests {
         }
         for text in ["1", "h", "1d", "1h3", "-1h", "1..2s", ".s", "1e3s", "999999999999999999999h"] {
             assert!(value(text).duration().is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_read_back(id in 0..u32::MAX, seconds in 0..1_000_000_u64) {
+            for text in [format!("{id}"), format!("{id:#x}"), format!("{id:#o}"), format!("{id:#b}")] {
+                prop_assert_eq!(value(&text).id(), Ok(id));
+            }
+            let text = format!("{}h{}m{}s", seconds / 3600, seconds / 60 % 60, seconds % 60);
+            prop_assert_eq!(value(&text).duration(), Ok(Duration::from_secs(seconds)));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "[0-9a-zµ.+-]{0,8}|\\PC{0,6}") {
+            let value = value(&text);
+            let _ = (value.boolean(), value.id(), value.duration());
         }
     }
 

@@ -4,12 +4,13 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use drydock_spec::api::PlatformApi;
 
 use super::flag::{COMMON, Flag, Form, Offer};
 use crate::phase::Phase;
-use crate::value::{Value, non_empty};
+use crate::value::{Value, ValueError, non_empty};
 
 const OPERANDS: &str = "operands";
 
@@ -24,15 +25,27 @@ pub struct CommandLine {
 #[error("{0}")]
 pub struct UsageError(String);
 
+impl UsageError {
+    /// In the words of Go's library, which platforms' users know.
+    fn new(error: &clap::Error, command: &Command) -> Self {
+        let flag = match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::String(name)) => name.split('=').next().unwrap_or(name).replacen("--", "-", 1),
+            _ => String::new(),
+        };
+        let what = match error.kind() {
+            ErrorKind::UnknownArgument => format!("flag provided but not defined: {flag}"),
+            _ => format!("flag needs an argument: {flag}"),
+        };
+        Self(format!("{what}\n{}", command.clone().render_usage()))
+    }
+}
+
 impl CommandLine {
     /// Reads the arguments that follow the executable's name.
     pub fn parse(command: &Command, arguments: &[OsString]) -> Result<Self, UsageError> {
         match command.clone().try_get_matches_from(spelled_for_clap(command, arguments)) {
             Ok(matches) => Ok(Self { matches }),
-            Err(error) => {
-                let text = error.to_string();
-                Err(UsageError(text.trim_start_matches("error: ").trim_end().to_owned()))
-            }
+            Err(error) => Err(UsageError::new(&error, command)),
         }
     }
 
@@ -41,6 +54,11 @@ impl CommandLine {
         // A flag that this phase or this Platform API does not have was not given.
         let given = self.matches.try_get_many::<OsString>(flag.name).unwrap_or_default();
         given.into_iter().flatten().filter_map(|text| non_empty(format!("-{}", flag.name), text))
+    }
+
+    /// Whether a switch is given, and not with `=false`.
+    pub fn switch(&self, flag: &Flag) -> Result<bool, ValueError> {
+        self.values(flag).last().map_or(Ok(false), |value| value.boolean())
     }
 
     /// What follows the flags.
@@ -121,6 +139,8 @@ fn spelled_for_clap(command: &Command, arguments: &[OsString]) -> Vec<OsString> 
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::flag::{self, always, since, until};
     use super::*;
 
@@ -178,18 +198,29 @@ mod tests {
 
     #[test]
     fn what_is_no_flag_is_told_with_usage() {
-        for arguments in [
-            &["-nonsense"][..],
-            &["--nonsense=1"],
-            &["-layers"],
-            &["---layers", "/l"],
-            &["-=x"],
-            &["-l", "/l"],
-            &["-layer", "/l"],
+        for (arguments, want) in [
+            (&["-nonsense"][..], "flag provided but not defined: -nonsense"),
+            (&["--nonsense=1"], "flag provided but not defined: -nonsense"),
+            (&["-layers"], "flag needs an argument: -layers"),
+            (&["-layers=/l", "-uid"], "flag needs an argument: -uid"),
+            (&["---layers", "/l"], "flag provided but not defined: --layers"),
+            (&["-=x"], "flag provided but not defined: -"),
+            (&["-l", "/l"], "flag provided but not defined: -l"),
+            (&["-layer", "/l"], "flag provided but not defined: -layer"),
         ] {
             let error = read("0.14", arguments).unwrap_err().to_string();
-            assert!(error.contains("Usage: analyzer [<flags>] <image>"), "{arguments:?}: {error}");
-            assert!(!error.starts_with("error"), "{error}");
+            assert_eq!(error, format!("{want}\nUsage: analyzer [<flags>] <image>"), "{arguments:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_arguments_are_read_or_refused(arguments in prop::collection::vec("-{0,3}(layers|tag|daemon|h|x)?=?.{0,3}", 0..6)) {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            if let Ok(read) = read("0.14", &arguments) {
+                let operands = read.operands();
+                prop_assert!(arguments.iter().map(OsString::from).collect::<Vec<_>>().ends_with(&operands));
+            }
         }
     }
 
