@@ -28,6 +28,8 @@ pub fn run(system: &impl System, arguments: &[Vec<u8>], environment: &[Vec<u8>])
     failure.code
 }
 
+/// Colour is refused by either variable. A value of `CNB_NO_COLOR` that is not a boolean refuses it too: a process must
+/// not fail to start because of colour.
 fn allows_colour(env: &Env) -> bool {
     let refused =
         !matches!(env.get("CNB_NO_COLOR"), b"" | b"0" | b"f" | b"F" | b"false" | b"False" | b"FALSE");
@@ -59,16 +61,16 @@ fn launch(
 
     let app_dir = or_default("CNB_APP_DIR", "/workspace");
     let exec_env = or_default("CNB_EXEC_ENV", "production");
-    process::select(&metadata, platform_api, &exec_env, caller, arguments)
-        .context("determine start command")
-        .and_then(|process| {
-            system.change_dir(&app_dir).context("change to app directory")?;
-            let layers =
-                layers::of_buildpacks(system, &layers_dir, &metadata.buildpacks).context("modify env")?;
-            let launch = Launch { system, metadata: &metadata, layers, app_dir: &app_dir, caller, process };
-            launch.start(env.for_launch())
-        })
-        .map_err(Failure::launch)
+    let start = || {
+        let process = process::select(&metadata, platform_api, &exec_env, caller, arguments)
+            .context("determine start command")?;
+        system.change_dir(&app_dir).context("change to app directory")?;
+        let layers =
+            layers::of_buildpacks(system, &layers_dir, &metadata.buildpacks).context("modify env")?;
+        let launch = Launch { system, metadata: &metadata, layers, app_dir: &app_dir, caller, process };
+        launch.start(env.for_launch())
+    };
+    start().map_err(Failure::launch)
 }
 
 /// A process that is about to be started.

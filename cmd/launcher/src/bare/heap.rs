@@ -10,16 +10,13 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 /// The least that is asked of the kernel at a time. It costs nothing before it is used.
 const CHUNK: usize = 1 << 20;
 
-#[global_allocator]
-static HEAP: Heap = Heap { next: Cell::new(0), end: Cell::new(0) };
-
 /// The addresses of the part of the newest chunk that is free.
-struct Heap {
+pub(crate) struct Heap {
     next: Cell<usize>,
     end: Cell<usize>,
 }
 
-// SAFETY: there is only one thread.
+// SAFETY: it is for processes of one thread only.
 unsafe impl Sync for Heap {}
 
 // SAFETY: every piece lies within a chunk that is never unmapped, has the alignment asked for, and overlaps no other,
@@ -65,6 +62,11 @@ unsafe impl GlobalAlloc for Heap {
 }
 
 impl Heap {
+    /// A heap that has no chunk yet.
+    pub(crate) const fn new() -> Self {
+        Self { next: Cell::new(0), end: Cell::new(0) }
+    }
+
     /// The next piece, if the chunk has room for it.
     fn take(&self, layout: Layout) -> Option<*mut u8> {
         let start = self.next.get().checked_next_multiple_of(layout.align())?;

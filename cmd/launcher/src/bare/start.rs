@@ -8,7 +8,11 @@ use core::panic::PanicInfo;
 use drydock_launcher::System;
 
 use super::calls;
+use super::heap::Heap;
 use crate::linux::{self, Linux};
+
+#[global_allocator]
+static HEAP: Heap = Heap::new();
 
 // The kernel enters here with the stack pointer at the argument count. The file is linked to fixed addresses, so there
 // is nothing to relocate; nothing is thread-local, so there is nothing to set up.
@@ -89,4 +93,11 @@ extern "C" fn rust_eh_personality() {
 #[unsafe(no_mangle)]
 extern "C" fn _Unwind_Resume() -> ! {
     calls::exit(1)
+}
+
+/// Atomic operations ask for it, to find out whether the processor has the newer of two ways: it is said to have none.
+#[cfg(target_arch = "aarch64")]
+#[unsafe(no_mangle)]
+extern "C" fn getauxval(_: usize) -> usize {
+    0
 }
