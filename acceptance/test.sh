@@ -38,9 +38,7 @@ check() {
 }
 
 # The launcher is a workspace of its own, and shares the target folder.
-workspaces=(Cargo.toml)
-[ ! -e cmd/launcher/Cargo.toml ] || workspaces+=(cmd/launcher/Cargo.toml)
-for workspace in "${workspaces[@]}"; do
+for workspace in Cargo.toml cmd/launcher/Cargo.toml; do
     check cargo fmt --manifest-path "$workspace" --all --check
     check cargo clippy --quiet --manifest-path "$workspace" --target-dir target --workspace --all-targets -- --deny warnings
     check cargo test --quiet --manifest-path "$workspace" --target-dir target --workspace --no-fail-fast

@@ -28,11 +28,8 @@ impl Executables {
     pub fn build() -> Result<Self> {
         let workspace = crate::here("..");
         let target = target_dir(&workspace)?;
-        let launcher = workspace.join("cmd/launcher/Cargo.toml");
         let mut built = build(&workspace.join("Cargo.toml"), &["--workspace", "--bins"], &target)?;
-        if launcher.exists() {
-            built.extend(build(&launcher, &["--bins"], &target)?);
-        }
+        built.extend(build(&workspace.join("cmd/launcher/Cargo.toml"), &["--bins"], &target)?);
         let dir =
             tempfile::Builder::new().prefix("executables-").tempdir_in(&target).context("make a folder")?;
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).context("open the folder to all")?;
