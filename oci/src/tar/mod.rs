@@ -6,10 +6,13 @@
 
 mod dir;
 mod error;
+mod extract;
 mod files;
 mod glob;
 mod header;
 mod place;
+#[cfg(test)]
+mod round_trip;
 mod slices;
 mod synthetic;
 #[cfg(test)]
@@ -21,6 +24,7 @@ use std::fmt;
 
 pub use dir::DirLayer;
 pub use error::TarError;
+pub use extract::{ExtractError, extract};
 pub use glob::BadPattern;
 pub use header::Owner;
 pub use slices::{SliceLayer, slice_layers};

@@ -12,7 +12,7 @@ use super::files::Files;
 use super::glob::Glob;
 use super::header::Owner;
 use super::place::{Place, clean};
-use super::trail::Trail;
+use super::trail::{Trail, split_leaf};
 use super::walk::{Found, Walk};
 use crate::sink::Sink;
 
@@ -121,14 +121,6 @@ fn unreachable_dir(path: &Path, error: Errno) -> TarError {
     match error {
         Errno::NOTDIR | Errno::LOOP | Errno::NOENT => TarError::Changed(path.to_owned()),
         error => TarError::read("open", path)(error),
-    }
-}
-
-/// The path of the directory, and the name in it.
-fn split_leaf(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|&byte| byte == b'/') {
-        Some(slash) => (&path[..slash], &path[slash + 1..]),
-        None => (b"", path),
     }
 }
 

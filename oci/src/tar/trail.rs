@@ -130,6 +130,14 @@ pub(super) fn is_at_or_below(path: &[u8], dir: &[u8]) -> bool {
     }
 }
 
+/// The path of the directory that holds `path`, and the name in it.
+pub(super) fn split_leaf(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|&byte| byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (b"", path),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
