@@ -58,6 +58,8 @@ variables! {
     LAYERS_DIR = "CNB_LAYERS_DIR";
     /// The specification's name of [`OCI_LAYOUT_PATH`].
     LAYOUT_DIR = "CNB_LAYOUT_DIR";
+    /// How blobs come from one layout into another: auto, reflink, hardlink or copy.
+    LAYOUT_LINK = "CNB_LAYOUT_LINK";
     /// From which level on messages are shown.
     LOG_LEVEL = "CNB_LOG_LEVEL";
     /// Whether messages are without colour.

@@ -5,6 +5,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
+use drydock_phases::analyze::analyze;
+use drydock_phases::export::export;
+use drydock_phases::restore::restore;
 use drydock_phases::{Error, Kind, Log};
 use drydock_spec::api::{ApiError, PlatformApi};
 
@@ -184,12 +187,15 @@ fn perform(phase: Phase, options: &Options, log: &Console) -> Result<(), Failure
     log.debug("Parsing inputs...");
     let failure = |error: Error| Failure::new(phase, &error);
     match phase {
-        Phase::Analyze => absent(phase, args::analyze::resolve(options, log), log),
+        Phase::Analyze => begin(phase, args::analyze::resolve(options, log), log)
+            .and_then(|inputs| analyze(&inputs, log).map(drop)),
         Phase::Detect => absent(phase, args::detect::resolve(options), log),
-        Phase::Restore => absent(phase, args::restore::resolve(options, log), log),
+        Phase::Restore => begin(phase, args::restore::resolve(options, log), log)
+            .and_then(|inputs| restore(&inputs, log)),
         Phase::Extend => absent(phase, args::extend::resolve(options), log),
         Phase::Build => absent(phase, args::build::resolve(options), log),
-        Phase::Export => absent(phase, args::export::resolve(options, log), log),
+        Phase::Export => begin(phase, args::export::resolve(options, log), log)
+            .and_then(|inputs| export(&inputs, log).map(drop)),
         Phase::Create => absent(phase, args::create::resolve(options, log), log),
         Phase::Rebase => absent(phase, args::rebase::resolve(options, log), log),
     }

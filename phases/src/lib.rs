@@ -4,12 +4,18 @@
 //! Nothing here reads the process environment or the command line, prints, or exits: the executables do that.
 
 pub mod analyze;
+pub mod cache;
 pub mod env;
 pub mod error;
 pub mod export;
+pub mod file;
+pub mod layers;
 pub mod log;
 #[cfg(test)]
 mod memory_log;
+pub mod restore;
+pub mod run_image;
+pub mod sbom;
 pub mod target;
 
 pub use error::{Error, Kind};

@@ -232,6 +232,8 @@ struct JsonProcess {
     command: Command,
     args: Option<Vec<String>>,
     direct: bool,
+    #[serde(skip_serializing_if = "crate::is_false")]
+    default: bool,
     #[serde(rename = "buildpackID")]
     buildpack_id: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -296,6 +298,7 @@ pub fn build_metadata_to_json(
             command: process.command,
             args: process.args,
             direct: process.direct,
+            default: process.default,
             buildpack_id: process.buildpack_id,
             working_dir: process.working_dir,
             exec_env: process.exec_env,

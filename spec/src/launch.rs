@@ -79,6 +79,9 @@ pub struct Process {
     pub args: Option<Vec<String>>,
     /// Whether it is started without a shell.
     pub direct: bool,
+    /// Whether its buildpack wants it to be the one to start by default.
+    #[serde(skip_serializing_if = "crate::is_false")]
+    pub default: bool,
     /// Which buildpack defined it.
     pub buildpack_id: String,
     /// Where it runs; in the app directory if empty.

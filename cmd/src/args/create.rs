@@ -7,7 +7,7 @@ use super::build::BuildArgs;
 use super::detect::DetectArgs;
 use super::flag::{self, Offer, always, since};
 use super::layout::Layout;
-use super::restore::{self, RestoreArgs};
+use super::restore;
 use super::{Options, Task};
 use crate::privileges::{Account, Privileges};
 
@@ -52,7 +52,7 @@ pub struct CreateArgs {
     /// For the detector. Its environment has `HOME` and `USER` of the user that the build belongs to.
     pub detect: DetectArgs,
     /// For the restorer.
-    pub restore: RestoreArgs,
+    pub restore: drydock_phases::restore::Inputs,
     /// For the builder, with the same environment as the detector.
     pub build: BuildArgs,
     /// For the exporter.

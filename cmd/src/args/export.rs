@@ -4,15 +4,19 @@ use std::num::NonZeroUsize;
 use std::thread::available_parallelism;
 
 use anyhow::anyhow;
+use drydock_oci::compress::Compression;
+use drydock_oci::layout::LinkMode;
 use drydock_oci::reference::LayoutPath;
 use drydock_phases::export::{CacheLocation, Inputs};
 use drydock_phases::{Error, Log};
+use drydock_spec::label::LauncherMetadata;
 
 use super::flag::{self, Offer, always, since, until};
 use super::layout::Layout;
 use super::{Options, Task, unusable};
 use crate::env;
 use crate::privileges::{Outputs, Privileges, User};
+use crate::value::ValueError;
 
 /// The exporter's flags. Specification: `platform.md` § Exporter.
 pub const FLAGS: &[Offer] = &[
@@ -71,10 +75,7 @@ pub fn resolve(options: &Options, log: &dyn Log) -> Result<Task<Inputs>, Error> 
 
 /// The folders that an export writes images to.
 pub(super) fn outputs(layout: &Layout, inputs: &Inputs) -> Option<Outputs> {
-    let cache_image = match &inputs.cache {
-        Some(CacheLocation::Image(image)) => Some(image),
-        Some(CacheLocation::Dir(_)) | None => None,
-    };
+    let cache_image = inputs.cache.as_ref().and_then(CacheLocation::image);
     Outputs::of(layout, inputs.output_images.iter().chain(cache_image))
 }
 
@@ -104,11 +105,27 @@ pub(super) fn inputs(
         process_type: options.text(&flag::PROCESS_TYPE)?,
         cache,
         parallel: options.switch(&flag::PARALLEL)?,
-        layer_compression: options.text_or_default(&flag::LAYER_COMPRESSION)?,
+        layer_compression: compression(options)?,
+        link: link(options)?,
+        launcher: LauncherMetadata { version: crate::run::version(), ..LauncherMetadata::default() },
         uid: user.uid,
         gid: user.gid,
         source_date_epoch: options.env.value(env::SOURCE_DATE_EPOCH).map(|v| v.text()).transpose()?,
         exec_env: options.exec_env()?,
         threads: available_parallelism().unwrap_or(NonZeroUsize::MIN),
+    })
+}
+
+fn compression(options: &Options) -> Result<Compression, ValueError> {
+    options.value(&flag::LAYER_COMPRESSION).map_or(Ok(Compression::default()), |value| {
+        let expected = "`gzip`, `zstd` or `none`, with a level if any: `gzip:6` (1 to 9), `zstd:3` (1 to 19)";
+        value.parse_with(expected, |text| text.parse().ok())
+    })
+}
+
+/// How blobs come from one layout into another.
+pub(super) fn link(options: &Options) -> Result<LinkMode, ValueError> {
+    options.env.value(env::LAYOUT_LINK).map_or(Ok(LinkMode::default()), |value| {
+        value.parse_with("`auto`, `reflink`, `hardlink` or `copy`", |text| text.parse().ok())
     })
 }

@@ -1,11 +1,12 @@
 //! The restorer's flags and arguments.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::thread::available_parallelism;
 
-use drydock_oci::reference::{LayoutDir, LayoutPath};
 use drydock_phases::export::CacheLocation;
+use drydock_phases::restore::Inputs;
 use drydock_phases::{Error, Log};
-use drydock_spec::api::PlatformApi;
 
 use super::flag::{self, Offer, always, since};
 use super::layout::Layout;
@@ -31,33 +32,8 @@ pub const FLAGS: &[Offer] = &[
     always(flag::UID),
 ];
 
-/// What the restorer is told. All paths are absolute.
-#[derive(Debug)]
-pub struct RestoreArgs {
-    /// The Platform API that the platform speaks.
-    pub platform_api: PlatformApi,
-    /// Where images lie, if layouts were asked for.
-    pub layout_dir: Option<LayoutDir>,
-    /// What the analyzer found.
-    pub analyzed_path: PathBuf,
-    /// The image that the build runs on.
-    pub build_image: Option<LayoutPath>,
-    /// The cache, if there is one.
-    pub cache: Option<CacheLocation>,
-    /// Where image extensions write Dockerfiles.
-    pub generated_dir: PathBuf,
-    /// The buildpacks that take part.
-    pub group_path: PathBuf,
-    /// The layers directory.
-    pub layers_dir: PathBuf,
-    /// The run images that are known.
-    pub run_path: PathBuf,
-    /// Whether the previous image's layers are left alone.
-    pub skip_layers: bool,
-}
-
 /// What the restorer is to do.
-pub fn resolve(options: &Options, log: &dyn Log) -> Result<Task<RestoreArgs>, Error> {
+pub fn resolve(options: &Options, log: &dyn Log) -> Result<Task<Inputs>, Error> {
     options.no_operands("received unexpected Args")?;
     let layout = Layout::of(options)?;
     let user = options.user()?;
@@ -80,17 +56,18 @@ pub(super) fn args(
     layout: &Layout,
     cache: Option<CacheLocation>,
     skip_layers: bool,
-) -> Result<RestoreArgs, Error> {
-    Ok(RestoreArgs {
+) -> Result<Inputs, Error> {
+    Ok(Inputs {
         platform_api: options.platform_api,
         layout_dir: layout.dir_if_asked().cloned(),
         analyzed_path: options.path(&flag::ANALYZED),
         build_image: options.text(&flag::BUILD_IMAGE)?.map(|name| layout.resolve(&name)).transpose()?,
         cache,
-        generated_dir: options.path(&flag::GENERATED),
         group_path: options.path(&flag::GROUP),
         layers_dir: options.path(&flag::LAYERS),
         run_path: options.path(&flag::RUN),
+        stack_path: options.path(&flag::STACK),
         skip_layers,
+        threads: available_parallelism().unwrap_or(NonZeroUsize::MIN),
     })
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use drydock_oci::compress::Compression;
 use drydock_phases::export::CacheLocation;
 use drydock_phases::{Error, Kind};
 
@@ -321,7 +322,7 @@ fn the_exporter() {
     assert_eq!(inputs.report_path, Path::new("/layers/report.toml"));
     assert_eq!(inputs.process_type.as_deref(), Some("web"));
     assert_eq!(inputs.source_date_epoch.as_deref(), Some("soon"));
-    assert_eq!((inputs.exec_env.as_str(), inputs.layer_compression.as_str()), ("test", "gzip"));
+    assert_eq!((inputs.exec_env.as_str(), inputs.layer_compression), ("test", Compression::default()));
     assert!(inputs.parallel);
     let Privileges::Drop { volumes, outputs, .. } = task.privileges else {
         panic!("the exporter drops root")

@@ -220,6 +220,11 @@ impl Image {
         format!("{}@{}", self.layout.display(), self.descriptor.digest)
     }
 
+    /// The folder of the layout that it lies in.
+    pub fn layout(&self) -> &Path {
+        &self.layout
+    }
+
     /// The digest of its manifest.
     pub fn digest(&self) -> Digest {
         self.descriptor.digest
@@ -243,9 +248,19 @@ impl Image {
 }
 
 impl ImageLayer {
-    /// Whether its blob is there, of the size that it should have. In a sparse image it is not.
+    /// Whether its blob is there, of the size that it should have.
     pub fn is_present(&self) -> bool {
-        fs::metadata(&self.path).is_ok_and(|file| file.is_file() && file.len() == self.descriptor.size)
+        self.check_present().is_ok()
+    }
+
+    /// Whether there is nothing where its blob should be, as in a sparse image.
+    pub fn is_absent(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    }
+
+    /// Says what is wrong if its blob is not there, or not of the size that it should have.
+    pub fn check_present(&self) -> Result<(), LayoutError> {
+        open_blob(&self.path, &self.descriptor).map(drop)
     }
 
     /// Opens its blob once its digest and size were checked.

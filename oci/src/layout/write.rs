@@ -130,6 +130,12 @@ impl LayoutWriter {
         self.bring_file(&layer.path, layer.descriptor.digest, mode)
     }
 
+    /// Whether the layout already holds a file for this blob, of the right size.
+    pub fn has(&self, descriptor: &Descriptor) -> bool {
+        let file = fs::symlink_metadata(blob_path(self.path.path(), &descriptor.digest));
+        file.is_ok_and(|file| file.is_file() && file.len() == descriptor.size)
+    }
+
     fn bring_file(&self, from: &Path, digest: Digest, mode: LinkMode) -> Result<Shared, LayoutError> {
         let to = blob_path(self.path.path(), &digest);
         self.undo.will_place(&to);

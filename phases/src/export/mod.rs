@@ -1,11 +1,40 @@
 //! The exporter: makes the app image from the run image, the buildpacks' layers and the app.
 //!
+//! Everything is read and made first, into temporary files of the output layout; then the image appears in one step.
 //! Specification: `platform.md` § Exporter.
 
-use std::path::PathBuf;
+mod cached;
+mod config;
+mod labels;
+mod make;
+mod plan;
 
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::thread;
+
+use anyhow::{Context as _, anyhow};
+use drydock_oci::compress::Compression;
+use drydock_oci::config::ImageConfig;
+use drydock_oci::layout::{BlobSource, Image, Layout, LayoutWriter, LinkMode, NewImage, NewLayer, Shared};
+use drydock_oci::manifest::Annotations;
 use drydock_oci::reference::{LayoutDir, LayoutPath};
-use drydock_spec::api::PlatformApi;
+use drydock_spec::analyzed::{Analyzed, LayersMetadata, RunImageForRebase, Sha, Stack, StackRunImage};
+use drydock_spec::api::{BuildpackApi, PlatformApi};
+use drydock_spec::group::{Group, GroupElement};
+use drydock_spec::label::LauncherMetadata;
+use drydock_spec::launch::{BomEntry, BuildMetadata};
+use drydock_spec::project::ProjectMetadata;
+use drydock_spec::report::{BuildReport, ImageReport, Report};
+use serde::Deserialize;
+
+use self::cached::CacheExport;
+use self::make::{MadeLayer, Maker, bring_base};
+use self::plan::{LayerPlan, Place, Plan};
+use crate::file::{read_toml, read_toml_if_exists, write_toml};
+use crate::run_image::{self, RunImageFiles};
+use crate::{Error, Kind, Log, sbom};
 
 /// Everything that the exporter needs to know.
 #[derive(Debug)]
@@ -32,8 +61,10 @@ pub struct Inputs {
     pub extended_dir: PathBuf,
     /// The executable that starts processes in the app image.
     pub launcher_path: PathBuf,
-    /// The folder with the SBOM files of launcher and lifecycle.
+    /// The folder with the SBOM files of the launcher.
     pub launcher_sbom_dir: PathBuf,
+    /// What the label says of the launcher.
+    pub launcher: LauncherMetadata,
     /// `project-metadata.toml`.
     pub project_metadata_path: PathBuf,
     /// Where `report.toml` is written.
@@ -42,10 +73,12 @@ pub struct Inputs {
     pub process_type: Option<String>,
     /// The cache, if there is one.
     pub cache: Option<CacheLocation>,
-    /// Whether image and cache are written at the same time.
+    /// Whether image and cache are written at the same time. They always are.
     pub parallel: bool,
-    /// How layers are compressed, as it was given: `gzip`, `zstd` or `none`, and `:` and a level if need be.
-    pub layer_compression: String,
+    /// How new layers are compressed.
+    pub layer_compression: Compression,
+    /// How blobs of the run image and of the previous image come into the app image.
+    pub link: LinkMode,
     /// The owner of layers and app inside the image.
     pub uid: u32,
     /// The owner's group.
@@ -55,7 +88,7 @@ pub struct Inputs {
     /// `CNB_EXEC_ENV`: what the app is built for (`production` unless said otherwise).
     pub exec_env: String,
     /// How many threads compress layers.
-    pub threads: std::num::NonZeroUsize,
+    pub threads: NonZeroUsize,
 }
 
 /// Where cached layers are kept.
@@ -65,4 +98,303 @@ pub enum CacheLocation {
     Dir(PathBuf),
     /// A layout under the layout directory.
     Image(LayoutPath),
+}
+
+impl CacheLocation {
+    /// The layout, if it is one.
+    pub fn image(&self) -> Option<&LayoutPath> {
+        match self {
+            Self::Dir(_) => None,
+            Self::Image(path) => Some(path),
+        }
+    }
+}
+
+/// Exports with what other phases left in files.
+pub fn export(inputs: &Inputs, log: &dyn Log) -> Result<Report, Error> {
+    let group: Group = read_toml(&inputs.group_path)
+        .map_err(|error| Error::new(Kind::General, error.context("failed to read group file")))?;
+    let analyzed: Analyzed = match read_toml_if_exists(&inputs.analyzed_path) {
+        Ok(Some(analyzed)) => Ok(analyzed),
+        Ok(None) => Err(anyhow!("`{}` is missing", inputs.analyzed_path.display())),
+        Err(error) => Err(error),
+    }
+    .map_err(|error| {
+        Error::new(Kind::Arguments, error).with_help("run the analyzer first, or give -analyzed")
+    })?;
+    export_group(inputs, &group.group, &analyzed, log)
+}
+
+/// Exports what a group of buildpacks made.
+pub fn export_group(
+    inputs: &Inputs,
+    group: &[GroupElement],
+    analyzed: &Analyzed,
+    log: &dyn Log,
+) -> Result<Report, Error> {
+    check_buildpack_apis(group)?;
+    let cache = CacheExport::open(inputs, log)?;
+    let base = run_image(inputs, analyzed)?;
+    let metadata: BuildMetadata = read_toml(&inputs.layers_dir.join("config").join("metadata.toml"))
+        .context("failed to read build metadata")
+        .map_err(|error| Error::from(error).with_help("run the builder first"))?;
+    config::check_process_types(&metadata.processes)?;
+    let project: ProjectMetadata = read_toml_if_exists(&inputs.project_metadata_path)?.unwrap_or_default();
+
+    let mut writers = open_writers(inputs, log)?;
+    let writer = writers.remove(0);
+    let previous = previous_image(inputs, analyzed, log);
+    log.info(&format!("Using app image: {}", inputs.output_images[0]));
+    let names = run_image_names(inputs, &base, log)?;
+    if inputs.platform_api.has_launcher_sbom() {
+        sbom::copy_lifecycle_files(&inputs.launcher_sbom_dir, &inputs.layers_dir, log)?;
+    }
+
+    let plan = plan::plan(inputs, group, &metadata, &analyzed.metadata, log)?;
+    let maker = Maker {
+        writer: &writer,
+        previous: previous.as_ref(),
+        compression: inputs.layer_compression,
+        link: inputs.link,
+        threads: inputs.threads,
+        staging: cache.as_ref().map(CacheExport::staging),
+    };
+    let cached = |plan: &LayerPlan| cache.as_ref().and_then(|cache| cache.diff_id(plan));
+    let (brought, made) = thread::scope(|scope| {
+        let base = scope.spawn(|| bring_base(&base, &writer, inputs.link));
+        let made = maker.make(&plan.layers, &cached, log);
+        (base.join().expect("it returns errors and does not panic"), made)
+    });
+    let (mut layers, shared) = brought.map_err(|error| Error::from(anyhow!(error).context("run image")))?;
+    let mut made = made?;
+    let base_layers = layers.len();
+    log_base(&layers, shared, log);
+    log_layers(&plan.layers, &made, log);
+
+    let mut label = LayersMetadata {
+        buildpacks: plan.image_buildpacks.clone(),
+        run_image: RunImageForRebase {
+            top_layer: base.layers().next_back().map(|layer| layer.diff_id.to_string()).unwrap_or_default(),
+            reference: base.identifier(),
+            ..RunImageForRebase::default()
+        },
+        ..LayersMetadata::default()
+    };
+    write_down(&mut label, &plan, &made);
+    if inputs.platform_api.has_targets() {
+        label.run_image.image.clone_from(&names.image);
+        label.run_image.mirrors.clone_from(&names.mirrors);
+    }
+    label.stack = Some(Stack { run_image: names });
+
+    let mut config = base.config.clone();
+    labels::set(&mut config, &label, &metadata, &project, inputs, log)?;
+    configure(&mut config, base_layers, &plan, &metadata, inputs, log)?;
+
+    layers.extend(made.iter_mut().filter_map(|made| made.layer.take()));
+    log.info(&format!("Saving {}...", inputs.output_images[0]));
+    let image = NewImage { config, layers, annotations: Annotations::new() };
+    let (committed, left) = writer.commit(image, writers, inputs.link).map_err(anyhow::Error::from)?;
+    if let Some(error) = left {
+        log.warn(&format!("The image is saved, but blobs of the one before are left: {:#}", anyhow!(error)));
+    }
+    log.info(&format!("*** Images ({}@{}):", inputs.output_images[0], committed.digest));
+    for name in &inputs.output_images {
+        log.info(&format!("      {name}"));
+    }
+    log.debug(&format!("\n*** Digest: {}", committed.digest));
+    log.debug(&format!("\n*** Manifest Size: {}", committed.manifest_size));
+
+    let report = Report {
+        build: inputs.platform_api.has_legacy_bom().then(|| build_report(inputs, group)).transpose()?,
+        image: ImageReport {
+            tags: inputs.output_images.iter().map(ToString::to_string).collect(),
+            digest: committed.digest.to_string(),
+            manifest_size: committed.manifest_size,
+        },
+    };
+    write_toml(&inputs.report_path, &report)?;
+    if let Some(cache) = cache
+        && let Err(error) = cache.commit(&plan, made, log)
+    {
+        log.warn(&format!("Failed to export cache: {error:#}"));
+    }
+    Ok(report)
+}
+
+/// Whether this lifecycle can work for all buildpacks of a group.
+pub fn check_buildpack_apis(group: &[GroupElement]) -> Result<(), Error> {
+    for buildpack in group {
+        buildpack.api.parse::<BuildpackApi>().map_err(|error| {
+            let what = format!("failed to set API for Buildpack '{}'", buildpack.full_name());
+            Error::new(Kind::BuildpackApi, anyhow!(error).context(what))
+        })?;
+    }
+    Ok(())
+}
+
+/// The run image that was analyzed: no other will do.
+fn run_image(inputs: &Inputs, analyzed: &Analyzed) -> Result<Image, Error> {
+    let reference = analyzed.run_image.as_ref().map_or("", |image| &image.reference);
+    if reference.is_empty() {
+        let error = Error::new(Kind::Arguments, anyhow!("run image not found in analyzed metadata"));
+        return Err(error
+            .with_help(format!("run the analyzer again: it writes `{}`", inputs.analyzed_path.display())));
+    }
+    let (path, digest) = inputs.layout_dir.resolve_identifier(reference).map_err(|error| {
+        Error::new(Kind::Arguments, anyhow!(error).context("run image in analyzed metadata"))
+    })?;
+    let image = Layout::open(&path).and_then(|layout| layout.image_by_digest(&digest));
+    image.map_err(|error| run_image::not_usable(&path, error))
+}
+
+/// The image whose layers may be reused. If it is gone, nothing is reused.
+fn previous_image(inputs: &Inputs, analyzed: &Analyzed, log: &dyn Log) -> Option<Image> {
+    let reference = &analyzed.image.reference;
+    if reference.is_empty() {
+        return None;
+    }
+    let image = inputs.layout_dir.resolve_identifier(reference).map_err(anyhow::Error::from).and_then(
+        |(path, digest)| {
+            log.info(&format!("Reusing layers from image '{path}'"));
+            Ok(Layout::open(&path)?.image_by_digest(&digest)?)
+        },
+    );
+    image
+        .map_err(|error| log.warn(&format!("The previous image '{reference}' cannot be reused: {error:#}")))
+        .ok()
+}
+
+/// Locks all output layouts; the first one's writer comes first. Two names of one place are one.
+fn open_writers(inputs: &Inputs, log: &dyn Log) -> Result<Vec<LayoutWriter>, Error> {
+    let first = &inputs.output_images[0];
+    let mut seen = BTreeSet::new();
+    let mut paths: Vec<&LayoutPath> =
+        inputs.output_images.iter().filter(|path| seen.insert(path.path())).collect();
+    // In one order, so that two exports to the same names cannot wait for each other.
+    paths.sort_by_key(|path| path.path());
+    let mut writers = Vec::new();
+    for path in paths {
+        let waiting = || log.info(&format!("Waiting for another export to '{path}'"));
+        let writer = LayoutWriter::open(&inputs.layout_dir, path, &waiting).map_err(|error| {
+            Error::from(anyhow!(error)).with_help("check that the layout directory can be written")
+        })?;
+        writers.push(writer);
+    }
+    writers.sort_by_key(|writer| writer.path() != first);
+    Ok(writers)
+}
+
+/// The names under which newer versions of the run image are found: those of the entry that names the one in use.
+fn run_image_names(inputs: &Inputs, base: &Image, log: &dyn Log) -> Result<StackRunImage, Error> {
+    let files = RunImageFiles { run: &inputs.run_path, stack: &inputs.stack_path };
+    let known = files.read(inputs.platform_api, log)?;
+    let is_base =
+        |name: &String| inputs.layout_dir.resolve(name).is_ok_and(|path| path.path() == base.layout());
+    let fits = |image: &StackRunImage| std::iter::once(&image.image).chain(&image.mirrors).any(is_base);
+    Ok(known.into_iter().find(fits).unwrap_or_default())
+}
+
+fn log_base(layers: &[NewLayer], shared: Shared, log: &dyn Log) {
+    let absent: Vec<_> = layers.iter().filter(|layer| matches!(layer.blob, BlobSource::Absent)).collect();
+    if !absent.is_empty() {
+        log.info(&format!(
+            "The run image is sparse: {} of its {} layers are absent in the app image too",
+            absent.len(),
+            layers.len()
+        ));
+        for layer in absent {
+            log.info(&format!("  missing {} ({} bytes)", layer.descriptor.digest, layer.descriptor.size));
+        }
+    }
+    log.debug(&format!("Run image: {} bytes shared, {} bytes copied", shared.shared, shared.copied));
+}
+
+fn log_layers(plans: &[LayerPlan], made: &[MadeLayer], log: &dyn Log) {
+    let is_app = |plan: &LayerPlan| plan.place == Place::App;
+    let app: Vec<bool> =
+        plans.iter().zip(made).filter(|(plan, _)| is_app(plan)).map(|(_, made)| made.reused).collect();
+    let mut app_is_logged = false;
+    for (plan, made) in plans.iter().zip(made).filter(|(plan, _)| plan.in_image) {
+        if is_app(plan) {
+            let reused = app.iter().filter(|reused| **reused).count();
+            for (verb, count) in [("Reused", reused), ("Added", app.len() - reused)] {
+                if count > 0 && !app_is_logged {
+                    log.info(&format!("{verb} {count}/{} app layer(s)", app.len()));
+                }
+            }
+            app_is_logged = true;
+        } else {
+            log.info(&format!("{} layer '{}'", if made.reused { "Reusing" } else { "Adding" }, plan.id));
+        }
+        log.debug(&format!("Layer '{}' SHA: {}", plan.id, made.diff_id));
+    }
+}
+
+/// Writes the diff IDs of what is in the image into its metadata.
+fn write_down(metadata: &mut LayersMetadata, plan: &Plan, made: &[MadeLayer]) {
+    for (plan, made) in plan.layers.iter().zip(made).filter(|(plan, _)| plan.in_image) {
+        let sha = Sha::from(made.diff_id);
+        match &plan.place {
+            Place::Buildpack { id, layer } => {
+                let buildpack = metadata.buildpacks.iter_mut().find(|buildpack| buildpack.key == *id);
+                if let Some(layer) = buildpack.and_then(|buildpack| buildpack.layers.get_mut(layer)) {
+                    layer.sha = sha.sha;
+                }
+            }
+            Place::LaunchSbom => metadata.sbom = Some(sha),
+            Place::App => metadata.app.push(sha),
+            Place::Launcher => metadata.launcher = sha,
+            Place::Config => metadata.config = sha,
+            Place::ProcessTypes => metadata.process_types = sha,
+            Place::CacheSbom => {}
+        }
+    }
+}
+
+/// Everything in the configuration but labels and diff IDs.
+fn configure(
+    config: &mut ImageConfig,
+    base_layers: usize,
+    plan: &Plan,
+    metadata: &BuildMetadata,
+    inputs: &Inputs,
+    log: &dyn Log,
+) -> Result<(), Error> {
+    let api = inputs.platform_api;
+    let text = |path: &PathBuf| {
+        path.to_str()
+            .map(str::to_owned)
+            .with_context(|| format!("`{}` is not UTF-8: an image cannot name it", path.display()))
+    };
+    let app_dir = text(&inputs.app_dir)?;
+    config::set_environment(&mut config.config, &text(&inputs.layers_dir)?, &app_dir, api);
+    config.config.working_dir = app_dir;
+    config.config.entrypoint = vec![config::entrypoint(metadata, inputs.process_type.as_deref(), log)?];
+    config.config.cmd = Vec::new();
+    let created = config::created(inputs.source_date_epoch.as_deref(), api, log);
+    let new: Vec<String> =
+        plan.layers.iter().filter(|plan| plan.in_image).map(|plan| plan.created_by.clone()).collect();
+    config::set_history(config, base_layers, &new, &created, api);
+    config.created = Some(created);
+    // The container that an older builder made the run image in.
+    config.rest.remove("container");
+    Ok(())
+}
+
+/// The bills of materials that buildpacks wrote of the build (before Platform API 0.9).
+fn build_report(inputs: &Inputs, group: &[GroupElement]) -> anyhow::Result<BuildReport> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct BuildToml {
+        bom: Vec<BomEntry>,
+    }
+    let mut report = BuildReport::default();
+    for buildpack in group {
+        let path = inputs.layers_dir.join(buildpack.dir_name()).join("build.toml");
+        let build: BuildToml = read_toml_if_exists(&path)?.unwrap_or_default();
+        let named = GroupElement { api: String::new(), homepage: String::new(), ..buildpack.clone() };
+        report.bom.extend(build.bom.into_iter().map(|entry| BomEntry { buildpack: named.clone(), ..entry }));
+    }
+    Ok(report)
 }

@@ -1,0 +1,9 @@
+//! The restorer.
+
+use std::process::ExitCode;
+
+use drydock::Phase;
+
+fn main() -> ExitCode {
+    drydock::run(Phase::Restore)
+}

@@ -1,0 +1,139 @@
+//! What buildpacks left in the layers directory.
+//!
+//! Specification: `buildpack.md` § Layers.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use drydock_spec::analyzed::Store;
+use drydock_spec::group::GroupElement;
+use drydock_spec::layer::LayerToml;
+
+use crate::file::{read_toml, read_toml_if_exists};
+
+/// Files in a buildpack's folder that are no layer's.
+const NOT_LAYERS: [&str; 3] = ["launch", "build", "store"];
+
+/// Whether a name is that of one file or folder, so that it cannot lead anywhere else.
+pub fn is_file_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(['/', '\0'])
+}
+
+/// A buildpack's folder.
+#[derive(Debug)]
+pub struct BuildpackDir {
+    /// Where it is; it need not exist.
+    pub path: PathBuf,
+    /// Its layers by name.
+    pub layers: BTreeMap<String, LayerDir>,
+    /// What it wants to keep.
+    pub store: Option<Store>,
+    /// Layers whose TOML cannot be read, with the reason.
+    pub malformed: Vec<(String, anyhow::Error)>,
+}
+
+/// A layer in a buildpack's folder.
+#[derive(Debug)]
+pub struct LayerDir {
+    /// Its contents.
+    pub path: PathBuf,
+    /// What is said of it.
+    pub toml: LayerToml,
+    /// Whether it has contents: without, it stands for the layer of the last build.
+    pub has_contents: bool,
+}
+
+/// Reads what the buildpack left. A file that is no layer's and cannot be read is an error.
+pub fn read_buildpack_dir(layers_dir: &Path, buildpack: &GroupElement) -> anyhow::Result<BuildpackDir> {
+    let path = layers_dir.join(buildpack.dir_name());
+    let mut layers = BTreeMap::new();
+    let mut malformed = Vec::new();
+    let entries = match fs::read_dir(&path) {
+        Ok(entries) => entries.collect::<Result<Vec<_>, _>>(),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    };
+    for entry in entries.with_context(|| format!("failed to list `{}`", path.display()))? {
+        let file_name = entry.file_name();
+        let Some(name) = file_name.to_str().and_then(|name| name.strip_suffix(".toml")) else { continue };
+        if NOT_LAYERS.contains(&name) {
+            continue;
+        }
+        match read_toml(&entry.path()) {
+            Ok(toml) => {
+                let path = path.join(name);
+                let has_contents = path.is_dir();
+                layers.insert(name.to_owned(), LayerDir { path, toml, has_contents });
+            }
+            Err(error) => malformed.push((name.to_owned(), error)),
+        }
+    }
+    malformed.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let store = read_toml_if_exists(&path.join("store.toml"))?;
+    Ok(BuildpackDir { path, layers, store, malformed })
+}
+
+impl BuildpackDir {
+    /// The layers, unless one of them could not be read.
+    pub fn all_layers(&self, buildpack: &GroupElement) -> anyhow::Result<&BTreeMap<String, LayerDir>> {
+        if self.malformed.is_empty() {
+            return Ok(&self.layers);
+        }
+        let names =
+            self.malformed.iter().map(|(name, _)| format!("{}:{name}", buildpack.id)).collect::<Vec<_>>();
+        let reasons = self.malformed.iter().map(|(_, error)| format!("{error:#}")).collect::<Vec<_>>();
+        anyhow::bail!("failed to parse metadata for layers '[{}]': {}", names.join(" "), reasons.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buildpack() -> GroupElement {
+        GroupElement { id: "acme/a".into(), version: "1".into(), ..GroupElement::default() }
+    }
+
+    #[test]
+    fn a_buildpack_without_a_folder_has_no_layers() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(read_buildpack_dir(dir.path(), &buildpack()).unwrap().layers.is_empty());
+    }
+
+    #[test]
+    fn layers_are_told_from_other_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("acme_a");
+        fs::create_dir_all(path.join("two")).unwrap();
+        for (name, text) in [
+            ("one.toml", "[types]\nlaunch = true"),
+            ("two.toml", ""),
+            ("launch.toml", "labels = 3"),
+            ("build.toml", ""),
+            ("store.toml", "[metadata]\nk = 1"),
+            ("notes.txt", "x"),
+        ] {
+            fs::write(path.join(name), text).unwrap();
+        }
+        let read = read_buildpack_dir(dir.path(), &buildpack()).unwrap();
+        assert_eq!(read.layers.keys().collect::<Vec<_>>(), ["one", "two"]);
+        assert!(read.layers["one"].toml.types.launch && !read.layers["one"].has_contents);
+        assert!(read.layers["two"].has_contents);
+        assert!(!read.store.unwrap().metadata.is_empty());
+    }
+
+    #[test]
+    fn malformed_layers_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("acme_a");
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join("b.toml"), "[types]\nlaunch = 'yes'").unwrap();
+        fs::write(path.join("a.toml"), "= x").unwrap();
+        let read = read_buildpack_dir(dir.path(), &buildpack()).unwrap();
+        let message = read.all_layers(&buildpack()).unwrap_err().to_string();
+        assert!(message.contains("'[acme/a:a acme/a:b]'") && message.contains("b.toml"), "{message}");
+    }
+}

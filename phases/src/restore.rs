@@ -1,0 +1,331 @@
+//! The restorer: brings back what buildpacks wrote down of their layers, and the contents of cached ones.
+//!
+//! A layer comes back whole, with its metadata, or not at all. Specification: `platform.md` § Restorer.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use anyhow::{Context as _, anyhow};
+use drydock_oci::digest::DiffId;
+use drydock_oci::reference::{LayoutDir, LayoutPath};
+use drydock_oci::tar::extract;
+use drydock_spec::analyzed::{Analyzed, ImageIdentifier, Layer, LayersMetadata};
+use drydock_spec::api::PlatformApi;
+use drydock_spec::cache::CacheMetadata;
+use drydock_spec::group::{Group, GroupElement};
+
+use crate::cache::VolumeCache;
+use crate::export::{CacheLocation, check_buildpack_apis};
+use crate::file::{read_toml, read_toml_if_exists, write, write_toml};
+use crate::layers::is_file_name;
+use crate::run_image::{self, RunImageFiles};
+use crate::{Error, Kind, Log, sbom};
+
+/// Everything that the restorer needs to know.
+#[derive(Debug)]
+pub struct Inputs {
+    /// The Platform API that the platform speaks.
+    pub platform_api: PlatformApi,
+    /// Where images lie; needed only where an image has to be looked at.
+    pub layout_dir: Option<LayoutDir>,
+    /// The layers directory, absolute.
+    pub layers_dir: PathBuf,
+    /// What the detector wrote.
+    pub group_path: PathBuf,
+    /// What the analyzer wrote; it is brought up to date.
+    pub analyzed_path: PathBuf,
+    /// `run.toml`.
+    pub run_path: PathBuf,
+    /// `stack.toml`.
+    pub stack_path: PathBuf,
+    /// The image that the build runs in, where extensions take part.
+    pub build_image: Option<LayoutPath>,
+    /// The cache, if there is one.
+    pub cache: Option<CacheLocation>,
+    /// Whether only `store.toml` files come back.
+    pub skip_layers: bool,
+    /// How many layers are extracted at a time.
+    pub threads: NonZeroUsize,
+}
+
+/// Restores with what other phases left in files.
+pub fn restore(inputs: &Inputs, log: &dyn Log) -> Result<(), Error> {
+    let group: Group = read_toml(&inputs.group_path)
+        .map_err(|error| Error::new(Kind::General, error.context("failed to read group file")))?;
+    let mut metadata = LayersMetadata::default();
+    check_buildpack_apis(&group.group)?;
+    match read_toml_if_exists::<Analyzed>(&inputs.analyzed_path) {
+        Ok(Some(mut analyzed)) => {
+            update_images(inputs, &group, &mut analyzed, log)?;
+            write_toml(&inputs.analyzed_path, &analyzed)?;
+            metadata = analyzed.metadata;
+        }
+        Ok(None) => log.warn(&format!(
+            "Not using analyzed data, usable file not found: `{}` is missing",
+            inputs.analyzed_path.display()
+        )),
+        Err(error) => log.warn(&format!("Not using analyzed data, usable file not found: {error:#}")),
+    }
+    restore_group(inputs, &group.group, &metadata, log)
+}
+
+/// Restores the layers of a group of buildpacks; `metadata` is what the previous image says of them.
+pub fn restore_group(
+    inputs: &Inputs,
+    group: &[GroupElement],
+    metadata: &LayersMetadata,
+    log: &dyn Log,
+) -> Result<(), Error> {
+    let cache = match &inputs.cache {
+        None => None,
+        Some(CacheLocation::Dir(dir)) => {
+            Some(VolumeCache::open(dir, log).map_err(|error| Error::new(Kind::General, error))?)
+        }
+        Some(CacheLocation::Image(path)) => {
+            return Err(Error::new(Kind::General, anyhow!("cache image `{path}`: not possible yet")));
+        }
+    };
+    let cached = cache.as_ref().map(|cache| cache.metadata(log)).unwrap_or_default();
+    for buildpack in group {
+        if let Some(store) = metadata.buildpack(&buildpack.id).and_then(|layers| layers.store.as_ref()) {
+            write_toml(&inputs.layers_dir.join(buildpack.dir_name()).join("store.toml"), store)?;
+        }
+    }
+    if inputs.skip_layers {
+        log.info("Skipping buildpack layer analysis");
+    }
+    let mut layers = Vec::new();
+    for buildpack in group {
+        layers.extend(Restorable::of(buildpack, inputs, metadata, &cached, log)?);
+    }
+    for layer in &layers {
+        layer.write_metadata()?;
+    }
+    if let Some(cache) = &cache {
+        let with_data: Vec<(&Restorable, DiffId)> =
+            layers.iter().filter_map(|layer| Some((layer, layer.data?))).collect();
+        for (layer, _) in &with_data {
+            log.info(&format!("Restoring data for {:?} from cache", layer.id));
+        }
+        restore_data(&with_data, cache, inputs, log)?;
+        if inputs.platform_api.has_sbom_layer() && !inputs.skip_layers && !cached.sbom.is_empty() {
+            log.info("Restoring data for SBOM from cache");
+            let restored = cached.sbom.parse().map_err(anyhow::Error::from);
+            let restored = restored.and_then(|sbom| restore_tar(cache, &sbom, &inputs.layers_dir));
+            if let Err(error) = restored {
+                log.warn(&format!("Skipping restore of the cached SBOM files: {error:#}"));
+            }
+        }
+    }
+    if inputs.platform_api.has_sbom_layer() && !inputs.skip_layers {
+        sbom::give_to_buildpacks(&inputs.layers_dir, group)?;
+    }
+    Ok(())
+}
+
+/// A layer that can come back.
+#[derive(Debug)]
+struct Restorable {
+    /// `<buildpack>:<layer>`.
+    id: String,
+    /// Its folder; `<folder>.toml` describes it.
+    path: PathBuf,
+    layer: Layer,
+    /// The tar in the cache that has its contents.
+    data: Option<DiffId>,
+}
+
+impl Restorable {
+    /// A buildpack's layers that can come back, in the order of their names: first those of the image, then those of
+    /// the cache. What must not stay in the layers directory is removed.
+    fn of(
+        buildpack: &GroupElement,
+        inputs: &Inputs,
+        metadata: &LayersMetadata,
+        cached: &CacheMetadata,
+        log: &dyn Log,
+    ) -> anyhow::Result<Vec<Self>> {
+        let dir = inputs.layers_dir.join(buildpack.dir_name());
+        let none = BTreeMap::new();
+        let in_image = metadata.buildpack(&buildpack.id).map_or(&none, |layers| &layers.layers);
+        let in_cache = cached.buildpack(&buildpack.id).map_or(&none, |layers| &layers.layers);
+        let cached_layer = |name: &String| in_cache.get(name).filter(|layer| layer.cache);
+        let mut found: Vec<Self> = Vec::new();
+        let restorable = |name: &String, layer: &Layer| Self {
+            id: format!("{}:{name}", buildpack.id),
+            path: dir.join(name),
+            layer: layer.clone(),
+            data: cached_layer(name).and_then(|layer| layer.sha.parse().ok()),
+        };
+        if !inputs.skip_layers {
+            for (name, layer) in in_image.iter().filter(|(name, _)| is_file_name(name)) {
+                if layer.launch
+                    && (!layer.build || layer.cache)
+                    && (!layer.cache || cached_layer(name).is_some())
+                {
+                    log.info(&format!("Restoring metadata for \"{}:{name}\" from app image", buildpack.id));
+                    found.push(restorable(name, layer));
+                }
+            }
+            for (name, layer) in in_cache.iter().filter(|(name, layer)| layer.cache && is_file_name(name)) {
+                let only_here =
+                    !in_image.contains_key(name) && inputs.platform_api.restores_launch_from_cache();
+                if !layer.launch || only_here {
+                    log.info(&format!("Restoring metadata for \"{}:{name}\" from cache", buildpack.id));
+                    found.push(restorable(name, layer));
+                }
+            }
+        }
+        // What the cache has, but for another state of the layer than that which comes back, is of no use.
+        let mut restored = Vec::new();
+        for layer in found {
+            match layer.data {
+                Some(data) if layer.layer.sha != data.to_string() => {
+                    log.info(&format!("Removing {:?}, wrong sha", layer.id));
+                    layer.remove()?;
+                }
+                _ => restored.push(layer),
+            }
+        }
+        for (name, layer) in in_cache.iter().filter(|(name, layer)| layer.cache && is_file_name(name)) {
+            let stale = restorable(name, layer);
+            if restored.iter().all(|layer| layer.path != stale.path) && stale.toml_path().exists() {
+                log.info(&format!("Removing {:?}, wrong sha", stale.id));
+                stale.remove()?;
+            }
+        }
+        Ok(restored)
+    }
+
+    fn toml_path(&self) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(".toml");
+        path.into()
+    }
+
+    fn write_metadata(&self) -> anyhow::Result<()> {
+        let metadata = self.layer.metadata.clone().filter(|metadata| !metadata.is_empty());
+        // Which types the layer has is for the buildpack to say again.
+        let text = match metadata {
+            Some(metadata) => {
+                toml::to_string(&MetadataOnly { metadata }).context("failed to encode layer metadata")?
+            }
+            None => String::new(),
+        };
+        write(&self.toml_path(), text.as_bytes())
+    }
+
+    /// Removes the layer and what is said of it.
+    fn remove(&self) -> anyhow::Result<()> {
+        let removed = match fs::symlink_metadata(&self.path) {
+            Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&self.path),
+            Ok(_) => fs::remove_file(&self.path),
+            Err(error) => Err(error),
+        };
+        for removed in [removed, fs::remove_file(self.toml_path())] {
+            match removed {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error)
+                        .with_context(|| format!("failed to remove layer `{}`", self.path.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Extracts the contents in place of what is there.
+    fn extract(&self, cache: &VolumeCache, diff_id: &DiffId, layers_dir: &Path) -> anyhow::Result<()> {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("failed to remove `{}`", self.path.display()));
+            }
+            _ => {}
+        }
+        restore_tar(cache, diff_id, layers_dir)
+    }
+}
+
+/// What comes back of `<layer>.toml`.
+#[derive(serde::Serialize)]
+struct MetadataOnly {
+    metadata: drydock_spec::Metadata,
+}
+
+/// Extracts layers in parallel. One that the cache cannot give is dropped with its metadata.
+fn restore_data(
+    layers: &[(&Restorable, DiffId)],
+    cache: &VolumeCache,
+    inputs: &Inputs,
+    log: &dyn Log,
+) -> anyhow::Result<()> {
+    let next = AtomicUsize::new(0);
+    let work = || -> anyhow::Result<()> {
+        while let Some((layer, diff_id)) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(error) = layer.extract(cache, diff_id, &inputs.layers_dir) {
+                log.warn(&format!("Skipping restore for layer {}: {error:#}", layer.id));
+                layer.remove()?;
+            }
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> =
+            (0..inputs.threads.get().min(layers.len())).map(|_| scope.spawn(work)).collect();
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().expect("it returns errors and does not panic"))
+    })
+}
+
+fn restore_tar(cache: &VolumeCache, diff_id: &DiffId, layers_dir: &Path) -> anyhow::Result<()> {
+    let path = cache.layer_path(diff_id);
+    let tar = match File::open(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err(anyhow!("failed to find cache layer with SHA '{diff_id}'"))
+        }
+        result => result.with_context(|| format!("failed to open `{}`", path.display())),
+    }?;
+    extract(tar, *diff_id, layers_dir, layers_dir)
+        .with_context(|| format!("failed to extract `{}`", path.display()))
+}
+
+/// Looks up images that are named in `analyzed`, but of which nothing more is known.
+fn update_images(
+    inputs: &Inputs,
+    group: &Group,
+    analyzed: &mut Analyzed,
+    log: &dyn Log,
+) -> Result<(), Error> {
+    let api = inputs.platform_api;
+    let resolve = |name: &str| {
+        let dir = inputs.layout_dir.as_ref().ok_or_else(|| {
+            Error::new(Kind::Phase, anyhow!("image `{name}` is needed, but no layout was asked for"))
+                .with_help("set CNB_USE_OCI_LAYOUT=true, or give -layout")
+        })?;
+        dir.resolve(name).map_err(|error| Error::new(Kind::Arguments, error))
+    };
+    if let Some(path) = inputs.build_image.as_ref().filter(|_| api.has_extensions()) {
+        let image = run_image::open(path).map_err(|error| error.context("build image"))?;
+        analyzed.build_image = Some(ImageIdentifier { reference: image.identifier() });
+    }
+    if api.restores_launch_from_cache() {
+        // Only looked at: in a layout repository there is nothing to choose by access.
+        RunImageFiles { run: &inputs.run_path, stack: &inputs.stack_path }.read(api, log)?;
+    }
+    let Some(run_image) = analyzed.run_image.as_mut().filter(|_| api.has_extensions()) else { return Ok(()) };
+    let is_known = run_image.target.as_ref().is_some_and(|target| !target.os.is_empty());
+    if !group.group_extensions.is_empty() && !is_known {
+        let name = if run_image.image.is_empty() { &run_image.reference } else { &run_image.image };
+        let name = name.split('@').next().unwrap_or(name).to_owned();
+        let image = run_image::open(&resolve(&name)?)?;
+        run_image.reference = image.identifier();
+        run_image.target = if api.has_targets() { Some(run_image::target(&image)?) } else { None };
+    }
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! Which run image a build stands on, and what is known of it.
+
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow};
+use drydock_oci::layout::{Image, Layout, LayoutError};
+use drydock_oci::platform::Platform;
+use drydock_oci::reference::{LayoutDir, LayoutPath};
+use drydock_spec::analyzed::{Distro, StackRunImage, Target};
+use drydock_spec::api::PlatformApi;
+use drydock_spec::label;
+use drydock_spec::run::{RunToml, StackToml};
+
+use crate::file::read_toml_if_exists;
+use crate::{Error, Kind, Log};
+
+/// The files that name run images.
+#[derive(Debug, Clone, Copy)]
+pub struct RunImageFiles<'a> {
+    /// `run.toml`, from Platform API 0.12 on.
+    pub run: &'a Path,
+    /// `stack.toml`, before.
+    pub stack: &'a Path,
+}
+
+impl RunImageFiles<'_> {
+    /// The run images that a builder knows; none where there is no file, which is said in the log.
+    pub fn read(&self, api: PlatformApi, log: &dyn Log) -> Result<Vec<StackRunImage>, Error> {
+        let wrong = |error: anyhow::Error| Error::new(Kind::Arguments, error);
+        if api.has_targets() {
+            if let Some(run) = read_toml_if_exists::<RunToml>(self.run).map_err(wrong)? {
+                return Ok(run.images);
+            }
+            log.info(&format!("No run metadata found at path \"{}\"", self.run.display()));
+        } else {
+            if let Some(stack) = read_toml_if_exists::<StackToml>(self.stack).map_err(wrong)? {
+                return Ok(if stack.run_image.image.is_empty() { Vec::new() } else { vec![stack.run_image] });
+            }
+            log.info(&format!("No stack metadata found at path \"{}\"", self.stack.display()));
+        }
+        Ok(Vec::new())
+    }
+}
+
+/// Of an image's names the one to use: that on the output image's registry comes first, then the others in order; of
+/// these the first whose layout is there.
+pub fn by_mirrors(
+    image: &StackRunImage,
+    output: &LayoutPath,
+    layout_dir: &LayoutDir,
+) -> Result<LayoutPath, Error> {
+    let names = std::iter::once(&image.image).chain(&image.mirrors);
+    let mut paths = names
+        .map(|name| layout_dir.resolve(name))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| Error::new(Kind::Arguments, error))?;
+    paths.sort_by_key(|path| path.registry() != output.registry());
+    let there = paths.iter().position(|path| path.path().join("index.json").exists());
+    Ok(paths.swap_remove(there.unwrap_or(0)))
+}
+
+/// Opens the run image of this machine's platform.
+pub fn open(path: &LayoutPath) -> Result<Image, Error> {
+    let image = Layout::open(path).and_then(|layout| layout.image(&Platform::host()));
+    image.map_err(|error| not_usable(path, error))
+}
+
+/// Why a run image cannot be used, and what to do about it.
+pub fn not_usable(path: &LayoutPath, error: LayoutError) -> Error {
+    let help = match &error {
+        LayoutError::NotFound(_) => format!(
+            "put the run image there as an OCI image layout, for example: skopeo copy docker://<run image> oci:{path}:{}",
+            path.ref_name()
+        ),
+        LayoutError::NoManifest { .. } => {
+            "the run image was replaced after it was analyzed: run the analyzer again, or put the analyzed image back"
+                .to_owned()
+        }
+        LayoutError::NoPlatform { .. } | LayoutError::Ambiguous { .. } => {
+            format!("put exactly one image for {} at `{path}`", Platform::host())
+        }
+        LayoutError::Io { .. } => format!("check the permissions of `{path}` and that it is an OCI image layout"),
+        _ => format!("copy the run image to `{path}` again"),
+    };
+    Error::new(Kind::Phase, anyhow!(error).context(format!("run image `{path}`"))).with_help(help)
+}
+
+/// What an image runs on. Specification: `platform.md` § Targets.
+pub fn target(image: &Image) -> anyhow::Result<Target> {
+    let config = &image.config;
+    if config.os.is_empty() {
+        return Err(anyhow!("failed to find OS in run image config"))
+            .with_context(|| format!("image `{}`", image.identifier()));
+    }
+    let text = |key| config.label(key).unwrap_or_default().to_owned();
+    let (name, version) = (text(label::BASE_DISTRO_NAME), text(label::BASE_DISTRO_VERSION));
+    Ok(Target {
+        id: text(label::BASE_ID),
+        os: config.os.clone(),
+        arch: config.architecture.clone(),
+        arch_variant: config.variant.clone().unwrap_or_default(),
+        distro: (!name.is_empty() || !version.is_empty()).then_some(Distro { name, version }),
+    })
+}

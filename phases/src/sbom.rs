@@ -1,0 +1,116 @@
+//! Software bills of materials: the files of lifecycle and launcher, and those that come back from the last build.
+//!
+//! Specification: `platform.md` § Software-Bill-of-Materials.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, BufReader, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow};
+use drydock_oci::compress::{Format, decompressed};
+use drydock_oci::digest::DiffId;
+use drydock_oci::layout::Image;
+use drydock_oci::tar::extract;
+use drydock_spec::group::GroupElement;
+use drydock_spec::sbom::SbomFormat;
+
+use crate::Log;
+use crate::file::write;
+
+/// Where lifecycle and launcher lie in a builder, and so their SBOM files.
+pub const LIFECYCLE_DIR: &str = "/cnb/lifecycle";
+
+/// Extracts the previous image's layer of SBOM files into the layers directory.
+pub fn restore_from_image(image: &Image, sha: &str, layers_dir: &Path) -> anyhow::Result<()> {
+    let diff_id: DiffId = sha.parse()?;
+    let layer =
+        image.layer(&diff_id).ok_or_else(|| anyhow!("{} has no layer {diff_id}", image.identifier()))?;
+    let blob = BufReader::with_capacity(256 * 1024, layer.open()?);
+    let tar = decompressed(blob, Format::of(layer.descriptor.oci_media_type())?)?;
+    // The image may have been built with another layers directory: its own names begin with that one.
+    let named = image.config.config.env("CNB_LAYERS_DIR").map_or(layers_dir, Path::new);
+    extract(tar, diff_id, named, layers_dir)
+        .with_context(|| format!("failed to extract layer {diff_id} of {}", image.identifier()))
+}
+
+/// Copies the SBOM files of lifecycle and launcher to where the exporter takes those of buildpacks from. What is missing
+/// is warned about.
+pub fn copy_lifecycle_files(
+    launcher_sbom_dir: &Path,
+    layers_dir: &Path,
+    log: &dyn Log,
+) -> anyhow::Result<()> {
+    let sbom_dir = layers_dir.join("sbom");
+    let lifecycle = sbom_dir.join("build/buildpacksio_lifecycle");
+    let launcher = sbom_dir.join("launch/buildpacksio_lifecycle/launcher");
+    copy_component("lifecycle", &lifecycle, log)?;
+    if launcher_sbom_dir == Path::new(LIFECYCLE_DIR) {
+        return copy_component("launcher", &launcher, log);
+    }
+    let mut files = list(launcher_sbom_dir)?;
+    files.retain(|path| {
+        path.to_str().is_some_and(|path| SbomFormat::ALL.iter().any(|f| path.ends_with(f.extension())))
+    });
+    for file in files {
+        copy(&file, &launcher.join(file.file_name().unwrap_or(OsStr::new("sbom"))))?;
+    }
+    Ok(())
+}
+
+/// Puts the SBOM files of restored layers beside these layers, where buildpacks write them, and removes the rest.
+pub fn give_to_buildpacks(layers_dir: &Path, group: &[GroupElement]) -> anyhow::Result<()> {
+    let sbom_dir = layers_dir.join("sbom");
+    for kind in ["cache", "launch"] {
+        for buildpack in group {
+            let to = layers_dir.join(buildpack.dir_name());
+            let from = sbom_dir.join(kind).join(buildpack.dir_name());
+            if !to.is_dir() || !from.is_dir() {
+                continue;
+            }
+            for layer in list(&from)?.into_iter().filter(|path| path.is_dir()) {
+                for file in list(&layer)? {
+                    let name = file.file_name().and_then(OsStr::to_str).unwrap_or_default();
+                    let is_regular = fs::symlink_metadata(&file).is_ok_and(|metadata| metadata.is_file());
+                    if is_regular && name.starts_with("sbom") && name.ends_with("json") {
+                        let mut beside = layer.file_name().unwrap_or_default().to_owned();
+                        beside.push(format!(".{name}"));
+                        copy(&file, &to.join(beside))?;
+                    }
+                }
+            }
+        }
+    }
+    match fs::remove_dir_all(&sbom_dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("failed to remove `{}`", sbom_dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn copy_component(component: &str, to: &Path, log: &dyn Log) -> anyhow::Result<()> {
+    for extension in SbomFormat::ALL.map(SbomFormat::extension) {
+        let name = format!("{component}.{extension}");
+        let from = Path::new(LIFECYCLE_DIR).join(&name);
+        if from.exists() {
+            copy(&from, &to.join(extension))?;
+        } else {
+            log.warn(&format!("Did not find SBOM {name} in {LIFECYCLE_DIR}"));
+        }
+    }
+    Ok(())
+}
+
+fn list(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(dir)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
+    let mut paths = entries.with_context(|| format!("failed to list `{}`", dir.display()))?;
+    paths.sort();
+    Ok(paths)
+}
+
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let bytes = fs::read(from).with_context(|| format!("failed to read `{}`", from.display()))?;
+    write(to, &bytes)
+}
