@@ -190,8 +190,9 @@ fn perform(phase: Phase, options: &Options, log: &Console) -> Result<(), Failure
         Phase::Analyze => begin(phase, args::analyze::resolve(options, log), log)
             .and_then(|inputs| analyze(&inputs, log).map(drop)),
         Phase::Detect => absent(phase, args::detect::resolve(options), log),
-        Phase::Restore => begin(phase, args::restore::resolve(options, log), log)
-            .and_then(|inputs| restore(&inputs, log)),
+        Phase::Restore => {
+            begin(phase, args::restore::resolve(options, log), log).and_then(|inputs| restore(&inputs, log))
+        }
         Phase::Extend => absent(phase, args::extend::resolve(options), log),
         Phase::Build => absent(phase, args::build::resolve(options), log),
         Phase::Export => begin(phase, args::export::resolve(options, log), log)

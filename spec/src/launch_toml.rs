@@ -115,7 +115,16 @@ impl WrittenProcess {
         let exec_env = exec_env.into_iter().map(|ExecEnv(name)| name).collect();
         let buildpack_id = String::new();
         Ok(LaunchProcess {
-            process: Process { r#type, command, args, direct, default: false, buildpack_id, working_dir, exec_env },
+            process: Process {
+                r#type,
+                command,
+                args,
+                direct,
+                default: false,
+                buildpack_id,
+                working_dir,
+                exec_env,
+            },
             default,
         })
     }

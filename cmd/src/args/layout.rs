@@ -58,12 +58,9 @@ impl Layout {
         self.dir.resolve(name).map_err(unusable)
     }
 
-    /// Where the app image goes under each of its names; all begin with one registry.
+    /// Where the app image goes under each of its names. They may begin with any registry: none is written to.
     pub fn resolve_outputs(&self, names: &[String]) -> Result<Vec<LayoutPath>, Error> {
         let paths = names.iter().map(|name| self.resolve(name)).collect::<Result<Vec<_>, _>>()?;
-        if paths.iter().any(|path| path.registry() != paths[0].registry()) {
-            return Err(unusable(anyhow!("writing to multiple registries is unsupported")));
-        }
         let mut distinct: Vec<LayoutPath> = Vec::with_capacity(paths.len());
         for path in paths {
             if !distinct.contains(&path) {
