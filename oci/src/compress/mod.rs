@@ -11,6 +11,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use flate2::{Compress, FlushCompress};
+use zstd::zstd_safe::CParameter;
 
 pub use framing::{Checksum, Framing};
 pub use read::{Decompressed, decompressed};
@@ -98,10 +99,7 @@ impl Compression {
             Self { format: Format::Plain, .. } => Engine::Copy,
             Self { format: Format::Gzip, level: 1 } => Engine::Own(Box::default()),
             Self { format: Format::Gzip, .. } => Engine::Zlib,
-            Self { format: Format::Zstd, level } => Engine::Zstd(
-                zstd::bulk::Compressor::new(level.into())
-                    .expect("zstd has these levels, and fails only without memory"),
-            ),
+            Self { format: Format::Zstd, level } => Engine::Zstd(zstd_compressor(level)),
         };
         Encoder { compression: self, engine }
     }
@@ -145,7 +143,7 @@ impl FromStr for Compression {
         let (format, highest) = match name {
             "none" if level.is_none() => return Ok(Self::NONE),
             "gzip" => (Format::Gzip, 9),
-            // Beyond that, tables outgrow the memory that a core may have.
+            // Beyond that, it looks further back than a chunk reaches.
             "zstd" => (Format::Zstd, 19),
             _ => return Err(invalid()),
         };
@@ -223,6 +221,18 @@ pub struct Encoded {
     pub len: usize,
     /// What the blob's [`Framing`] must know.
     pub checksum: Checksum,
+}
+
+fn zstd_compressor(level: u8) -> zstd::bulk::Compressor<'static> {
+    const VALID: &str = "zstd has these levels and parameters, and fails only without memory";
+    let mut compressor = zstd::bulk::Compressor::new(level.into()).expect(VALID);
+    if level >= 7 {
+        // From here on its tables have more entries than a chunk has bytes: that would be 9 MiB in place of 5 for a little in size.
+        let entries = CHUNK.ilog2();
+        compressor.set_parameter(CParameter::HashLog(entries)).expect(VALID);
+        compressor.set_parameter(CParameter::ChainLog(entries)).expect(VALID);
+    }
+    compressor
 }
 
 /// Writes the chunk as deflate blocks of which none is the last, up to a whole byte. Returns how many bytes that are.

@@ -94,15 +94,14 @@ fn produce<'p, E>(
 ) -> Result<(), Failure<E>> {
     let mut sink = ChunkSink { pool, slot: None, chunks, empty: true, refused: false };
     let written = source(&mut sink);
-    if sink.empty && written.is_ok() {
-        // For want of space it is `refused`, of which the next lines tell.
-        let _ = sink.slot();
-    }
-    // Whatever the source made of it.
     if sink.refused {
+        // Whatever the source made of it.
         return Err(Failure::Elsewhere);
     }
     written.map_err(Error::Source)?;
+    if sink.empty {
+        sink.slot().map_err(|_| Failure::Elsewhere)?;
+    }
     sink.pass_on();
     Ok(())
 }

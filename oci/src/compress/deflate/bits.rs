@@ -36,6 +36,11 @@ impl<'a> BitWriter<'a> {
         self.count &= 7;
     }
 
+    /// How many bits were written.
+    pub(super) fn position(&self) -> u64 {
+        8 * self.at as u64 + u64::from(self.count)
+    }
+
     /// How many bits short of a whole byte the output is.
     pub(super) fn padding(&self) -> u32 {
         self.count.wrapping_neg() & 7

@@ -31,11 +31,12 @@ pub(super) fn write(bits: &mut BitWriter<'_>, data: &[u8], tokens: &Tokens) {
     let header = Header::new(&literals, &distances);
 
     let size = |literals: &[u8; _], distances: &[u8; _]| {
-        cost(&literal_counts, literals) + cost(&tokens.distance_counts, distances) + extra_bits(tokens)
+        3 + cost(&literal_counts, literals) + cost(&tokens.distance_counts, distances) + extra_bits(tokens)
     };
     let dynamic = header.cost() + size(&literals, &distances);
     let fixed = size(&FIXED_LITERALS, &FIXED_DISTANCES);
     let stored = stored_cost(bits, data.len());
+    let end = bits.position() + dynamic.min(fixed).min(stored);
     if stored < dynamic.min(fixed) {
         write_stored(bits, data);
     } else if fixed <= dynamic {
@@ -46,6 +47,7 @@ pub(super) fn write(bits: &mut BitWriter<'_>, data: &[u8], tokens: &Tokens) {
         header.write(bits);
         write_tokens(bits, tokens, &Codes::new(&literals, &distances));
     }
+    debug_assert!(bits.position() == end, "{} bits, not {end} as was calculated", bits.position());
 }
 
 /// Writes bytes as they are, in as many blocks as that takes; for none, one empty block. Afterwards the output is aligned.
@@ -66,11 +68,12 @@ pub(super) fn write_stored(bits: &mut BitWriter<'_>, mut data: &[u8]) {
     }
 }
 
-/// How many bits [`write_stored`] adds, besides the form of the first block.
+/// How many bits [`write_stored`] adds.
 fn stored_cost(bits: &BitWriter<'_>, n: usize) -> u64 {
     let further = n.saturating_sub(1) as u64 / STORED as u64;
-    // 7 bits of padding at most: it depends on where the block begins.
-    u64::from(bits.padding()) + 32 + 40 * further + 8 * n as u64
+    // Three bits of form come before the first padding; the blocks after it begin at whole bytes.
+    let padding = (bits.padding() + 5) % 8;
+    u64::from(3 + padding + 32) + 40 * further + 8 * n as u64
 }
 
 /// The code lengths that blocks of the fixed form have (RFC 1951 § 3.2.6).
@@ -261,6 +264,7 @@ fn run_lengths(lengths: &[u8]) -> Vec<(u8, u8, u8)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::matches::Matcher;
     use super::*;
 
     #[test]
@@ -278,6 +282,45 @@ mod tests {
             (vec![1, 0, 0, 0, 1], vec![(1, 0, 0), (17, 0, 3), (1, 0, 0)]),
         ] {
             assert_eq!(run_lengths(&lengths), expected, "{lengths:?}");
+        }
+    }
+
+    /// The form of the only block that these bytes become.
+    fn form(data: &[u8]) -> u32 {
+        let mut out = vec![0; 1 << 17];
+        let mut bits = BitWriter::new(&mut out);
+        write(&mut bits, data, Matcher::new().block(data, 0));
+        bits.align();
+        assert_eq!(out[0] & 1, 0, "not the last block");
+        u32::from(out[0] >> 1 & 3)
+    }
+
+    #[test]
+    fn shortest_form_is_taken() {
+        let few: Vec<u8> = (0..2000_u32).map(|i| b"aab"[(i * i / 7 % 3) as usize]).collect();
+        let many: Vec<u8> = (0..=255).collect();
+        assert_eq!(form(b"a few letters"), FORM_FIXED);
+        assert_eq!(form(&few), FORM_DYNAMIC);
+        assert_eq!(form(&many), FORM_STORED);
+    }
+
+    #[test]
+    fn stored_bytes_are_split() {
+        for (n, blocks) in [(0, 1), (1, 1), (STORED, 1), (STORED + 1, 2), (2 * STORED, 2)] {
+            for before in 0..8 {
+                let data = vec![1; n];
+                let mut out = vec![0; n + 100];
+                let mut bits = BitWriter::new(&mut out);
+                bits.put(0, before);
+                let cost = stored_cost(&bits, n) + u64::from(before);
+                write_stored(&mut bits, &data);
+                assert_eq!(bits.len() as u64 * 8, cost, "{n} bytes after {before} bits");
+                assert_eq!(
+                    bits.len(),
+                    n + 5 * blocks + usize::from(before > 5),
+                    "{n} bytes after {before} bits"
+                );
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ const MARGIN: usize = 16;
 const PATIENCE: u32 = 7;
 
 /// Literals, and then a reference.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sequence {
     pub(super) literals: u32,
     /// Less [`MIN_MATCH`].
@@ -192,4 +192,60 @@ fn common_length(data: &[u8], old: &[u8]) -> usize {
 #[inline(always)]
 fn common_ending(data: &[u8], old: &[u8]) -> usize {
     data.iter().rev().zip(old.iter().rev()).take_while(|(a, b)| a == b).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The last block of `data` as (literals, length, distance) and the number of literals after them.
+    fn tokens(data: &[u8], start: usize) -> (Vec<(u32, usize, usize)>, usize) {
+        let mut matcher = Matcher::new();
+        if start > 0 {
+            matcher.block(&data[..start], 0);
+        }
+        let tokens = matcher.block(data, start);
+        let readable =
+            |s: &Sequence| (s.literals, usize::from(s.length) + MIN_MATCH, usize::from(s.distance) + 1);
+        let sequences: Vec<_> = tokens.sequences.iter().map(readable).collect();
+        let taken: u32 = sequences.iter().map(|&(literals, ..)| literals).sum();
+        assert_eq!(tokens.length_counts.iter().sum::<u32>() as usize, sequences.len());
+        assert_eq!(tokens.distance_counts.iter().sum::<u32>() as usize, sequences.len());
+        (sequences, tokens.literals().len() - taken as usize)
+    }
+
+    #[test]
+    fn nothing_repeats() {
+        assert_eq!(tokens(b"", 0), (vec![], 0));
+        assert_eq!(tokens(b"abc", 0), (vec![], 3));
+        assert_eq!(tokens(b"abcdefghijklmnopqrstuvwxyz", 0), (vec![], 26));
+    }
+
+    #[test]
+    fn reference_is_as_long_as_the_repetition() {
+        // Both ways: the search may find any place in it first.
+        let text = b"-repetition+...............=repetition*................";
+        assert_eq!(tokens(text, 0).0[1], (1, 10, 27));
+    }
+
+    #[test]
+    fn blocks_refer_to_those_before() {
+        let text = b"a text that is in both of themAa text that is in both of themB";
+        assert_eq!(tokens(text, 31), (vec![(0, 30, 31)], 1));
+    }
+
+    #[test]
+    fn long_repetition_is_split_without_a_short_rest() {
+        // One byte first; the reference to it may overlap itself.
+        for (n, lengths) in
+            [(259, vec![258]), (260, vec![256, 3]), (262, vec![258, 3]), (517, vec![258, 258])]
+        {
+            let (sequences, rest) = tokens(&vec![7; n], 0);
+            let found: Vec<usize> = sequences.iter().map(|&(_, length, _)| length).collect();
+            let literals: u32 = sequences.iter().map(|&(literals, ..)| literals).sum();
+            assert_eq!(literals as usize + found.iter().sum::<usize>() + rest, n);
+            assert!(sequences.iter().all(|&(.., distance)| distance == 1));
+            assert_eq!(found, lengths, "{n} bytes");
+        }
+    }
 }
