@@ -11,11 +11,11 @@
 //! which ends at a whole byte. So encoded chunks can be put one after the other.
 //!
 //! # The choices
-//! - [`matches`]: takes the first repetition that it finds (greedy), at the one position that a small hash table remembers (one
+//! - `matches`: takes the first repetition that it finds (greedy), at the one position that a small hash table remembers (one
 //!   probe). The hash is over 5 bytes: shorter repetitions gain little. Where nothing repeats, it skips ahead.
-//! - [`block`]: 128 KiB share a code, which adapts to changing contents for a price of about 80 bytes each. The exact length
+//! - `block`: 128 KiB share a code, which adapts to changing contents for a price of about 80 bytes each. The exact length
 //!   of all three forms is known before one is written.
-//! - [`huffman`]: codes are limited to 14 bits for literals, so that four fit into a word between two flushes.
+//! - `huffman`: codes are limited to 14 bits for literals, so that four fit into a word between two flushes.
 #![forbid(unsafe_code)]
 #![expect(
     clippy::cast_possible_truncation,
