@@ -4,7 +4,8 @@
 //! ([`Trail`](super::trail::Trail)); names are taken apart beforehand, and `..` is refused. So nothing outside is
 //! created, changed or read, wherever symlinks point that are in the archive or were there before.
 //!
-//! The tar is read once: another thread hashes it meanwhile. What was made is removed again if the hash is wrong.
+//! The tar is read once: another thread hashes it meanwhile. What was made is removed again if the hash is wrong. Until
+//! then no new directory has permissions that would be in the way of that.
 
 mod entry;
 mod input;
@@ -69,7 +70,7 @@ pub enum ExtractError {
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
     /// Extraction failed, and what had been made until then cannot be removed either.
-    #[error("cannot remove `{}` again after a failure: {source}", path.display())]
+    #[error("cannot remove `{}` again after a failure: {why}", path.display())]
     NotUndone {
         /// Why extraction failed.
         #[source]
@@ -77,7 +78,7 @@ pub enum ExtractError {
         /// What is left.
         path: PathBuf,
         /// Why it cannot be removed.
-        source: io::Error,
+        why: io::Error,
     },
 }
 
@@ -94,7 +95,8 @@ pub enum ExtractError {
 ///
 /// After an error, everything that was made is removed again; only what was replaced is lost.
 ///
-/// Several threads may extract into the same directory, if no path is in two of the tars but directories.
+/// Several threads may extract into the same directory, if the tars have nothing in common but directories that are
+/// there before: what one extraction makes, it may remove.
 pub fn extract(tar: impl Read, diff_id: DiffId, below: &Path, into: &Path) -> Result<(), ExtractError> {
     let mut restorer = Restorer::new(below, into)?;
     let extracted = extract_and_hash(tar, &mut restorer).and_then(|found| {
@@ -135,7 +137,7 @@ fn undo(mut cause: ExtractError, made: &[Vec<u8>], into: &Path) -> ExtractError 
             Ok(()) => {}
             // Removed with what holds it, or replaced in the course.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(source) => cause = ExtractError::NotUndone { cause: Box::new(cause), path, source },
+            Err(why) => cause = ExtractError::NotUndone { cause: Box::new(cause), path, why },
         }
     }
     cause
