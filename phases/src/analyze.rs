@@ -14,6 +14,7 @@ use drydock_spec::label;
 
 use crate::file::write_toml;
 use crate::run_image::{self, RunImageFiles};
+use crate::timer::timed;
 use crate::{Error, Kind, Log, sbom};
 
 /// Everything that the analyzer needs to know.
@@ -43,6 +44,10 @@ pub struct Inputs {
 
 /// Analyzes, restores the previous image's SBOM files, and writes `analyzed.toml`.
 pub fn analyze(inputs: &Inputs, log: &dyn Log) -> Result<Analyzed, Error> {
+    timed(log, "Analyzer", || look(inputs, log))
+}
+
+fn look(inputs: &Inputs, log: &dyn Log) -> Result<Analyzed, Error> {
     let api = inputs.platform_api;
     let run_image_path = run_image_path(inputs, log)?;
     let run_image = run_image::open(&run_image_path)?;

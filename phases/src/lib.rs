@@ -17,6 +17,7 @@ pub mod restore;
 pub mod run_image;
 pub mod sbom;
 pub mod target;
+pub mod timer;
 
 pub use error::{Error, Kind};
 pub use log::{Level, Log};

@@ -24,6 +24,7 @@ use crate::export::{CacheLocation, check_buildpack_apis};
 use crate::file::{read_toml, read_toml_if_exists, write, write_toml};
 use crate::layers::is_file_name;
 use crate::run_image::{self, RunImageFiles};
+use crate::timer::timed;
 use crate::{Error, Kind, Log, sbom};
 
 /// Everything that the restorer needs to know.
@@ -76,6 +77,15 @@ pub fn restore(inputs: &Inputs, log: &dyn Log) -> Result<(), Error> {
 
 /// Restores the layers of a group of buildpacks; `metadata` is what the previous image says of them.
 pub fn restore_group(
+    inputs: &Inputs,
+    group: &[GroupElement],
+    metadata: &LayersMetadata,
+    log: &dyn Log,
+) -> Result<(), Error> {
+    timed(log, "Restorer", || restore_layers(inputs, group, metadata, log))
+}
+
+fn restore_layers(
     inputs: &Inputs,
     group: &[GroupElement],
     metadata: &LayersMetadata,

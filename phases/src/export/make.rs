@@ -76,7 +76,7 @@ impl Maker<'_> {
                     copy: self.staging.filter(|_| plan.in_cache),
                 })
                 .collect();
-            for ((at, _), done) in from_disk.iter().zip(pipeline::run(&jobs, self.threads)?) {
+            for ((at, _), done) in from_disk.iter().zip(self.run(jobs, log)?) {
                 made[*at] = self.finish(&plans[*at], done, log);
             }
         }
@@ -84,6 +84,22 @@ impl Maker<'_> {
             .into_iter()
             .map(|made| made.expect("the second round reuses nothing, so it makes every layer"))
             .collect())
+    }
+
+    /// Runs the jobs; without the copies for the cache, if these cannot be written: an image is worth having anyway.
+    fn run(&self, mut jobs: Vec<Job<'_, TarError>>, log: &dyn Log) -> anyhow::Result<Vec<Done>> {
+        match pipeline::run(&jobs, self.threads) {
+            Err(pipeline::Error::Write { path, source })
+                if self.staging.is_some_and(|dir| path.starts_with(dir)) =>
+            {
+                log.warn(&format!("Nothing new will be cached: cannot write `{}`: {source}", path.display()));
+                for job in &mut jobs {
+                    job.copy = None;
+                }
+                Ok(pipeline::run(&jobs, self.threads)?)
+            }
+            result => Ok(result?),
+        }
     }
 
     /// The diff ID with which nothing has to be written for a layer: image and cache both have it.

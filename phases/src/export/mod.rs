@@ -34,6 +34,7 @@ use self::make::{MadeLayer, Maker, bring_base};
 use self::plan::{LayerPlan, Place, Plan};
 use crate::file::{read_toml, read_toml_if_exists, write_toml};
 use crate::run_image::{self, RunImageFiles};
+use crate::timer::timed;
 use crate::{Error, Kind, Log, sbom};
 
 /// Everything that the exporter needs to know.
@@ -132,6 +133,15 @@ pub fn export_group(
     analyzed: &Analyzed,
     log: &dyn Log,
 ) -> Result<Report, Error> {
+    timed(log, "Exporter", || make_image(inputs, group, analyzed, log))
+}
+
+fn make_image(
+    inputs: &Inputs,
+    group: &[GroupElement],
+    analyzed: &Analyzed,
+    log: &dyn Log,
+) -> Result<Report, Error> {
     check_buildpack_apis(group)?;
     let cache = CacheExport::open(inputs, log)?;
     let base = run_image(inputs, analyzed)?;
@@ -215,7 +225,7 @@ pub fn export_group(
     };
     write_toml(&inputs.report_path, &report)?;
     if let Some(cache) = cache
-        && let Err(error) = cache.commit(&plan, made, log)
+        && let Err(error) = timed(log, "Cache", || cache.commit(&plan, made, log))
     {
         log.warn(&format!("Failed to export cache: {error:#}"));
     }
