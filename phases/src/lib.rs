@@ -4,7 +4,9 @@
 //! Nothing here reads the process environment or the command line, prints, or exits: the executables do that.
 
 pub mod analyze;
+pub mod buildpacks;
 pub mod cache;
+pub mod detect;
 pub mod env;
 pub mod error;
 pub mod export;

@@ -18,6 +18,11 @@ impl MemoryLog {
     pub(crate) fn text(&self) -> String {
         lock(&self.text).clone()
     }
+
+    /// What buildpacks printed.
+    pub(crate) fn printed(&self) -> Vec<u8> {
+        lock(&self.output).clone()
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -9,6 +9,7 @@ mod bom;
 pub mod build_toml;
 pub mod buildpack;
 pub mod cache;
+pub mod extend;
 pub mod group;
 pub mod json;
 pub mod label;

@@ -1,0 +1,85 @@
+//! What detection has to say, kept until it is known how it ends.
+//!
+//! When no group passes, everything is told, whatever the log's level: only that tells why.
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use crate::{Level, Log};
+
+/// Messages in the order in which they came up.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    messages: Vec<(Level, Arc<[u8]>)>,
+}
+
+impl Report {
+    /// Adds a message.
+    pub(super) fn add(&mut self, level: Level, message: impl Into<String>) {
+        self.messages.push((level, Arc::from(message.into().into_bytes())));
+    }
+
+    /// Adds one that only matters when something went wrong.
+    pub(super) fn debug(&mut self, message: impl Into<String>) {
+        self.add(Level::Debug, message);
+    }
+
+    /// Adds one for everyone.
+    pub(super) fn info(&mut self, message: impl Into<String>) {
+        self.add(Level::Info, message);
+    }
+
+    /// Adds what a buildpack printed.
+    pub(super) fn output(&mut self, level: Level, bytes: &Arc<[u8]>) {
+        self.messages.push((level, Arc::clone(bytes)));
+    }
+
+    /// Tells what the log's level lets through.
+    pub(super) fn tell(self, log: &dyn Log) {
+        for (level, message) in self.messages {
+            let text = String::from_utf8_lossy(&message);
+            log.log(level, text.strip_suffix('\n').unwrap_or(&text));
+        }
+    }
+
+    /// Tells everything.
+    pub(super) fn tell_all(self, log: &dyn Log) -> std::io::Result<()> {
+        let mut output = log.output();
+        for (_, message) in self.messages {
+            output.write_all(&message)?;
+            if !message.ends_with(b"\n") {
+                output.write_all(b"\n")?;
+            }
+        }
+        output.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory_log::MemoryLog;
+
+    fn report() -> Report {
+        let mut report = Report::default();
+        report.debug("pass: a@1");
+        report.output(Level::Info, &Arc::from(&b"100% \xff {} %s\n"[..]));
+        report.info("a 1");
+        report
+    }
+
+    #[test]
+    fn levels_are_kept_when_a_group_passes() {
+        let log = MemoryLog::default();
+        report().tell(&log);
+        assert_eq!(log.text(), "Debug: pass: a@1\nInfo: 100% \u{fffd} {} %s\nInfo: a 1\n");
+        assert_eq!(log.printed(), b"");
+    }
+
+    #[test]
+    fn everything_is_told_byte_for_byte_when_none_does() {
+        let log = MemoryLog::default();
+        report().tell_all(&log).unwrap();
+        assert_eq!(log.printed(), b"pass: a@1\n100% \xff {} %s\na 1\n");
+    }
+}
