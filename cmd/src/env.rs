@@ -100,6 +100,8 @@ variables! {
     STACK_PATH = "CNB_STACK_PATH";
     /// The buildpacks that take part in every build.
     SYSTEM_PATH = "CNB_SYSTEM_PATH";
+    /// Where temporary files go.
+    TEMP_DIR = "TMPDIR";
     /// Whether images are in a daemon.
     USE_DAEMON = "CNB_USE_DAEMON";
     /// The specification's name of [`USE_OCI_LAYOUT`].

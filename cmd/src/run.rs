@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::anyhow;
 use drydock_phases::analyze::analyze;
+use drydock_phases::detect::detect;
 use drydock_phases::export::export;
 use drydock_phases::restore::restore;
 use drydock_phases::{Error, Kind, Log};
@@ -189,7 +190,8 @@ fn perform(phase: Phase, options: &Options, log: &Console) -> Result<(), Failure
     match phase {
         Phase::Analyze => begin(phase, args::analyze::resolve(options, log), log)
             .and_then(|inputs| analyze(&inputs, log).map(drop)),
-        Phase::Detect => absent(phase, args::detect::resolve(options), log),
+        Phase::Detect => begin(phase, args::detect::resolve(options), log)
+            .and_then(|inputs| detect(&inputs, log).map(drop)),
         Phase::Restore => {
             begin(phase, args::restore::resolve(options, log), log).and_then(|inputs| restore(&inputs, log))
         }

@@ -1,10 +1,9 @@
 //! The creator's flags and arguments: those of all the phases that it runs.
 
-use drydock_phases::{Error, Log, analyze, export};
+use drydock_phases::{Error, Log, analyze, detect, export};
 
 use super::analyze::Images;
 use super::build::BuildArgs;
-use super::detect::DetectArgs;
 use super::flag::{self, Offer, always, since};
 use super::layout::Layout;
 use super::restore;
@@ -50,7 +49,7 @@ pub struct CreateArgs {
     /// For the analyzer.
     pub analyze: analyze::Inputs,
     /// For the detector. Its environment has `HOME` and `USER` of the user that the build belongs to.
-    pub detect: DetectArgs,
+    pub detect: detect::Inputs,
     /// For the restorer.
     pub restore: drydock_phases::restore::Inputs,
     /// For the builder, with the same environment as the detector.
@@ -70,7 +69,7 @@ pub fn resolve(options: &Options, log: &dyn Log) -> Result<Task<CreateArgs>, Err
     options.warn_of_parallel_without_cache(log)?;
     let skip_layers = options.skips_layers(&flag::SKIP_RESTORE)?;
     let mut args = CreateArgs {
-        detect: DetectArgs::of(options)?,
+        detect: super::detect::inputs(options)?,
         restore: restore::args(options, &layout, cache.clone(), skip_layers)?,
         build: BuildArgs::of(options)?,
         export: super::export::inputs(options, &layout, images.outputs.clone(), cache, user)?,
@@ -84,9 +83,8 @@ pub fn resolve(options: &Options, log: &dyn Log) -> Result<Task<CreateArgs>, Err
         outputs: super::export::outputs(&layout, &args.export),
     };
     let inputs = Account::of(user.uid).and_then(|account| {
-        for env in [&mut args.detect.env, &mut args.build.env] {
-            *env = env.clone().with("HOME", &account.home).with("USER", &account.name);
-        }
+        args.build.env = args.build.env.with("HOME", &account.home).with("USER", &account.name);
+        args.detect.env = args.build.env.variables();
         layout.required(args)
     });
     Ok(Task { privileges, inputs })

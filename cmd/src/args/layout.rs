@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use drydock_oci::reference::{LayoutDir, LayoutPath};
+use drydock_phases::detect::Experimental;
 use drydock_phases::{Error, Kind, Log};
 
 use super::{Options, absolute, flag, unusable};
@@ -93,25 +94,17 @@ impl Layout {
         if self.asked == Asked::No {
             return Ok(());
         }
-        let mode = env.value(env::EXPERIMENTAL_MODE).map(|value| {
-            value.parse_with("`warn`, `quiet`, `silent` or `error`", |text| match text {
-                "warn" => Some(Mode::Warn),
-                "quiet" | "silent" => Some(Mode::Silent),
-                "error" => Some(Mode::Refuse),
-                _ => None,
-            })
-        });
-        let mode = mode.transpose()?.unwrap_or(match self.asked {
-            Asked::AsExperimental => Mode::Refuse,
-            Asked::Plainly | Asked::No => Mode::Silent,
+        let mode = experimental(env)?.unwrap_or(match self.asked {
+            Asked::AsExperimental => Experimental::Refuse,
+            Asked::Plainly | Asked::No => Experimental::Allow,
         });
         match mode {
-            Mode::Silent => Ok(()),
-            Mode::Warn => {
+            Experimental::Allow => Ok(()),
+            Experimental::Warn => {
                 log.warn(REQUESTED);
                 Ok(())
             }
-            Mode::Refuse => {
+            Experimental::Refuse => {
                 log.error(REQUESTED);
                 let help = format!(
                     "set {}=warn, or leave it unset and ask with {}=true",
@@ -125,12 +118,17 @@ impl Layout {
     }
 }
 
-/// What to do when something experimental is asked for.
-#[derive(Clone, Copy)]
-enum Mode {
-    Warn,
-    Silent,
-    Refuse,
+/// What to do when something experimental is asked for, if the platform says so.
+pub(super) fn experimental(env: &Env) -> Result<Option<Experimental>, ValueError> {
+    let mode = env.value(env::EXPERIMENTAL_MODE).map(|value| {
+        value.parse_with("`warn`, `quiet`, `silent` or `error`", |text| match text {
+            "warn" => Some(Experimental::Warn),
+            "quiet" | "silent" => Some(Experimental::Allow),
+            "error" => Some(Experimental::Refuse),
+            _ => None,
+        })
+    });
+    mode.transpose()
 }
 
 fn asked(options: &Options) -> Result<Asked, Error> {

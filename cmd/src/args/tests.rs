@@ -429,7 +429,7 @@ fn the_creator_has_what_its_phases_have() {
     }
     assert_eq!(args.restore.cache, args.export.cache);
     assert_eq!(args.export.output_images.len(), 2);
-    assert_eq!(args.build.env, args.detect.env);
+    assert_eq!(args.build.env.variables(), args.detect.env);
     let variable = |name| args.build.env.value(name).map(|value| value.text.into_string().unwrap());
     assert_eq!(variable("USER").as_deref(), Some("root"));
     assert_ne!(variable("HOME").as_deref(), Some("/elsewhere"));

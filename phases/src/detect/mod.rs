@@ -15,7 +15,7 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -73,7 +73,7 @@ pub struct Inputs {
     /// The execution environment; empty if there is none.
     pub exec_env: String,
     /// The environment that buildpacks are given a part of.
-    pub env: BTreeMap<OsString, OsString>,
+    pub env: Vec<(OsString, OsString)>,
     /// What to do if extensions are to be tried where they are experimental: before Platform API 0.13.
     pub experimental: Experimental,
 }
@@ -121,7 +121,7 @@ pub fn detect(inputs: &Inputs, log: &dyn Log) -> Result<Detected, Error> {
         guard(inputs.experimental, log)?;
     }
 
-    let env = build_env(inputs);
+    let env = BuildEnv::new(&inputs.env);
     let target = run_image_target(inputs, &analyzed, log);
     let runner = Runner { inputs, env: env.clone(), target: target.clone() };
     let Passed { members, plan } = detect_order(&order, &mut modules, runner, log)?;
@@ -168,11 +168,6 @@ fn detect_order(
             Err(Error::new(Kind::NoGroup, anyhow!("no buildpacks participating")))
         }
     }
-}
-
-fn build_env(inputs: &Inputs) -> BuildEnv {
-    let variables: Vec<_> = inputs.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-    BuildEnv::new(&variables)
 }
 
 fn run_image_target(inputs: &Inputs, analyzed: &Analyzed, log: &dyn Log) -> Target {

@@ -1,0 +1,9 @@
+//! The detector.
+
+use std::process::ExitCode;
+
+use drydock::Phase;
+
+fn main() -> ExitCode {
+    drydock::run(Phase::Detect)
+}
