@@ -4,6 +4,7 @@
 //! Nothing here reads the process environment or the command line, prints, or exits: the executables do that.
 
 pub mod analyze;
+pub mod build;
 pub mod buildpacks;
 pub mod cache;
 pub mod detect;
@@ -18,6 +19,7 @@ mod memory_log;
 pub mod restore;
 pub mod run_image;
 pub mod sbom;
+pub mod signals;
 pub mod target;
 pub mod timer;
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use drydock_oci::platform::Platform;
 use drydock_spec::analyzed::{Distro, Target};
 
 use crate::Log;
@@ -21,7 +22,7 @@ pub fn complete(mut target: Target, os_release: &Path, log: &dyn Log) -> Target 
         "linux".clone_into(&mut target.os);
     }
     if target.arch.is_empty() {
-        host_arch().clone_into(&mut target.arch);
+        target.arch = Platform::host().architecture;
     }
     log.info("target distro name/version labels not found, reading /etc/os-release file");
     match fs::read(os_release) {
@@ -32,19 +33,6 @@ pub fn complete(mut target: Target, os_release: &Path, log: &dyn Log) -> Target 
         }
     }
     target
-}
-
-/// This machine's architecture, as OCI names it.
-pub fn host_arch() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "x86" => "386",
-        "aarch64" => "arm64",
-        "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
-        "powerpc64" => "ppc64",
-        "loongarch64" => "loong64",
-        same => same,
-    }
 }
 
 /// `ID` and `VERSION_ID`; none if both are missing.
@@ -93,7 +81,10 @@ mod tests {
         let s390x = Target { os: "zos".into(), arch: "s390x".into(), ..Target::default() };
         assert_eq!(complete(s390x.clone(), &os_release, &log), Target { distro: debian.clone(), ..s390x });
         let empty = complete(Target::default(), &os_release, &log);
-        assert_eq!((empty.os.as_str(), empty.arch.as_str()), ("linux", host_arch()));
+        assert_eq!(
+            (empty.os.as_str(), empty.arch.as_str()),
+            ("linux", Platform::host().architecture.as_str())
+        );
         assert_eq!(empty.distro, debian);
         assert_eq!(complete(Target::default(), &dir.path().join("none"), &log).distro, None);
         assert!(!log.text().contains("error"), "{}", log.text());

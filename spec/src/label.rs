@@ -249,11 +249,15 @@ struct JsonBomEntry<'a> {
     buildpack: JsonElement<'a>,
 }
 
+/// `null` if there are no entries.
+#[derive(Debug, Serialize)]
+struct JsonBom<'a>(Option<Vec<JsonBomEntry<'a>>>);
+
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct JsonBuildMetadata<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    bom: Option<Json>,
+    bom: Option<JsonBom<'a>>,
     buildpacks: Vec<JsonElement<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     extensions: Vec<JsonElement<'a>>,
@@ -269,20 +273,16 @@ fn element(from: &GroupElement) -> JsonElement<'_> {
 
 /// A bill of materials as JSON text: `null` if there is none.
 pub fn bom_to_json(bom: &[BomEntry]) -> Result<String, NotJson> {
-    Ok(crate::json::to_string(&bom_json(bom)?).expect("JSON values make JSON"))
+    Ok(crate::json::to_string(&bom_json(bom)?).expect("strings and JSON values make JSON"))
 }
 
-fn bom_json(bom: &[BomEntry]) -> Result<Json, NotJson> {
-    if bom.is_empty() {
-        return Ok(Json::Null);
+fn bom_json(bom: &[BomEntry]) -> Result<JsonBom<'_>, NotJson> {
+    let mut entries = Vec::new();
+    for BomEntry { name, metadata, buildpack } in bom {
+        let metadata = if metadata.is_empty() { Json::Null } else { metadata.to_json()? };
+        entries.push(JsonBomEntry { name, metadata, buildpack: element(buildpack) });
     }
-    bom.iter()
-        .map(|entry| {
-            let metadata = entry.metadata.to_json()?;
-            let entry = JsonBomEntry { name: &entry.name, metadata, buildpack: element(&entry.buildpack) };
-            Ok(serde_json::to_value(entry).expect("strings and JSON values make JSON"))
-        })
-        .collect()
+    Ok(JsonBom((!entries.is_empty()).then_some(entries)))
 }
 
 /// The label [`BUILD_METADATA`].
@@ -335,6 +335,19 @@ mod tests {
         );
         assert!(metadata.unwrap().buildpacks.is_empty());
         assert!(lifecycle_metadata_from_json("[]1").is_err());
+    }
+
+    #[test]
+    fn a_bill_of_materials_keeps_its_order_of_keys() {
+        let metadata: BuildMetadata = toml::from_str(
+            "[[bom]]\nname='n'\nmetadata={v='1'}\nbuildpack={id='a', version='1'}\n[[bom]]\nname='bare'",
+        )
+        .unwrap();
+        assert_eq!(
+            bom_to_json(&metadata.bom).unwrap(),
+            r#"[{"name":"n","metadata":{"v":"1"},"buildpack":{"id":"a","version":"1"}},{"name":"bare","metadata":null,"buildpack":{"id":"","version":""}}]"#
+        );
+        assert_eq!(bom_to_json(&[]).unwrap(), "null");
     }
 
     #[test]

@@ -1,0 +1,131 @@
+//! Signals to a process that builds. They concern the whole process, so these tests have one of their own.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Command;
+use std::sync::Mutex;
+
+use drydock_phases::build::{Inputs, build};
+use drydock_phases::buildpacks::Store;
+use drydock_phases::signals::Signals;
+use drydock_phases::{Error, Kind, Level, Log};
+use drydock_spec::api::PlatformApi;
+use rustix::process::{Signal, getpid, kill_process};
+
+/// Sends this process a signal as soon as a buildpack prints `ready`.
+struct SendWhenReady {
+    signal: Signal,
+    printed: Mutex<Vec<u8>>,
+}
+
+impl Log for SendWhenReady {
+    fn log(&self, _: Level, _: &str) {}
+
+    fn phase(&self, _: &str) {}
+
+    fn output(&self) -> Box<dyn Write + Send + '_> {
+        Box::new(self)
+    }
+}
+
+impl Write for &SendWhenReady {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut printed = self.printed.lock().unwrap();
+        let was_ready = printed.starts_with(b"ready\n");
+        printed.extend_from_slice(bytes);
+        if !was_ready && printed.starts_with(b"ready\n") {
+            kill_process(getpid(), self.signal)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Builds with a buildpack of this script, and sends the signal. Returns what it printed, too.
+fn interrupt(signals: Signals, signal: Signal, script: &str) -> (Signals, Error, String) {
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name);
+    for dir in ["app", "layers", "tmp", "buildpacks/a/1/bin"] {
+        fs::create_dir_all(path(dir)).unwrap();
+    }
+    let element = "id='a'\nversion='1'\n";
+    fs::write(path("layers/group.toml"), format!("[[group]]\n{element}api='0.10'\n")).unwrap();
+    fs::write(path("layers/plan.toml"), "").unwrap();
+    fs::write(path("buildpacks/a/1/buildpack.toml"), format!("api='0.10'\n[buildpack]\n{element}")).unwrap();
+    fs::write(path("buildpacks/a/1/bin/build"), format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(path("buildpacks/a/1/bin/build"), Permissions::from_mode(0o755)).unwrap();
+    let inputs = Inputs {
+        platform_api: PlatformApi::NEWEST,
+        app_dir: path("app"),
+        store: Store { buildpacks_dir: path("buildpacks"), extensions_dir: path("extensions") },
+        layers_dir: path("layers"),
+        platform_dir: path("platform"),
+        build_config_dir: path("build-config"),
+        temp_dir: path("tmp"),
+        os_release_path: path("os-release"),
+        analyzed_path: path("layers/analyzed.toml"),
+        group_path: path("layers/group.toml"),
+        plan_path: path("layers/plan.toml"),
+        exec_env: String::new(),
+        env: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]),
+        signals: Some(signals),
+    };
+    let log = SendWhenReady { signal, printed: Mutex::default() };
+    let error = build(&inputs, &log).unwrap_err();
+    let printed = String::from_utf8(log.printed.into_inner().unwrap()).unwrap();
+    (inputs.signals.unwrap(), error, printed)
+}
+
+#[test]
+fn signals_reach_the_buildpack_and_all_that_it_started() {
+    let signals = Signals::handle().unwrap();
+    let waiting = "while :; do sleep 0.05; done";
+
+    // Whoever ends well upon a signal still ends the build.
+    let script = format!("trap 'echo ending; exit 0' INT; echo ready; {waiting}");
+    let (signals, error, printed) = interrupt(signals, Signal::INT, &script);
+    assert_eq!((error.kind, error.to_string().as_str()), (Kind::Phase, "interrupted by SIGINT"));
+    assert!(printed.ends_with("ending\n"), "{printed}");
+
+    let child = format!("(trap 'echo child; exit' TERM; echo ready; {waiting})");
+    let script = format!("trap : TERM; {child} & wait; wait; exit 3");
+    let (signals, error, printed) = interrupt(signals, Signal::TERM, &script);
+    assert_eq!(error.kind, Kind::BuildpackFailed);
+    assert!(error.to_string().starts_with("interrupted by SIGTERM: exit status 3 from "), "{error}");
+    assert!(printed.ends_with("child\n"), "{printed}");
+
+    let (_, error, _) = interrupt(signals, Signal::HUP, &format!("echo ready; {waiting}"));
+    assert_eq!(error.kind, Kind::BuildpackFailed);
+    assert!(error.to_string().starts_with("interrupted by SIGHUP: signal: SIGHUP from "), "{error}");
+}
+
+/// The test runs itself once more, as a process that may die.
+#[test]
+fn signals_that_nobody_holds_do_what_they_always_do() {
+    const AGAIN: &str = "DRYDOCK_TEST_SIGNALS_AGAIN";
+    if std::env::var_os(AGAIN).is_some() {
+        let signals = Signals::handle().unwrap();
+        let held = signals.hold();
+        kill_process(getpid(), Signal::TERM).unwrap();
+        assert_eq!(held.take().unwrap(), Some(Signal::TERM));
+        assert_eq!(held.take().unwrap(), None);
+        drop(held);
+        kill_process(getpid(), Signal::TERM).unwrap();
+        unreachable!("the signal ends the process");
+    }
+    let name = "signals_that_nobody_holds_do_what_they_always_do";
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name])
+        .env(AGAIN, "1")
+        .output()
+        .unwrap()
+        .status;
+    assert_eq!(status.signal(), Some(Signal::TERM.as_raw()), "{status}");
+}
