@@ -4,14 +4,16 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use drydock_phases::analyze::analyze;
 use drydock_phases::detect::detect;
 use drydock_phases::export::export;
 use drydock_phases::restore::restore;
+use drydock_phases::signals::Signals;
 use drydock_phases::{Error, Kind, Log};
 use drydock_spec::api::{ApiError, PlatformApi};
 
+use crate::args::build::BuildArgs;
 use crate::args::command_line::{CommandLine, command};
 use crate::args::{self, Options, Task, flag};
 use crate::env::{self, Env};
@@ -196,7 +198,7 @@ fn perform(phase: Phase, options: &Options, log: &Console) -> Result<(), Failure
             begin(phase, args::restore::resolve(options, log), log).and_then(|inputs| restore(&inputs, log))
         }
         Phase::Extend => absent(phase, args::extend::resolve(options), log),
-        Phase::Build => absent(phase, args::build::resolve(options), log),
+        Phase::Build => begin(phase, args::build::resolve(options), log).and_then(|args| build(args, log)),
         Phase::Export => begin(phase, args::export::resolve(options, log), log)
             .and_then(|inputs| export(&inputs, log).map(drop)),
         Phase::Create => absent(phase, args::create::resolve(options, log), log),
@@ -212,6 +214,11 @@ fn begin<I>(phase: Phase, task: Result<Task<I>, Error>, log: &Console) -> Result
     task.privileges.ensure(phase)?;
     log.debug("Executing command...");
     task.inputs
+}
+
+fn build(args: BuildArgs, log: &Console) -> Result<(), Error> {
+    let signals = Signals::handle().context("failed to handle signals")?;
+    drydock_phases::build::build(&args.into_inputs(signals), log).map(drop)
 }
 
 /// For phases that are not part of these executables.

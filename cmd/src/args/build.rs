@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
-use drydock_phases::Error;
+use drydock_phases::build::Inputs;
+use drydock_phases::buildpacks::Store;
+use drydock_phases::signals::Signals;
+use drydock_phases::{Error, target};
 use drydock_spec::api::PlatformApi;
 
 use super::flag::{self, Offer, always, since};
 use super::{Options, Task};
-use crate::env::Env;
+use crate::env::{self, Env};
 use crate::privileges::Privileges;
 
 /// The builder's flags. Specification: `platform.md` § Builder.
@@ -70,5 +73,26 @@ impl BuildArgs {
             exec_env: options.exec_env()?,
             env: options.env.clone(),
         })
+    }
+
+    /// The builder's inputs.
+    pub fn into_inputs(self, signals: Signals) -> Inputs {
+        Inputs {
+            platform_api: self.platform_api,
+            app_dir: self.app_dir,
+            // The builder runs no extensions.
+            store: Store { buildpacks_dir: self.buildpacks_dir, extensions_dir: PathBuf::new() },
+            layers_dir: self.layers_dir,
+            platform_dir: self.platform_dir,
+            build_config_dir: self.build_config_dir,
+            temp_dir: self.env.value(env::TEMP_DIR).map_or_else(|| "/tmp".into(), |value| value.text.into()),
+            os_release_path: target::OS_RELEASE.into(),
+            analyzed_path: self.analyzed_path,
+            group_path: self.group_path,
+            plan_path: self.plan_path,
+            exec_env: self.exec_env,
+            env: self.env.variables(),
+            signals: Some(signals),
+        }
     }
 }

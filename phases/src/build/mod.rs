@@ -8,7 +8,6 @@ mod processes;
 mod run;
 mod sbom;
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
@@ -64,7 +63,7 @@ pub struct Inputs {
     /// The execution environment; empty if there is none.
     pub exec_env: String,
     /// The environment that buildpacks are given a part of.
-    pub env: BTreeMap<OsString, OsString>,
+    pub env: Vec<(OsString, OsString)>,
     /// Where signals come from that buildpacks are to get; without, they do to this process what they always do.
     pub signals: Option<Signals>,
 }
@@ -110,7 +109,7 @@ pub fn build_group(
     let held = inputs.signals.as_ref().map(Signals::hold);
     let mut builder = Builder {
         inputs,
-        env: BuildEnv::new(&inputs.env.clone().into_iter().collect::<Vec<_>>()),
+        env: BuildEnv::new(&inputs.env),
         target: target::complete(target, &inputs.os_release_path, log),
         held,
         log,

@@ -35,7 +35,7 @@ impl Scene {
             group_path: path("layers/group.toml"),
             plan_path: path("layers/plan.toml"),
             exec_env: "production".into(),
-            env: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]),
+            env: vec![("PATH".into(), "/usr/bin:/bin".into())],
             signals: None,
         };
         let scene = Self { inputs, log: MemoryLog::default(), root };

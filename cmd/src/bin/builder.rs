@@ -1,0 +1,9 @@
+//! The builder.
+
+use std::process::ExitCode;
+
+use drydock::Phase;
+
+fn main() -> ExitCode {
+    drydock::run(Phase::Build)
+}
