@@ -37,6 +37,7 @@ use self::walk::{Modules, Outcome, walk};
 use crate::buildpacks::Store;
 use crate::env::BuildEnv;
 use crate::file::{read_toml, read_toml_if_exists, write_toml};
+use crate::timer::timed;
 use crate::{Error, Kind, Log, target};
 
 /// Everything that the detector needs to know. Paths are absolute.
@@ -124,7 +125,8 @@ pub fn detect(inputs: &Inputs, log: &dyn Log) -> Result<Detected, Error> {
     let env = BuildEnv::new(&inputs.env);
     let target = run_image_target(inputs, &analyzed, log);
     let runner = Runner { inputs, env: env.clone(), target: target.clone() };
-    let Passed { members, plan } = detect_order(&order, &mut modules, runner, log)?;
+    let Passed { members, plan } =
+        timed(log, "Detector", || detect_order(&order, &mut modules, runner, log))?;
     let of_kind = |kind: ModuleKind| {
         members.iter().filter(|m| m.kind == kind).map(|m| m.element.clone()).collect::<Vec<_>>()
     };
@@ -137,7 +139,8 @@ pub fn detect(inputs: &Inputs, log: &dyn Log) -> Result<Detected, Error> {
     }
 
     let generator = Generator { inputs, env, target, log };
-    let (plan, analyzed) = generator.generate(&group.group_extensions, plan, analyzed)?;
+    let (plan, analyzed) =
+        timed(log, "Generator", || generator.generate(&group.group_extensions, plan, analyzed))?;
     write_toml(&inputs.analyzed_path, &analyzed).map_err(general)?;
     write_toml(&inputs.plan_path, &plan).map_err(general)?;
     Ok(Detected { group, plan, analyzed })

@@ -17,6 +17,16 @@ pub(super) enum Item {
     Extensions,
 }
 
+impl Item {
+    /// `<id>@<version>`, unless it stands for extensions.
+    pub(super) fn name(&self) -> Option<String> {
+        match self {
+            Self::Module(element) => Some(element.full_name()),
+            Self::Extensions => None,
+        }
+    }
+}
+
 /// A buildpack or an extension that is to be tried.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Element {

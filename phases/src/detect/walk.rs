@@ -121,8 +121,8 @@ fn follow<T: Trier>(
         }
         let module = modules.get(&element)?;
         if !module.order.is_empty() {
-            list.check_cycle(node, &element)?;
             let groups = modules.groups(&element, &module);
+            list.check_cycle(node, modules.groups.len())?;
             return Ok(Some(Choice::new(&groups, at, Some(node), group.len(), element.optional)));
         }
         let member = Tried { element, module };
@@ -175,6 +175,8 @@ struct Node {
     rest: Option<usize>,
     /// The composite buildpack whose order it comes from.
     within: Option<usize>,
+    /// How many composite buildpacks it is inside of.
+    depth: usize,
 }
 
 impl List {
@@ -193,28 +195,32 @@ impl List {
         within: Option<usize>,
     ) -> anyhow::Result<Option<usize>> {
         self.spend(items.len().saturating_add(1))?;
+        let depth = within.map_or(0, |outer| self.nodes[outer].depth + 1);
         let mut start = rest;
         for item in items.iter().rev() {
-            self.nodes.push(Node { item: item.clone(), rest: start, within });
+            self.nodes.push(Node { item: item.clone(), rest: start, within, depth });
             start = Some(self.nodes.len() - 1);
         }
         Ok(start)
     }
 
-    /// Fails if a composite buildpack is found inside of itself.
-    fn check_cycle(&mut self, node: usize, element: &Element) -> anyhow::Result<()> {
-        let mut names = vec![element.full_name()];
-        let mut at = self.nodes[node].within;
-        while let Some(outer) = at {
-            self.spend(1)?;
-            if let Item::Module(e) = &self.nodes[outer].item {
-                names.push(e.full_name());
-                if e.id == element.id && e.version == element.version {
-                    names.reverse();
-                    bail!("the order of buildpack `{}` leads back to it: {}", names[0], names.join(" > "));
-                }
+    /// Fails if a composite buildpack was found inside of itself. `known` is how many composite buildpacks were found
+    /// so far: only where more than that many are inside of one another must one be among them twice.
+    fn check_cycle(&self, node: usize, known: usize) -> anyhow::Result<()> {
+        if self.nodes[node].depth < known {
+            return Ok(());
+        }
+        let outwards = std::iter::successors(Some(node), |&node| self.nodes[node].within);
+        let mut names: Vec<String> = outwards.filter_map(|node| self.nodes[node].item.name()).collect();
+        names.reverse();
+        let mut places = HashMap::new();
+        for (place, name) in names.iter().enumerate() {
+            if let Some(first) = places.insert(name, place) {
+                bail!(
+                    "the order of buildpack `{name}` leads back to it: {}",
+                    names[first..=place].join(" > ")
+                );
             }
-            at = self.nodes[outer].within;
         }
         Ok(())
     }
