@@ -233,13 +233,13 @@ fn a_cycle_is_an_error() {
 
 #[test]
 fn depth_and_breadth_of_orders_are_bounded() {
-    let deep = 1500;
+    let deep = 500;
     let mut fixture = with_simple(Fixture::new(&order(&["c0"])), "p1");
     for n in 0..deep {
         let inner = if n + 1 < deep { format!("c{}", n + 1) } else { "p1".into() };
         fixture = fixture.composite(&format!("c{n}"), &order(&[&inner]));
     }
-    let on_a_small_stack = std::thread::Builder::new().stack_size(256 * 1024);
+    let on_a_small_stack = std::thread::Builder::new().stack_size(128 * 1024);
     let fixture = on_a_small_stack
         .spawn(move || {
             assert_eq!(fixture.outcome().unwrap(), "p1");
