@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
 use drydock_phases::analyze::analyze;
+use drydock_phases::create::Step;
 use drydock_phases::detect::detect;
 use drydock_phases::export::export;
 use drydock_phases::restore::restore;
@@ -15,6 +16,7 @@ use drydock_spec::api::{ApiError, PlatformApi};
 
 use crate::args::build::BuildArgs;
 use crate::args::command_line::{CommandLine, command};
+use crate::args::create::CreateArgs;
 use crate::args::{self, Options, Task, flag};
 use crate::env::{self, Env};
 use crate::exit::Failure;
@@ -201,7 +203,10 @@ fn perform(phase: Phase, options: &Options, log: &Console) -> Result<(), Failure
         Phase::Build => begin(phase, args::build::resolve(options), log).and_then(|args| build(args, log)),
         Phase::Export => begin(phase, args::export::resolve(options, log), log)
             .and_then(|inputs| export(&inputs, log).map(drop)),
-        Phase::Create => absent(phase, args::create::resolve(options, log), log),
+        Phase::Create => {
+            let args = begin(phase, args::create::resolve(options, log), log).map_err(failure)?;
+            return create(args, log);
+        }
         Phase::Rebase => absent(phase, args::rebase::resolve(options, log), log),
     }
     .map_err(failure)
@@ -219,6 +224,26 @@ fn begin<I>(phase: Phase, task: Result<Task<I>, Error>, log: &Console) -> Result
 fn build(args: BuildArgs, log: &Console) -> Result<(), Error> {
     let signals = Signals::handle().context("failed to handle signals")?;
     drydock_phases::build::build(&args.into_inputs(signals), log).map(drop)
+}
+
+/// Runs all phases; a failure is that of the phase in which it happened.
+fn create(args: CreateArgs, log: &Console) -> Result<(), Failure> {
+    let signals = Signals::handle()
+        .context("failed to handle signals")
+        .map_err(|error| Failure::new(Phase::Create, &error.into()))?;
+    match drydock_phases::create::create(&args.into_inputs(signals), log) {
+        Ok(_report) => Ok(()),
+        Err((step, error)) => {
+            let phase = match step {
+                Step::Analyze => Phase::Analyze,
+                Step::Detect => Phase::Detect,
+                Step::Restore => Phase::Restore,
+                Step::Build => Phase::Build,
+                Step::Export => Phase::Export,
+            };
+            Err(Failure::new(phase, &error))
+        }
+    }
 }
 
 /// For phases that are not part of these executables.

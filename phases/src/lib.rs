@@ -7,6 +7,7 @@ pub mod analyze;
 pub mod build;
 pub mod buildpacks;
 pub mod cache;
+pub mod create;
 pub mod detect;
 pub mod env;
 pub mod error;

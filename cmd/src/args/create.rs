@@ -1,5 +1,7 @@
 //! The creator's flags and arguments: those of all the phases that it runs.
 
+use drydock_phases::create::Inputs;
+use drydock_phases::signals::Signals;
 use drydock_phases::{Error, Log, analyze, detect, export};
 
 use super::analyze::Images;
@@ -56,6 +58,14 @@ pub struct CreateArgs {
     pub build: BuildArgs,
     /// For the exporter.
     pub export: export::Inputs,
+}
+
+impl CreateArgs {
+    /// The creator's inputs.
+    pub fn into_inputs(self, signals: Signals) -> Inputs {
+        let Self { analyze, detect, restore, build, export } = self;
+        Inputs { analyze, detect, restore, build: build.into_inputs(signals), export }
+    }
 }
 
 /// What the creator is to do.
