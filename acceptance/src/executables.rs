@@ -1,4 +1,5 @@
-//! The executables under test, built for release as they ship.
+//! The executables under test: with debug assertions and overflow checks, and quick to build. As they ship, optimised and
+//! static, they are under test where they are packed.
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader};
@@ -28,8 +29,9 @@ impl Executables {
     pub fn build() -> Result<Self> {
         let workspace = crate::here("..");
         let target = target_dir(&workspace)?;
-        let mut built = build(&workspace.join("Cargo.toml"), &["--workspace", "--bins"], &target)?;
-        built.extend(build(&workspace.join("cmd/launcher/Cargo.toml"), &["--bins"], &target)?);
+        let mut built = build(&workspace.join("Cargo.toml"), &["--package", "drydock", "--bins"], &target)?;
+        // The launcher has no other build than that which ships.
+        built.extend(build(&workspace.join("cmd/launcher/Cargo.toml"), &["--release", "--bins"], &target)?);
         let dir =
             tempfile::Builder::new().prefix("executables-").tempdir_in(&target).context("make a folder")?;
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).context("open the folder to all")?;
@@ -68,7 +70,7 @@ fn target_dir(workspace: &Path) -> Result<PathBuf> {
 /// Builds one workspace; gives the paths of its executables.
 fn build(manifest: &Path, what: &[&str], target: &Path) -> Result<Vec<PathBuf>> {
     let mut child = cargo()
-        .args(["build", "--release", "--message-format=json-render-diagnostics", "--manifest-path"])
+        .args(["build", "--message-format=json-render-diagnostics", "--manifest-path"])
         .arg(manifest)
         .args(what)
         .arg("--target-dir")
