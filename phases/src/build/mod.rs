@@ -227,7 +227,8 @@ impl Builder<'_> {
         let ended = run::run(command, &mut *self.log.output(), self.held.as_ref());
         let Ended { status, signal } = ended.map_err(|error| match error {
             RunError::Start(error) => {
-                failed(anyhow::Error::from(error).context(format!("failed to start {}", doing())))
+                let place = inputs.app_dir.display();
+                failed(anyhow::Error::from(error).context(format!("failed to start {} in {place}", doing())))
             }
             RunError::Wait(error) => error.context(format!("failed to run {}", doing())).into(),
         })?;
