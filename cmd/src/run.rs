@@ -11,12 +11,10 @@ use drydock_phases::detect::detect;
 use drydock_phases::export::export;
 use drydock_phases::restore::restore;
 use drydock_phases::signals::Signals;
-use drydock_phases::{Error, Kind, Log};
+use drydock_phases::{Error, Kind, Log, build, create};
 use drydock_spec::api::{ApiError, PlatformApi};
 
-use crate::args::build::BuildArgs;
 use crate::args::command_line::{CommandLine, command};
-use crate::args::create::CreateArgs;
 use crate::args::{self, Options, Task, flag};
 use crate::env::{self, Env};
 use crate::exit::Failure;
@@ -200,12 +198,14 @@ fn perform(phase: Phase, options: &Options, log: &Console) -> Result<(), Failure
             begin(phase, args::restore::resolve(options, log), log).and_then(|inputs| restore(&inputs, log))
         }
         Phase::Extend => absent(phase, args::extend::resolve(options), log),
-        Phase::Build => begin(phase, args::build::resolve(options), log).and_then(|args| build(args, log)),
+        Phase::Build => {
+            begin(phase, args::build::resolve(options), log).and_then(|inputs| build(inputs, log))
+        }
         Phase::Export => begin(phase, args::export::resolve(options, log), log)
             .and_then(|inputs| export(&inputs, log).map(drop)),
         Phase::Create => {
-            let args = begin(phase, args::create::resolve(options, log), log).map_err(failure)?;
-            return create(args, log);
+            let inputs = begin(phase, args::create::resolve(options, log), log).map_err(failure)?;
+            return create(inputs, log);
         }
         Phase::Rebase => absent(phase, args::rebase::resolve(options, log), log),
     }
@@ -221,17 +221,21 @@ fn begin<I>(phase: Phase, task: Result<Task<I>, Error>, log: &Console) -> Result
     task.inputs
 }
 
-fn build(args: BuildArgs, log: &Console) -> Result<(), Error> {
-    let signals = Signals::handle().context("failed to handle signals")?;
-    drydock_phases::build::build(&args.into_inputs(signals), log).map(drop)
+/// The signals of this process, for the buildpacks.
+fn signals() -> Result<Signals, Error> {
+    Ok(Signals::handle().context("failed to handle signals")?)
+}
+
+fn build(mut inputs: build::Inputs, log: &Console) -> Result<(), Error> {
+    inputs.signals = Some(signals()?);
+    build::build(&inputs, log).map(drop)
 }
 
 /// Runs all phases; a failure is that of the phase in which it happened.
-fn create(args: CreateArgs, log: &Console) -> Result<(), Failure> {
-    let signals = Signals::handle()
-        .context("failed to handle signals")
-        .map_err(|error| Failure::new(Phase::Create, &error.into()))?;
-    match drydock_phases::create::create(&args.into_inputs(signals), log) {
+fn create(mut inputs: create::Inputs, log: &Console) -> Result<(), Failure> {
+    let signals = signals().map_err(|error| Failure::new(Phase::Create, &error))?;
+    inputs.build.signals = Some(signals);
+    match create::create(&inputs, log) {
         Ok(_report) => Ok(()),
         Err((step, error)) => {
             let phase = match step {

@@ -1,11 +1,9 @@
 //! The creator's flags and arguments: those of all the phases that it runs.
 
 use drydock_phases::create::Inputs;
-use drydock_phases::signals::Signals;
-use drydock_phases::{Error, Log, analyze, detect, export};
+use drydock_phases::{Error, Log};
 
 use super::analyze::Images;
-use super::build::BuildArgs;
 use super::flag::{self, Offer, always, since};
 use super::layout::Layout;
 use super::restore;
@@ -45,31 +43,8 @@ pub const FLAGS: &[Offer] = &[
     always(flag::UID),
 ];
 
-/// What the creator is told: what each phase is told.
-#[derive(Debug)]
-pub struct CreateArgs {
-    /// For the analyzer.
-    pub analyze: analyze::Inputs,
-    /// For the detector. Its environment has `HOME` and `USER` of the user that the build belongs to.
-    pub detect: detect::Inputs,
-    /// For the restorer.
-    pub restore: drydock_phases::restore::Inputs,
-    /// For the builder, with the same environment as the detector.
-    pub build: BuildArgs,
-    /// For the exporter.
-    pub export: export::Inputs,
-}
-
-impl CreateArgs {
-    /// The creator's inputs.
-    pub fn into_inputs(self, signals: Signals) -> Inputs {
-        let Self { analyze, detect, restore, build, export } = self;
-        Inputs { analyze, detect, restore, build: build.into_inputs(signals), export }
-    }
-}
-
-/// What the creator is to do.
-pub fn resolve(options: &Options, log: &dyn Log) -> Result<Task<CreateArgs>, Error> {
+/// What the creator is to do. Buildpacks get `HOME` and `USER` of the user that the build belongs to.
+pub fn resolve(options: &Options, log: &dyn Log) -> Result<Task<Inputs>, Error> {
     let (image, tags) = options.image_and_tags()?;
     let layout = Layout::of(options)?;
     let user = options.user()?;
@@ -78,10 +53,10 @@ pub fn resolve(options: &Options, log: &dyn Log) -> Result<Task<CreateArgs>, Err
     let images = Images::of(options, &layout, image, tags)?;
     options.warn_of_parallel_without_cache(log)?;
     let skip_layers = options.skips_layers(&flag::SKIP_RESTORE)?;
-    let mut args = CreateArgs {
+    let mut args = Inputs {
         detect: super::detect::inputs(options)?,
         restore: restore::args(options, &layout, cache.clone(), skip_layers)?,
-        build: BuildArgs::of(options)?,
+        build: super::build::inputs(options)?,
         export: super::export::inputs(options, &layout, images.outputs.clone(), cache, user)?,
         analyze: images.inputs(options, &layout, skip_layers),
     };
@@ -93,8 +68,9 @@ pub fn resolve(options: &Options, log: &dyn Log) -> Result<Task<CreateArgs>, Err
         outputs: super::export::outputs(&layout, &args.export),
     };
     let inputs = Account::of(user.uid).and_then(|account| {
-        args.build.env = args.build.env.with("HOME", &account.home).with("USER", &account.name);
-        args.detect.env = args.build.env.variables();
+        let env = options.env.clone().with("HOME", &account.home).with("USER", &account.name).variables();
+        args.detect.env.clone_from(&env);
+        args.build.env = env;
         layout.required(args)
     });
     Ok(Task { privileges, inputs })

@@ -1,16 +1,12 @@
 //! The detector's flags and arguments.
 
-use std::path::Path;
-
 use drydock_phases::Error;
-use drydock_phases::buildpacks::Store;
 use drydock_phases::detect::{Experimental, Inputs};
 use drydock_phases::target::OS_RELEASE;
 
 use super::flag::{self, Offer, always, since};
 use super::layout::experimental;
-use super::{Options, Task, absolute};
-use crate::env;
+use super::{Options, Task};
 use crate::privileges::Privileges;
 
 /// The detector's flags. Specification: `platform.md` § Detector.
@@ -38,14 +34,10 @@ pub fn resolve(options: &Options) -> Result<Task<Inputs>, Error> {
 
 /// What the detector is told.
 pub(super) fn inputs(options: &Options) -> Result<Inputs, Error> {
-    let temp_dir = options.env.value(env::TEMP_DIR).map_or("/tmp".into(), |value| value.text);
     Ok(Inputs {
         platform_api: options.platform_api,
         app_dir: options.path(&flag::APP),
-        store: Store {
-            buildpacks_dir: options.path(&flag::BUILDPACKS),
-            extensions_dir: options.path(&flag::EXTENSIONS),
-        },
+        store: options.store(),
         order_path: options.order_path(),
         system_path: options.path(&flag::SYSTEM),
         analyzed_path: options.path(&flag::ANALYZED),
@@ -55,7 +47,7 @@ pub(super) fn inputs(options: &Options) -> Result<Inputs, Error> {
         generated_dir: options.path(&flag::GENERATED),
         platform_dir: options.path(&flag::PLATFORM),
         build_config_dir: options.path(&flag::BUILD_CONFIG),
-        temp_dir: absolute(&options.working_dir, Path::new(&temp_dir)),
+        temp_dir: options.temp_dir(),
         os_release_path: OS_RELEASE.into(),
         exec_env: options.exec_env()?,
         env: options.env.variables(),

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use drydock_phases::Error;
+use drydock_phases::{Error, build};
 
-use super::build::BuildArgs;
 use super::flag::{self, Offer, always, since};
 use super::{Options, Task, unusable};
 use crate::privileges::{Privileges, User};
@@ -41,7 +40,7 @@ pub enum ExtendKind {
 #[derive(Debug)]
 pub struct ExtendArgs {
     /// For the buildpacks that run in an extended build image.
-    pub build: BuildArgs,
+    pub build: build::Inputs,
     /// Which image is extended.
     pub kind: ExtendKind,
     /// Where image extensions wrote Dockerfiles.
@@ -64,7 +63,7 @@ pub fn resolve(options: &Options) -> Result<Task<ExtendArgs>, Error> {
     };
     let two_weeks = Duration::from_hours(14 * 24);
     let args = ExtendArgs {
-        build: BuildArgs::of(options)?,
+        build: super::build::inputs(options)?,
         kind,
         generated_dir: options.path(&flag::GENERATED),
         extended_dir: options.path(&flag::EXTENDED),

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
+use drydock_phases::buildpacks::Store;
 use drydock_phases::export::CacheLocation;
 use drydock_phases::{Error, Kind, Log};
 use drydock_spec::api::PlatformApi;
@@ -124,6 +125,17 @@ impl Options {
     /// What the app is built for.
     fn exec_env(&self) -> Result<String, ValueError> {
         self.env.value(env::EXEC_ENV).map_or(Ok("production".to_owned()), |value| value.text())
+    }
+
+    /// Where buildpacks and extensions lie.
+    fn store(&self) -> Store {
+        Store { buildpacks_dir: self.path(&flag::BUILDPACKS), extensions_dir: self.path(&flag::EXTENSIONS) }
+    }
+
+    /// Where temporary files go.
+    fn temp_dir(&self) -> PathBuf {
+        let dir = self.env.value(env::TEMP_DIR).map_or("/tmp".into(), |value| value.text);
+        absolute(&self.working_dir, Path::new(&dir))
     }
 
     /// The order to detect: the one given; else the one in the layers directory if there is one; else the builder's.

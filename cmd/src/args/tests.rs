@@ -429,8 +429,9 @@ fn the_creator_has_what_its_phases_have() {
     }
     assert_eq!(args.restore.cache, args.export.cache);
     assert_eq!(args.export.output_images.len(), 2);
-    assert_eq!(args.build.env.variables(), args.detect.env);
-    let variable = |name| args.build.env.value(name).map(|value| value.text.into_string().unwrap());
+    assert_eq!(args.build.env, args.detect.env);
+    let env: Env = args.build.env.into_iter().collect();
+    let variable = |name| env.value(name).map(|value| value.text.into_string().unwrap());
     assert_eq!(variable("USER").as_deref(), Some("root"));
     assert_ne!(variable("HOME").as_deref(), Some("/elsewhere"));
     assert_eq!(variable("KEPT").as_deref(), Some("1"));

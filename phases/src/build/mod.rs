@@ -28,6 +28,7 @@ use crate::buildpacks::{Module, Store, buildpack_api, dir_name};
 use crate::env::{BuildEnv, Invocation};
 use crate::file::{self, read_toml, read_toml_if_exists};
 use crate::signals::{self, Held, Signals};
+use crate::timer::timed;
 use crate::{Error, Kind, Log, target};
 
 use outputs::Outputs;
@@ -91,6 +92,16 @@ pub fn build(inputs: &Inputs, log: &dyn Log) -> Result<BuildMetadata, Error> {
 /// Fails with [`Kind::BuildpackApi`] before anything runs if a buildpack's API is none that is supported, and with
 /// [`Kind::BuildpackFailed`] if a `bin/build` fails.
 pub fn build_group(
+    inputs: &Inputs,
+    group: &Group,
+    plan: Plan,
+    target: Target,
+    log: &dyn Log,
+) -> Result<BuildMetadata, Error> {
+    timed(log, "Builder", || run_group(inputs, group, plan, target, log))
+}
+
+fn run_group(
     inputs: &Inputs,
     group: &Group,
     mut plan: Plan,
