@@ -102,6 +102,13 @@ digest_type!(
     DiffId
 );
 
+impl DiffId {
+    /// The digest of a blob that is the tar itself.
+    pub fn of_plain_blob(self) -> Digest {
+        Digest(self.0)
+    }
+}
+
 /// Passes everything on to a writer, hashes it and counts it.
 pub struct HashingWriter<W> {
     inner: W,

@@ -3,7 +3,7 @@
 //! A layer comes back whole, with its metadata, or not at all. Specification: `platform.md` § Restorer.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::ErrorKind;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ use std::thread;
 use anyhow::{Context as _, anyhow};
 use drydock_oci::digest::DiffId;
 use drydock_oci::reference::{LayoutDir, LayoutPath};
-use drydock_oci::tar::extract;
+use drydock_oci::tar::{ExtractError, extract};
 use drydock_spec::analyzed::{Analyzed, ImageIdentifier, Layer, LayersMetadata};
 use drydock_spec::api::PlatformApi;
 use drydock_spec::cache::CacheMetadata;
 use drydock_spec::group::{Group, GroupElement};
 
-use crate::cache::VolumeCache;
+use crate::cache::{self, Cache};
 use crate::export::{CacheLocation, check_buildpack_apis};
 use crate::file::{read_toml, read_toml_if_exists, write, write_toml};
 use crate::layers::is_file_name;
@@ -91,15 +91,8 @@ fn restore_layers(
     metadata: &LayersMetadata,
     log: &dyn Log,
 ) -> Result<(), Error> {
-    let cache = match &inputs.cache {
-        None => None,
-        Some(CacheLocation::Dir(dir)) => {
-            Some(VolumeCache::open(dir, log).map_err(|error| Error::new(Kind::General, error))?)
-        }
-        Some(CacheLocation::Image(path)) => {
-            return Err(Error::new(Kind::General, anyhow!("cache image `{path}`: not possible yet")));
-        }
-    };
+    let cache = inputs.cache.as_ref().map(|location| cache::open(location, log)).transpose();
+    let cache = cache.map_err(|error| Error::new(Kind::General, error))?;
     let cached = cache.as_ref().map(|cache| cache.metadata(log)).unwrap_or_default();
     for buildpack in group {
         if let Some(store) = metadata.buildpack(&buildpack.id).and_then(|layers| layers.store.as_ref()) {
@@ -122,11 +115,11 @@ fn restore_layers(
         for (layer, _) in &with_data {
             log.info(&format!("Restoring data for {:?} from cache", layer.id));
         }
-        restore_data(&with_data, cache, inputs, log)?;
+        restore_data(&with_data, cache.as_ref(), inputs, log)?;
         if inputs.platform_api.has_sbom_layer() && !inputs.skip_layers && !cached.sbom.is_empty() {
             log.info("Restoring data for SBOM from cache");
             let restored = cached.sbom.parse().map_err(anyhow::Error::from);
-            let restored = restored.and_then(|sbom| restore_tar(cache, &sbom, &inputs.layers_dir));
+            let restored = restored.and_then(|sbom| restore_tar(cache.as_ref(), &sbom, &inputs.layers_dir));
             if let Err(error) = restored {
                 log.warn(&format!("Skipping restore of the cached SBOM files: {error:#}"));
             }
@@ -250,7 +243,7 @@ impl Restorable {
     }
 
     /// Extracts the contents in place of what is there.
-    fn extract(&self, cache: &VolumeCache, diff_id: &DiffId, layers_dir: &Path) -> anyhow::Result<()> {
+    fn extract(&self, cache: &dyn Cache, diff_id: &DiffId, layers_dir: &Path) -> anyhow::Result<()> {
         match fs::remove_dir_all(&self.path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("failed to remove `{}`", self.path.display()));
@@ -270,7 +263,7 @@ struct MetadataOnly {
 /// Extracts layers in parallel. One that the cache cannot give is dropped with its metadata.
 fn restore_data(
     layers: &[(&Restorable, DiffId)],
-    cache: &VolumeCache,
+    cache: &dyn Cache,
     inputs: &Inputs,
     log: &dyn Log,
 ) -> anyhow::Result<()> {
@@ -293,16 +286,15 @@ fn restore_data(
     })
 }
 
-fn restore_tar(cache: &VolumeCache, diff_id: &DiffId, layers_dir: &Path) -> anyhow::Result<()> {
-    let path = cache.layer_path(diff_id);
-    let tar = match File::open(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            Err(anyhow!("failed to find cache layer with SHA '{diff_id}'"))
-        }
-        result => result.with_context(|| format!("failed to open `{}`", path.display())),
-    }?;
-    extract(tar, *diff_id, layers_dir, layers_dir)
-        .with_context(|| format!("failed to extract `{}`", path.display()))
+/// Extracts a layer. One that is damaged leaves the cache: otherwise the next export would keep it.
+fn restore_tar(cache: &dyn Cache, diff_id: &DiffId, layers_dir: &Path) -> anyhow::Result<()> {
+    let extracted = extract(cache.tar(diff_id)?, *diff_id, layers_dir, layers_dir);
+    if let Err(ExtractError::Read(_) | ExtractError::Malformed { .. } | ExtractError::Mismatch { .. }) =
+        extracted
+    {
+        cache.discard(diff_id)?;
+    }
+    extracted.with_context(|| format!("failed to extract layer {diff_id}"))
 }
 
 /// Looks up images that are named in `analyzed`, but of which nothing more is known.

@@ -13,6 +13,7 @@ use drydock_oci::pipeline::{self, Done, Job};
 use drydock_oci::sink::Sink;
 use drydock_oci::tar::TarError;
 
+use super::cached::CacheExport;
 use super::plan::{Content, LayerPlan};
 use crate::Log;
 
@@ -42,18 +43,13 @@ pub(super) struct Maker<'a> {
     pub(super) link: LinkMode,
     /// How many threads work at a time.
     pub(super) threads: NonZeroUsize,
-    /// Where tars for the cache are made.
-    pub(super) staging: Option<&'a Path>,
+    /// The cache, if there is one.
+    pub(super) cache: Option<&'a CacheExport>,
 }
 
 impl Maker<'_> {
-    /// Makes the layers; the results are in order. `cached` tells the diff ID that a layer has in the cache.
-    pub(super) fn make(
-        &self,
-        plans: &[LayerPlan],
-        cached: &dyn Fn(&LayerPlan) -> Option<DiffId>,
-        log: &dyn Log,
-    ) -> anyhow::Result<Vec<MadeLayer>> {
+    /// Makes the layers; the results are in order.
+    pub(super) fn make(&self, plans: &[LayerPlan], log: &dyn Log) -> anyhow::Result<Vec<MadeLayer>> {
         let blobs_dir = self.writer.blobs_dir();
         let mut made: Vec<Option<MadeLayer>> = plans.iter().map(|_| None).collect();
         // In the second round are layers whose blob in the previous image turned out to be of no use.
@@ -71,9 +67,9 @@ impl Maker<'_> {
                 .map(|(at, source)| (&plans[*at], source))
                 .map(|(plan, source)| Job {
                     source,
-                    known: if reusing { self.unchanged(plan, cached(plan)) } else { None },
+                    known: if reusing { self.unchanged(plan) } else { None },
                     blob: plan.in_image.then_some((blobs_dir.as_path(), self.compression)),
-                    copy: self.staging.filter(|_| plan.in_cache),
+                    copy: self.staging(plan),
                 })
                 .collect();
             for ((at, _), done) in from_disk.iter().zip(self.run(jobs, log)?) {
@@ -90,7 +86,7 @@ impl Maker<'_> {
     fn run(&self, mut jobs: Vec<Job<'_, TarError>>, log: &dyn Log) -> anyhow::Result<Vec<Done>> {
         match pipeline::run(&jobs, self.threads) {
             Err(pipeline::Error::Write { path, source })
-                if self.staging.is_some_and(|dir| path.starts_with(dir)) =>
+                if self.cache.is_some_and(|cache| path.starts_with(cache.staging())) =>
             {
                 log.warn(&format!("Nothing new will be cached: cannot write `{}`: {source}", path.display()));
                 for job in &mut jobs {
@@ -102,12 +98,18 @@ impl Maker<'_> {
         }
     }
 
-    /// The diff ID with which nothing has to be written for a layer: image and cache both have it.
-    fn unchanged(&self, plan: &LayerPlan, cached: Option<DiffId>) -> Option<DiffId> {
+    /// Where a layer's tar is made for the cache, if it needs one.
+    fn staging(&self, plan: &LayerPlan) -> Option<&Path> {
+        self.cache.filter(|cache| cache.needs_tar(plan)).map(CacheExport::staging)
+    }
+
+    /// The diff ID with which nothing has to be written for a layer: whatever would be written is there.
+    fn unchanged(&self, plan: &LayerPlan) -> Option<DiffId> {
+        let cached = self.cache.and_then(|cache| cache.diff_id(plan));
         let in_image = plan.previous.filter(|id| {
             self.previous.and_then(|image| image.layer(id)).is_some_and(|layer| layer.is_present())
         });
-        match (plan.in_image, plan.in_cache) {
+        match (plan.in_image, self.staging(plan).is_some()) {
             (true, true) if in_image != cached => None,
             (true, _) => in_image,
             (false, _) => cached,

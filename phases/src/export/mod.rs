@@ -32,6 +32,7 @@ use serde::Deserialize;
 use self::cached::CacheExport;
 use self::make::{MadeLayer, Maker, bring_base};
 use self::plan::{LayerPlan, Place, Plan};
+pub use crate::cache::CacheLocation;
 use crate::file::{read_toml, read_toml_if_exists, write_toml};
 use crate::run_image::{self, RunImageFiles};
 use crate::timer::timed;
@@ -92,25 +93,6 @@ pub struct Inputs {
     pub threads: NonZeroUsize,
 }
 
-/// Where cached layers are kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CacheLocation {
-    /// A folder of the volume cache's form.
-    Dir(PathBuf),
-    /// A layout under the layout directory.
-    Image(LayoutPath),
-}
-
-impl CacheLocation {
-    /// The layout, if it is one.
-    pub fn image(&self) -> Option<&LayoutPath> {
-        match self {
-            Self::Dir(_) => None,
-            Self::Image(path) => Some(path),
-        }
-    }
-}
-
 /// Exports with what other phases left in files.
 pub fn export(inputs: &Inputs, log: &dyn Log) -> Result<Report, Error> {
     let group: Group = read_toml(&inputs.group_path)
@@ -167,12 +149,11 @@ fn make_image(
         compression: inputs.layer_compression,
         link: inputs.link,
         threads: inputs.threads,
-        staging: cache.as_ref().map(CacheExport::staging),
+        cache: cache.as_ref(),
     };
-    let cached = |plan: &LayerPlan| cache.as_ref().and_then(|cache| cache.diff_id(plan));
     let (brought, made) = thread::scope(|scope| {
         let base = scope.spawn(|| bring_base(&base, &writer, inputs.link));
-        let made = maker.make(&plan.layers, &cached, log);
+        let made = maker.make(&plan.layers, log);
         (base.join().expect("it returns errors and does not panic"), made)
     });
     let (mut layers, shared) = brought.map_err(|error| Error::from(anyhow!(error).context("run image")))?;
@@ -224,8 +205,9 @@ fn make_image(
         },
     };
     write_toml(&inputs.report_path, &report)?;
+    let app_image = (&inputs.output_images[0], committed.digest);
     if let Some(cache) = cache
-        && let Err(error) = timed(log, "Cache", || cache.commit(&plan, made, log))
+        && let Err(error) = timed(log, "Cache", || cache.commit(&plan, made, &app_image, log))
     {
         log.warn(&format!("Failed to export cache: {error:#}"));
     }

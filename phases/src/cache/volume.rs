@@ -9,22 +9,25 @@
 //! It is that of the Go lifecycle, in both directions. Specification: `platform.md` § Cache.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use drydock_oci::digest::DiffId;
 use drydock_oci::file::{TempFile, write_atomically};
+use drydock_oci::layout::ImageLayer;
 use drydock_spec::cache::{CacheMetadata, METADATA_NAME};
 use rustix::fs::FlockOperation;
 
+use super::{Cache, CacheWriter, ignore_missing, tar_of};
 use crate::Log;
 
 /// A cache in a folder. One process at a time works with it.
 #[derive(Debug)]
 pub struct VolumeCache {
     dir: PathBuf,
+    staging: PathBuf,
     /// Held for its lock.
     _lock: File,
 }
@@ -46,15 +49,15 @@ impl VolumeCache {
                 .map_err(io::Error::from)
                 .with_context(|| format!("failed to lock cache `{}`", dir.display()))?;
         }
-        let cache = Self { dir: dir.to_owned(), _lock: lock };
+        let cache = Self { dir: dir.to_owned(), staging: dir.join("staging"), _lock: lock };
         let (committed, backup) = (cache.committed(), cache.backup());
         if backup.exists() && !committed.exists() {
             rename(&backup, &committed)?;
         }
-        for old in [cache.staging(), backup] {
+        for old in [cache.staging.clone(), backup] {
             remove_dir(&old)?;
         }
-        for new in [cache.staging(), committed] {
+        for new in [cache.staging.clone(), committed] {
             if !new.is_dir() {
                 DirBuilder::new()
                     .mode(0o755)
@@ -73,13 +76,14 @@ impl VolumeCache {
         self.dir.join("committed-backup")
     }
 
-    /// Where the tars of the cache to come are made.
-    pub fn staging(&self) -> PathBuf {
-        self.dir.join("staging")
+    /// The file of a layer's tar, whether or not it is there.
+    fn layer_path(&self, diff_id: &DiffId) -> PathBuf {
+        self.committed().join(file_name(diff_id))
     }
+}
 
-    /// What the cache holds. A description that cannot be read is that of an empty cache, with a warning.
-    pub fn metadata(&self, log: &dyn Log) -> CacheMetadata {
+impl Cache for VolumeCache {
+    fn metadata(&self, log: &dyn Log) -> CacheMetadata {
         let path = self.committed().join(METADATA_NAME);
         let problem = match fs::read_to_string(&path) {
             Ok(text) => match CacheMetadata::from_json(&text) {
@@ -93,20 +97,43 @@ impl VolumeCache {
         CacheMetadata::default()
     }
 
-    /// The file of a layer's tar, whether or not it is there.
-    pub fn layer_path(&self, diff_id: &DiffId) -> PathBuf {
-        self.committed().join(file_name(diff_id))
+    fn tar(&self, diff_id: &DiffId) -> anyhow::Result<Box<dyn Read>> {
+        let path = self.layer_path(diff_id);
+        match File::open(&path) {
+            Ok(tar) => Ok(Box::new(tar)),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(anyhow!("failed to find cache layer with SHA '{diff_id}'"))
+            }
+            Err(error) => Err(error).with_context(|| format!("failed to open `{}`", path.display())),
+        }
     }
 
-    /// Puts a tar that was made in [`Self::staging`] into the cache to come.
-    pub fn add(&self, diff_id: &DiffId, tar: TempFile) -> anyhow::Result<()> {
-        let to = self.staging().join(file_name(diff_id));
-        tar.persist(&to).with_context(|| format!("failed to write `{}`", to.display()))
+    fn discard(&self, diff_id: &DiffId) -> anyhow::Result<()> {
+        let path = self.layer_path(diff_id);
+        ignore_missing(fs::remove_file(&path))
+            .with_context(|| format!("failed to remove `{}`", path.display()))
+    }
+}
+
+impl CacheWriter for VolumeCache {
+    fn metadata(&self, log: &dyn Log) -> CacheMetadata {
+        Cache::metadata(self, log)
     }
 
-    /// Keeps a layer for the cache to come; `false` if the cache does not have it.
-    pub fn keep(&self, diff_id: &DiffId) -> anyhow::Result<bool> {
-        let (from, to) = (self.layer_path(diff_id), self.staging().join(file_name(diff_id)));
+    fn has(&self, diff_id: &DiffId) -> bool {
+        self.layer_path(diff_id).is_file()
+    }
+
+    fn staging(&self) -> &Path {
+        &self.staging
+    }
+
+    fn shares_blobs(&self) -> bool {
+        false
+    }
+
+    fn keep(&mut self, diff_id: &DiffId) -> anyhow::Result<bool> {
+        let (from, to) = (self.layer_path(diff_id), self.staging.join(file_name(diff_id)));
         match fs::hard_link(&from, &to) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(true),
@@ -119,15 +146,28 @@ impl VolumeCache {
         }
     }
 
-    /// Makes what was added and kept the cache.
-    pub fn commit(self, metadata: &CacheMetadata) -> anyhow::Result<()> {
-        let (staging, committed, backup) = (self.staging(), self.committed(), self.backup());
-        let path = staging.join(METADATA_NAME);
+    fn add(&mut self, diff_id: &DiffId, tar: TempFile) -> anyhow::Result<()> {
+        let to = self.staging.join(file_name(diff_id));
+        tar.persist(&to).with_context(|| format!("failed to write `{}`", to.display()))
+    }
+
+    fn share(&mut self, layer: &ImageLayer) -> anyhow::Result<()> {
+        let mut tar = tar_of(layer, layer.open()?)?;
+        let mut file = TempFile::create_in(&self.staging)
+            .with_context(|| format!("failed to make a file in `{}`", self.staging.display()))?;
+        io::copy(&mut tar, file.file())
+            .with_context(|| format!("failed to decompress `{}`", layer.path.display()))?;
+        self.add(&layer.diff_id, file)
+    }
+
+    fn commit(self: Box<Self>, metadata: &CacheMetadata, _log: &dyn Log) -> anyhow::Result<()> {
+        let (committed, backup) = (self.committed(), self.backup());
+        let path = self.staging.join(METADATA_NAME);
         let text = metadata.to_json()? + "\n";
         write_atomically(&path, text.as_bytes())
             .with_context(|| format!("failed to write `{}`", path.display()))?;
         rename(&committed, &backup)?;
-        if let Err(error) = rename(&staging, &committed) {
+        if let Err(error) = rename(&self.staging, &committed) {
             rename(&backup, &committed)?;
             return Err(error);
         }
@@ -145,12 +185,7 @@ fn rename(from: &Path, to: &Path) -> anyhow::Result<()> {
 }
 
 fn remove_dir(path: &Path) -> anyhow::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("failed to remove `{}`", path.display()))
-        }
-        _ => Ok(()),
-    }
+    ignore_missing(fs::remove_dir_all(path)).with_context(|| format!("failed to remove `{}`", path.display()))
 }
 
 #[cfg(test)]
@@ -164,56 +199,37 @@ mod tests {
         VolumeCache::open(dir, &MemoryLog::default()).unwrap()
     }
 
-    fn add(cache: &VolumeCache, bytes: &[u8]) -> DiffId {
-        let mut tar = TempFile::create_in(&cache.staging()).unwrap();
+    fn add(cache: &mut VolumeCache, bytes: &[u8]) -> DiffId {
+        let mut tar = TempFile::create_in(&cache.staging).unwrap();
         tar.file().write_all(bytes).unwrap();
         cache.add(&DiffId::of(bytes), tar).unwrap();
         DiffId::of(bytes)
     }
 
-    fn metadata(sbom: &str) -> CacheMetadata {
-        CacheMetadata { sbom: sbom.to_owned(), ..CacheMetadata::default() }
+    fn commit(cache: VolumeCache, sbom: &str) {
+        let metadata = CacheMetadata { sbom: sbom.to_owned(), ..CacheMetadata::default() };
+        Box::new(cache).commit(&metadata, &MemoryLog::default()).unwrap();
     }
 
     #[test]
-    fn what_is_added_or_kept_is_there_and_the_rest_gone() {
+    fn files_are_where_the_go_lifecycle_looks_for_them() {
         let dir = tempfile::tempdir().unwrap();
-        let cache = open(dir.path());
-        let (one, two) = (add(&cache, b"one"), add(&cache, b"two"));
-        cache.commit(&metadata("first")).unwrap();
-
-        let cache = open(dir.path());
-        assert_eq!(cache.metadata(&MemoryLog::default()).sbom, "first");
-        assert!(cache.keep(&one).unwrap());
-        assert!(!cache.keep(&DiffId::of(b"never")).unwrap());
-        cache.commit(&metadata("second")).unwrap();
-
-        let cache = open(dir.path());
-        assert_eq!(fs::read(cache.layer_path(&one)).unwrap(), b"one");
-        assert!(!cache.layer_path(&two).exists());
-        assert!(cache.layer_path(&one).ends_with(format!("committed/{one}.tar")));
-    }
-
-    #[test]
-    fn without_a_commit_nothing_changes() {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = open(dir.path());
-        let one = add(&cache, b"one");
-        cache.commit(&metadata("first")).unwrap();
-        let cache = open(dir.path());
-        add(&cache, b"two");
-        drop(cache);
-        let cache = open(dir.path());
-        assert!(cache.layer_path(&one).exists());
-        assert_eq!(fs::read_dir(cache.staging()).unwrap().count(), 0);
+        let mut cache = open(dir.path());
+        let one = add(&mut cache, b"one");
+        commit(cache, "first");
+        assert_eq!(fs::read(dir.path().join(format!("committed/{one}.tar"))).unwrap(), b"one");
+        let text = fs::read_to_string(dir.path().join("committed").join(METADATA_NAME)).unwrap();
+        assert_eq!(text, "{\"sbom\":{\"sha\":\"first\"},\"buildpacks\":[]}\n");
+        add(&mut open(dir.path()), b"two");
+        assert_eq!(fs::read_dir(open(dir.path()).staging()).unwrap().count(), 0);
     }
 
     #[test]
     fn a_commit_killed_between_its_renames_loses_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let cache = open(dir.path());
-        let one = add(&cache, b"one");
-        cache.commit(&metadata("first")).unwrap();
+        let mut cache = open(dir.path());
+        let one = add(&mut cache, b"one");
+        commit(cache, "first");
         fs::rename(dir.path().join("committed"), dir.path().join("committed-backup")).unwrap();
         assert!(open(dir.path()).layer_path(&one).exists());
     }
@@ -224,7 +240,7 @@ mod tests {
         let cache = open(dir.path());
         fs::write(cache.committed().join(METADATA_NAME), "not JSON").unwrap();
         let log = MemoryLog::default();
-        assert_eq!(cache.metadata(&log), CacheMetadata::default());
+        assert_eq!(Cache::metadata(&cache, &log), CacheMetadata::default());
         assert!(log.text().contains(METADATA_NAME));
     }
 

@@ -1,0 +1,210 @@
+//! The cache image: an image in a layout whose layers are the cached ones and whose label describes them.
+//!
+//! The label `io.buildpacks.lifecycle.cache.metadata` holds what the volume cache's file of that name does. The image is
+//! for the platform of the machine, so that builds on different machines can share one name.
+//!
+//! A layer that the app image has too is the same blob, in most file systems the same bytes on disk: it is written and
+//! compressed once. Layers of the cache alone are kept without compression: they are as fast to write and to restore as
+//! in a folder, their blob's digest is the one that is calculated anyway, and whoever copies the image to a registry
+//! compresses them on the way.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow};
+use drydock_oci::config::{ImageConfig, RootFs, Settings};
+use drydock_oci::digest::DiffId;
+use drydock_oci::file::TempFile;
+use drydock_oci::layout::{
+    BlobSource, Image, ImageLayer, Layout, LayoutError, LayoutWriter, LinkMode, NewImage, NewLayer,
+};
+use drydock_oci::manifest::{Annotations, Descriptor};
+use drydock_oci::media;
+use drydock_oci::platform::Platform;
+use drydock_oci::reference::{LayoutDir, LayoutPath};
+use drydock_spec::cache::{CacheMetadata, METADATA_NAME};
+use rustix::fs::FlockOperation;
+
+use super::{Cache, CacheWriter, ignore_missing, tar_of};
+use crate::Log;
+
+/// A cache image that layers come back from.
+#[derive(Debug)]
+pub struct ImageCache {
+    image: Option<Image>,
+    /// Held for its lock: meanwhile nobody replaces the image.
+    _lock: Option<File>,
+}
+
+impl ImageCache {
+    /// The cache in this layout; empty if there is none, or, with a warning, if it cannot be read. Waits for an export
+    /// that writes it.
+    pub fn open(path: &LayoutPath, log: &dyn Log) -> anyhow::Result<Self> {
+        let lock = lock(path, log).with_context(|| format!("failed to lock cache image `{path}`"))?;
+        Ok(Self { image: find(path, log), _lock: lock })
+    }
+
+    fn layer(&self, diff_id: &DiffId) -> Option<ImageLayer> {
+        self.image.as_ref()?.layer(diff_id)
+    }
+}
+
+impl Cache for ImageCache {
+    fn metadata(&self, log: &dyn Log) -> CacheMetadata {
+        metadata(self.image.as_ref(), log)
+    }
+
+    fn tar(&self, diff_id: &DiffId) -> anyhow::Result<Box<dyn Read>> {
+        let layer =
+            self.layer(diff_id).ok_or_else(|| anyhow!("failed to find cache layer with SHA '{diff_id}'"))?;
+        layer.check_present()?;
+        let path = &layer.path;
+        let file = File::open(path).with_context(|| format!("failed to open `{}`", path.display()))?;
+        // Not hashed beforehand: the digest of the tar tells as much.
+        Ok(Box::new(tar_of(&layer, file)?))
+    }
+
+    fn discard(&self, diff_id: &DiffId) -> anyhow::Result<()> {
+        let Some(layer) = self.layer(diff_id) else { return Ok(()) };
+        ignore_missing(fs::remove_file(&layer.path))
+            .with_context(|| format!("failed to remove `{}`", layer.path.display()))
+    }
+}
+
+/// A cache image that is being written.
+#[derive(Debug)]
+pub struct ImageCacheWriter {
+    writer: LayoutWriter,
+    staging: PathBuf,
+    link: LinkMode,
+    before: Option<Image>,
+    layers: Vec<NewLayer>,
+}
+
+impl ImageCacheWriter {
+    /// The cache in this layout, which is made if need be. Waits for others that use it.
+    pub fn open(dir: &LayoutDir, path: &LayoutPath, link: LinkMode, log: &dyn Log) -> anyhow::Result<Self> {
+        let writer = LayoutWriter::open(dir, path, &|| log_waiting(path, log))
+            .with_context(|| format!("failed to open cache image `{path}`"))?;
+        let before = find(path, log);
+        Ok(Self { staging: writer.blobs_dir(), writer, link, before, layers: Vec::new() })
+    }
+}
+
+impl CacheWriter for ImageCacheWriter {
+    fn metadata(&self, log: &dyn Log) -> CacheMetadata {
+        metadata(self.before.as_ref(), log)
+    }
+
+    fn has(&self, diff_id: &DiffId) -> bool {
+        self.before.as_ref().and_then(|image| image.layer(diff_id)).is_some_and(|layer| layer.is_present())
+    }
+
+    fn staging(&self) -> &Path {
+        &self.staging
+    }
+
+    fn shares_blobs(&self) -> bool {
+        true
+    }
+
+    fn keep(&mut self, diff_id: &DiffId) -> anyhow::Result<bool> {
+        if !self.has(diff_id) {
+            return Ok(false);
+        }
+        if let Some(layer) = self.before.as_ref().and_then(|image| image.layer(diff_id)) {
+            let (diff_id, descriptor) = (layer.diff_id, layer.descriptor);
+            self.layers.push(NewLayer { diff_id, descriptor, blob: BlobSource::Placed });
+        }
+        Ok(true)
+    }
+
+    fn add(&mut self, diff_id: &DiffId, mut tar: TempFile) -> anyhow::Result<()> {
+        let size = tar.file().metadata().context("failed to read the size of a layer's tar")?.len();
+        // The blob is the tar, so their digests are one.
+        let descriptor = Descriptor::new(media::LAYER, diff_id.of_plain_blob(), size);
+        self.layers.push(NewLayer { diff_id: *diff_id, descriptor, blob: BlobSource::Temporary(tar) });
+        Ok(())
+    }
+
+    fn share(&mut self, layer: &ImageLayer) -> anyhow::Result<()> {
+        layer.check_present()?;
+        self.writer.bring(layer, self.link)?;
+        let (diff_id, descriptor) = (layer.diff_id, layer.descriptor.clone());
+        self.layers.push(NewLayer { diff_id, descriptor, blob: BlobSource::Placed });
+        Ok(())
+    }
+
+    fn commit(self: Box<Self>, metadata: &CacheMetadata, log: &dyn Log) -> anyhow::Result<()> {
+        let platform = Platform::host();
+        let config = ImageConfig {
+            created: None,
+            architecture: platform.architecture,
+            variant: platform.variant,
+            os: platform.os,
+            os_version: platform.os_version,
+            config: Settings {
+                labels: [(METADATA_NAME.to_owned(), metadata.to_json()?)].into(),
+                ..Settings::default()
+            },
+            rootfs: RootFs { r#type: "layers".to_owned(), diff_ids: Vec::new() },
+            history: Vec::new(),
+            rest: serde_json::Map::new(),
+        };
+        let image = NewImage { config, layers: self.layers, annotations: Annotations::new() };
+        let (_, left) = self.writer.commit(image, Vec::new(), self.link)?;
+        if let Some(error) = left {
+            log.warn(&format!(
+                "The cache is saved, but blobs of the one before are left: {:#}",
+                anyhow!(error)
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The cache for this machine. One that cannot be read is as good as none, with a warning.
+fn find(path: &LayoutPath, log: &dyn Log) -> Option<Image> {
+    match Layout::open(path).and_then(|layout| layout.predecessor(&Platform::host())) {
+        Ok(image) => image,
+        Err(LayoutError::NotFound(_)) => None,
+        Err(error) => {
+            log.warn(&format!("The cache counts as empty: cache image `{path}`: {:#}", anyhow!(error)));
+            None
+        }
+    }
+}
+
+fn metadata(image: Option<&Image>, log: &dyn Log) -> CacheMetadata {
+    let Some(image) = image else { return CacheMetadata::default() };
+    let problem = match image.config.label(METADATA_NAME).map(CacheMetadata::from_json) {
+        Some(Ok(metadata)) => return metadata,
+        Some(Err(error)) => format!("cannot be read: {error}"),
+        None => "is missing: this is no cache image".to_owned(),
+    };
+    log.warn(&format!(
+        "The cache counts as empty: label '{METADATA_NAME}' of {} {problem}",
+        image.identifier()
+    ));
+    CacheMetadata::default()
+}
+
+/// A lock that any number of readers can have, but no writer beside them; `None` where there is no folder.
+fn lock(path: &LayoutPath, log: &dyn Log) -> io::Result<Option<File>> {
+    let dir = match File::open(path.path()) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        result => result?,
+    };
+    if rustix::fs::flock(&dir, FlockOperation::NonBlockingLockShared).is_err() {
+        log_waiting(path, log);
+        rustix::fs::flock(&dir, FlockOperation::LockShared)?;
+    }
+    Ok(Some(dir))
+}
+
+fn log_waiting(path: &LayoutPath, log: &dyn Log) {
+    log.info(&format!("Waiting for another build that uses the cache image '{path}'"));
+}

@@ -1,0 +1,254 @@
+//! What holds for caches of both kinds.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use drydock_oci::config::ImageConfig;
+use drydock_oci::layout::{Layout, NewImage, NewLayer};
+use drydock_oci::manifest::{Annotations, Descriptor};
+use drydock_oci::{compress::Compression, layout::BlobSource, layout::LayoutWriter, media, pipeline};
+use drydock_oci::{platform::Platform, sink::Sink, tar::TarError};
+use serde_json::json;
+
+use super::*;
+use crate::memory_log::MemoryLog;
+
+/// A folder, a cache of each kind in it, and a log.
+struct Caches {
+    dir: tempfile::TempDir,
+    log: MemoryLog,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum CacheKind {
+    Dir,
+    Image,
+}
+
+const BOTH: [CacheKind; 2] = [CacheKind::Dir, CacheKind::Image];
+
+impl Caches {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("volume")).unwrap();
+        Self { dir, log: MemoryLog::default() }
+    }
+
+    fn layouts(&self) -> LayoutDir {
+        LayoutDir::new(&self.dir.path().join("layouts")).unwrap()
+    }
+
+    fn location(&self, kind: CacheKind) -> CacheLocation {
+        match kind {
+            CacheKind::Dir => CacheLocation::Dir(self.dir.path().join("volume")),
+            CacheKind::Image => CacheLocation::Image(self.layouts().resolve("cache").unwrap()),
+        }
+    }
+
+    fn read(&self, kind: CacheKind) -> Box<dyn Cache> {
+        open(&self.location(kind), &self.log).unwrap()
+    }
+
+    fn write(&self, kind: CacheKind) -> Box<dyn CacheWriter> {
+        open_writer(&self.location(kind), &self.layouts(), LinkMode::Auto, &self.log).unwrap()
+    }
+
+    /// The cache image's index.
+    fn index(&self) -> PathBuf {
+        self.layouts().path().join("index.docker.io/library/cache/latest/index.json")
+    }
+
+    fn text(&self, kind: CacheKind, diff_id: &DiffId) -> Result<String, String> {
+        let mut text = String::new();
+        let tar = self.read(kind).tar(diff_id);
+        tar.map_err(|error| format!("{error:#}"))?.read_to_string(&mut text).unwrap();
+        Ok(text)
+    }
+
+    /// The file with a layer's bytes.
+    fn file(&self, kind: CacheKind, diff_id: &DiffId) -> PathBuf {
+        match self.location(kind) {
+            CacheLocation::Dir(dir) => dir.join("committed").join(format!("{diff_id}.tar")),
+            CacheLocation::Image(path) => {
+                let image = Layout::open(&path).unwrap().predecessor(&Platform::host()).unwrap().unwrap();
+                image.layer(diff_id).unwrap().path
+            }
+        }
+    }
+
+    /// An app image with one layer, compressed; gives that layer.
+    fn app_layer(&self, text: &[u8]) -> ImageLayer {
+        let path = self.layouts().resolve("app").unwrap();
+        let writer = LayoutWriter::open(&self.layouts(), &path, &|| ()).unwrap();
+        let source = |sink: &mut dyn Sink| {
+            sink.write_all(text).unwrap();
+            Ok::<_, TarError>(())
+        };
+        let blobs_dir = writer.blobs_dir();
+        let blob = Some((blobs_dir.as_path(), Compression::default()));
+        let job = pipeline::Job { source: &source, known: None, blob, copy: None };
+        let done = pipeline::run(&[job], 1.try_into().unwrap()).unwrap().remove(0);
+        let blob = done.blob.unwrap();
+        let layer = NewLayer {
+            diff_id: done.diff_id,
+            descriptor: Descriptor::new(blob.media_type, blob.digest, blob.size),
+            blob: BlobSource::Temporary(blob.file),
+        };
+        let Platform { os, architecture, .. } = Platform::host();
+        let config = json!({"os": os, "architecture": architecture, "rootfs": {"type": "layers"}});
+        let config: ImageConfig = serde_json::from_value(config).unwrap();
+        let image = NewImage { config, layers: vec![layer], annotations: Annotations::new() };
+        let (committed, _) = writer.commit(image, Vec::new(), LinkMode::Auto).unwrap();
+        let image = Layout::open(&path).unwrap().image_by_digest(&committed.digest).unwrap();
+        image.layers().next().unwrap()
+    }
+}
+
+fn add(cache: &mut dyn CacheWriter, text: &[u8]) -> DiffId {
+    let mut tar = TempFile::create_in(cache.staging()).unwrap();
+    tar.file().write_all(text).unwrap();
+    cache.add(&DiffId::of(text), tar).unwrap();
+    DiffId::of(text)
+}
+
+fn named(name: &str) -> CacheMetadata {
+    CacheMetadata { sbom: name.to_owned(), ..CacheMetadata::default() }
+}
+
+#[test]
+fn what_is_added_shared_or_kept_is_there_and_the_rest_gone() {
+    for kind in BOTH {
+        let caches = Caches::new();
+        let app = caches.app_layer(b"shared with the app image");
+        let mut cache = caches.write(kind);
+        assert_eq!(cache.metadata(&caches.log), CacheMetadata::default());
+        let (one, two) = (add(&mut *cache, b"one"), add(&mut *cache, b"two"));
+        cache.share(&app).unwrap();
+        cache.commit(&named("first"), &caches.log).unwrap();
+        assert_eq!(caches.read(kind).metadata(&caches.log), named("first"));
+        let two_file = caches.file(kind, &two);
+
+        let mut cache = caches.write(kind);
+        assert!(cache.has(&one) && cache.has(&app.diff_id) && !cache.has(&DiffId::of(b"never")));
+        assert!(cache.keep(&one).unwrap() && cache.keep(&app.diff_id).unwrap());
+        assert!(!cache.keep(&DiffId::of(b"never")).unwrap());
+        cache.commit(&named("second"), &caches.log).unwrap();
+
+        assert_eq!(caches.text(kind, &one).unwrap(), "one");
+        assert_eq!(caches.text(kind, &app.diff_id).unwrap(), "shared with the app image");
+        let gone = caches.text(kind, &two).unwrap_err();
+        assert!(gone.contains(&format!("failed to find cache layer with SHA '{two}'")), "{gone}");
+        assert!(!two_file.exists());
+        assert_eq!(caches.log.text(), "");
+    }
+}
+
+#[test]
+fn without_a_commit_nothing_changes() {
+    for kind in BOTH {
+        let caches = Caches::new();
+        let mut cache = caches.write(kind);
+        let one = add(&mut *cache, b"one");
+        cache.commit(&named("first"), &caches.log).unwrap();
+        let mut cache = caches.write(kind);
+        let two = add(&mut *cache, b"two");
+        drop(cache);
+        assert_eq!(caches.text(kind, &one).unwrap(), "one");
+        assert!(caches.text(kind, &two).is_err());
+        assert_eq!(caches.read(kind).metadata(&caches.log), named("first"));
+    }
+}
+
+#[test]
+fn a_discarded_layer_is_not_kept() {
+    for kind in BOTH {
+        let caches = Caches::new();
+        let mut cache = caches.write(kind);
+        let one = add(&mut *cache, b"one");
+        cache.commit(&named("first"), &caches.log).unwrap();
+        for _ in 0..2 {
+            caches.read(kind).discard(&one).unwrap();
+        }
+        caches.read(kind).discard(&DiffId::of(b"never")).unwrap();
+        let mut cache = caches.write(kind);
+        assert!(!cache.has(&one) && !cache.keep(&one).unwrap());
+        add(&mut *cache, b"one");
+        cache.commit(&named("second"), &caches.log).unwrap();
+        assert_eq!(caches.text(kind, &one).unwrap(), "one");
+    }
+}
+
+#[test]
+fn a_blob_of_the_app_image_is_not_written_again() {
+    let caches = Caches::new();
+    let app = caches.app_layer(&vec![7; 100_000]);
+    let mut cache = caches.write(CacheKind::Image);
+    assert!(cache.shares_blobs());
+    cache.share(&app).unwrap();
+    cache.commit(&named("first"), &caches.log).unwrap();
+    let shared = fs::read(caches.file(CacheKind::Image, &app.diff_id)).unwrap();
+    assert_eq!(shared, fs::read(&app.path).unwrap());
+    assert!(shared.len() < 10_000);
+
+    fs::write(&app.path, vec![0; shared.len()]).unwrap();
+    for kind in BOTH {
+        assert!(
+            Caches::new().write(kind).share(&app).is_err(),
+            "a damaged blob came into the cache: {kind:?}"
+        );
+    }
+}
+
+#[test]
+fn a_cache_image_is_an_image() {
+    let caches = Caches::new();
+    let mut cache = caches.write(CacheKind::Image);
+    add(&mut *cache, b"one");
+    cache.commit(&named("first"), &caches.log).unwrap();
+    let layout = Layout::open(&caches.layouts().resolve("cache").unwrap()).unwrap();
+    let image = layout.image(&Platform::host()).unwrap();
+    assert_eq!(image.config.platform(), Platform::host());
+    let layer = image.layers().next().unwrap();
+    assert_eq!(layer.descriptor.media_type, media::LAYER);
+    layer.open().unwrap();
+    let blobs = fs::read_dir(image.layout().join("blobs/sha256")).unwrap().count();
+    assert_eq!(blobs, 3, "manifest, config and one layer");
+}
+
+#[test]
+fn what_is_no_cache_image_counts_as_empty_with_a_warning() {
+    let spoil: [fn(&Caches); 3] = [
+        |caches| {
+            caches.app_layer(b"x");
+            let layouts = caches.dir.path().join("layouts/index.docker.io/library");
+            fs::rename(layouts.join("app"), layouts.join("cache")).unwrap();
+        },
+        |caches| {
+            caches.write(CacheKind::Image).commit(&named("x"), &caches.log).unwrap();
+            fs::write(caches.index(), "{").unwrap();
+        },
+        |caches| {
+            fs::create_dir_all(caches.index().parent().unwrap()).unwrap();
+            fs::write(caches.index(), "{}").unwrap();
+        },
+    ];
+    for (number, spoil) in spoil.into_iter().enumerate() {
+        let caches = Caches::new();
+        spoil(&caches);
+        assert_eq!(caches.read(CacheKind::Image).metadata(&caches.log), CacheMetadata::default());
+        let said = caches.log.text();
+        assert!(said.contains("counts as empty"), "{number}: {said}");
+        // The next export makes it a cache.
+        caches.write(CacheKind::Image).commit(&named("new"), &caches.log).unwrap();
+        assert_eq!(caches.read(CacheKind::Image).metadata(&caches.log), named("new"));
+    }
+}
+
+#[test]
+fn readers_do_not_make_a_cache() {
+    let caches = Caches::new();
+    assert_eq!(caches.read(CacheKind::Image).metadata(&caches.log), CacheMetadata::default());
+    assert!(!caches.layouts().path().exists());
+    assert_eq!(caches.log.text(), "");
+}
