@@ -8,7 +8,7 @@ if ! command -v cargo >/dev/null; then
     echo "cargo is missing: install Rust 1.95 or later (https://rustup.rs), and a C compiler" >&2
     exit 1
 fi
-cargo build --release --package drydock
+cargo build --release --package drydock --bin creator
 cargo build --release --manifest-path cmd/launcher/Cargo.toml --target-dir target
 
 mkdir -p "$out/layout-repo" "$out/workspace" "$out/cache" "$out/platform"
@@ -31,9 +31,14 @@ set +x
 image=index.docker.io/library/my-app-image/latest
 printf '\nThe image, in %s:\n' "$out/layout-repo"
 (cd "$out/layout-repo" && find "$image" -type f | sort)
-printf '\nIts manifest and its layers, lowest first:\n'
+printf '\nIts layers, lowest first, each with the last things in it:\n'
+blobs=$out/layout-repo/$image/blobs/sha256
 manifest=$(sed -n 's/.*"digest": *"sha256:\([0-9a-f]*\)".*/\1/p' "$out/layout-repo/$image/index.json")
-tr ',' '\n' <"$out/layout-repo/$image/blobs/sha256/$manifest" | sed -n 's/.*"digest":"\(sha256:[0-9a-f]*\)".*/  \1/p'
+# In a manifest, the first digest is that of the configuration.
+for layer in $(tr ',' '\n' <"$blobs/$manifest" | sed -n 's/.*"digest":"sha256:\([0-9a-f]*\)".*/\1/p' | tail -n +2); do
+    echo "  sha256:$layer"
+    tar -tzPf "$blobs/$layer" | tail -n 3 | sed 's/^/      /'
+done
 printf '\nThe app, started by the launcher:\n'
 ln -sf "$PWD/target/release/launcher" "$out/process/web"
 CNB_LAYERS_DIR="$out/layers" CNB_APP_DIR="$out/workspace" "$out/process/web"

@@ -299,7 +299,7 @@ fn log_base(layers: &[NewLayer], shared: Shared, log: &dyn Log) {
             log.info(&format!("  missing {} ({} bytes)", layer.descriptor.digest, layer.descriptor.size));
         }
     }
-    log.debug(&format!("Run image: {} bytes shared, {} bytes copied", shared.shared, shared.copied));
+    log.info(&format!("Run image: {} bytes shared, {} bytes copied", shared.shared, shared.copied));
 }
 
 fn log_layers(plans: &[LayerPlan], made: &[MadeLayer], log: &dyn Log) {
