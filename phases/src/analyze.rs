@@ -88,16 +88,17 @@ fn run_image_path(inputs: &Inputs, log: &dyn Log) -> Result<LayoutPath, Error> {
     if let Some(name) = &inputs.run_image {
         return inputs.layout_dir.resolve(name).map_err(|error| Error::new(Kind::Arguments, error));
     }
+    let (file, missing) = if inputs.platform_api.has_targets() {
+        (&inputs.run_path, "-run-image is required when there is no run metadata available")
+    } else {
+        (&inputs.stack_path, "missing run image metadata (-run-image)")
+    };
     let files = RunImageFiles { run: &inputs.run_path, stack: &inputs.stack_path };
     match files.read(inputs.platform_api, log)?.first() {
-        Some(image) => run_image::by_mirrors(image, &inputs.output_image, &inputs.layout_dir),
-        None if inputs.platform_api.has_targets() => Err(Error::new(
-            Kind::Arguments,
-            anyhow::anyhow!("-run-image is required when there is no run metadata available"),
-        )
-        .with_help(format!("give -run-image, or name an image in `{}`", inputs.run_path.display()))),
-        None => Err(Error::new(Kind::Arguments, anyhow::anyhow!("missing run image metadata (-run-image)"))
-            .with_help(format!("give -run-image, or name an image in `{}`", inputs.stack_path.display()))),
+        Some(image) => run_image::by_mirrors(image, &inputs.output_image, &inputs.layout_dir)
+            .map_err(|error| error.context(format!("run image in `{}`", file.display()))),
+        None => Err(Error::new(Kind::Arguments, anyhow::anyhow!(missing))
+            .with_help(format!("give -run-image, or name an image in `{}`", file.display()))),
     }
 }
 
