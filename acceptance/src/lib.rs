@@ -5,6 +5,8 @@
 //! runs as in a container ([`run`]), with executables that were just built ([`executables`]). What a step left behind
 //! becomes a value ([`snapshot`]), and two values are compared ([`compare`]).
 //!
+//! Where a test needs no recording, it makes its own build ([`project`]).
+//!
 //! Beside that stand a full check of a layout ([`layout`]), other people's tools ([`tools`]), trees of files as values
 //! ([`tree`]) and a run image made on the spot ([`run_image`]).
 //!
@@ -14,6 +16,7 @@ pub mod compare;
 pub mod executables;
 pub mod layout;
 pub mod namespace;
+pub mod project;
 pub mod run;
 pub mod run_image;
 pub mod scenario;

@@ -37,6 +37,13 @@ pub struct Output {
     pub stderr: Vec<u8>,
 }
 
+impl Output {
+    /// All that was written, for people.
+    pub fn text(&self) -> String {
+        [&self.stdout, &self.stderr].map(|bytes| String::from_utf8_lossy(bytes)).concat()
+    }
+}
+
 /// Runs the scenario with the executables of a folder and the images of another, and says what is not as it should be.
 /// Steps after one that fails run all the same: what they say may explain it.
 pub fn scenario(scenario: &Scenario, images: &Path, executables: &Path) -> Result<Vec<String>> {

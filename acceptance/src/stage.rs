@@ -137,7 +137,7 @@ impl Stage {
 }
 
 /// Copies a tree. Git keeps only the executable bit: files get mode 0755 or 0644, folders 0755.
-fn copy(from: &Path, to: &Path) -> Result<()> {
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
     for entry in WalkDir::new(from) {
         let entry = entry.with_context(|| format!("read {}", from.display()))?;
         let relative = entry.path().strip_prefix(from).context("a walk stays under its start")?;
@@ -157,7 +157,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Makes a folder and its parents, those that are new with mode 0755 whatever the umask.
-fn make_dir(path: &Path) -> Result<()> {
+pub(crate) fn make_dir(path: &Path) -> Result<()> {
     if path.is_dir() {
         return Ok(());
     }
@@ -168,7 +168,7 @@ fn make_dir(path: &Path) -> Result<()> {
     chmod(path, 0o755)
 }
 
-fn chmod(path: &Path, mode: u32) -> Result<()> {
+pub(crate) fn chmod(path: &Path, mode: u32) -> Result<()> {
     fs::set_permissions(path, Permissions::from_mode(mode))
         .with_context(|| format!("chmod {}", path.display()))
 }

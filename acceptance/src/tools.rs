@@ -30,6 +30,8 @@ pub const UMOCI: Tool = Tool { name: "umoci", package: "umoci" };
 pub const BUILDAH: Tool = Tool { name: "buildah", package: "buildah" };
 /// A whole user land in one static file.
 pub const BUSYBOX: Tool = Tool { name: "busybox", package: "busybox-static" };
+/// Ends programs at chosen system calls.
+pub const STRACE: Tool = Tool { name: "strace", package: "strace" };
 
 impl Tool {
     /// Runs the tool in a folder and gives what it printed on stdout. Any other exit code than 0 is an error that holds all

@@ -3,14 +3,26 @@
 //! `cargo test -p drydock-acceptance --test acceptance [FILTER]`. Executables are built for release when the first test
 //! asks for them.
 
+mod bad_input;
+mod killed;
+mod owners;
+mod real_image;
+mod repeated;
+mod reused;
 mod scenarios;
 mod tools;
 
-use std::process::ExitCode;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, Result, ensure};
-use drydock_acceptance::{here, namespace};
+use drydock_acceptance::executables::Executables;
+use drydock_acceptance::{here, namespace, project};
 use libtest_mimic::{Arguments, Failed, Trial};
+use tempfile::TempDir;
 
 #[expect(clippy::print_stderr, reason = "what keeps the tests from running at all has no other place")]
 fn main() -> ExitCode {
@@ -26,15 +38,68 @@ fn main() -> ExitCode {
 }
 
 fn trials() -> Result<Vec<Trial>> {
-    let mut trials = scenarios::trials()?;
+    let executables = Arc::new(Built::default());
+    let mut trials = scenarios::trials(&executables)?;
     trials.extend(tools::trials());
+    trials.extend(bad_input::trials(&executables));
+    trials.extend(killed::trials(&executables));
+    trials.extend(owners::trials(&executables));
+    trials.extend(real_image::trials(&executables));
+    trials.extend(repeated::trials(&executables));
+    trials.extend(reused::trials(&executables));
     trials.push(test("every_module_is_registered", every_module_is_registered));
     Ok(trials)
+}
+
+/// The executables, built when the first test needs them; an error stays one.
+#[derive(Default)]
+struct Built {
+    executables: OnceLock<Result<Executables, String>>,
+    copy: OnceLock<Result<TempDir, String>>,
+}
+
+impl Built {
+    /// All of them.
+    fn get(&self) -> Result<&Executables> {
+        let built =
+            self.executables.get_or_init(|| Executables::build().map_err(|error| format!("{error:#}")));
+        built.as_ref().map_err(|error| anyhow::anyhow!("build the executables: {error}"))
+    }
+
+    /// A folder with a copy that every user can reach: they may have been built in somebody's home.
+    fn for_everyone(&self) -> Result<&Path> {
+        let from = self.get()?.dir();
+        let copy = self.copy.get_or_init(|| copy(from).map_err(|error| format!("{error:#}")));
+        copy.as_ref().map(TempDir::path).map_err(|error| anyhow::anyhow!("copy the executables: {error}"))
+    }
+}
+
+/// A program copies: a file that this process had open for writing could not be started while another thread starts
+/// something.
+fn copy(executables: &Path) -> Result<TempDir> {
+    let dir = tempfile::Builder::new().prefix("drydock-executables-").tempdir().context("make a folder")?;
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).context("open the folder to all")?;
+    for name in ["analyzer", "exporter"] {
+        project::succeed(Command::new("cp").arg(executables.join(name)).arg(dir.path()))?;
+    }
+    Ok(dir)
 }
 
 /// One named test.
 fn test(name: &str, run: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
     Trial::test(name, || run().map_err(|error| Failed::from(format!("{error:#}"))))
+}
+
+/// A test that runs the executables.
+type Test = fn(&Built) -> Result<()>;
+
+/// Named tests that run the executables.
+fn with_executables<const N: usize>(executables: &Arc<Built>, tests: [(&str, Test); N]) -> Vec<Trial> {
+    let trial = |(name, run): (&str, Test)| {
+        let executables = Arc::clone(executables);
+        test(name, move || run(&executables))
+    };
+    tests.map(trial).into()
 }
 
 /// A file in this folder that `main.rs` does not name would never run.

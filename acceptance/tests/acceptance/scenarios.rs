@@ -1,39 +1,26 @@
 //! The recorded scenarios, one test each.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use anyhow::{Context as _, Result, ensure};
-use drydock_acceptance::executables::Executables;
+use anyhow::{Result, ensure};
 use drydock_acceptance::{here, run, scenario};
 use libtest_mimic::Trial;
 
-use crate::test;
+use crate::{Built, test};
 
 /// The families (the part of a scenario's name before the first `-`) that run.
 const FAMILIES: &[&str] = &["analyze", "build", "creator", "detect", "export", "launch", "phases", "restore"];
 
 /// All scenarios as tests, and one test that each of them belongs to a family above.
-pub(crate) fn trials() -> Result<Vec<Trial>> {
+pub(crate) fn trials(executables: &Arc<Built>) -> Result<Vec<Trial>> {
     let names = scenario::names(&here("scenarios"))?;
-    let executables = Arc::new(Built::default());
     let mut trials = Vec::new();
     for name in names.clone() {
-        let executables = Arc::clone(&executables);
+        let executables = Arc::clone(executables);
         trials.push(test(&format!("scenarios::{name}"), move || check(&name, &executables)));
     }
     trials.push(test("scenarios_are_registered", move || all_registered(&names)));
     Ok(trials)
-}
-
-/// The executables, built when the first scenario needs them; an error stays one.
-#[derive(Default)]
-struct Built(OnceLock<Result<Executables, String>>);
-
-impl Built {
-    fn get(&self) -> Result<&Executables> {
-        let built = self.0.get_or_init(|| Executables::build().map_err(|error| format!("{error:#}")));
-        built.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
-    }
 }
 
 fn family(name: &str) -> &str {
@@ -42,8 +29,7 @@ fn family(name: &str) -> &str {
 
 fn check(name: &str, executables: &Built) -> Result<()> {
     let scenario = scenario::Scenario::load(&here("scenarios").join(name))?;
-    let executables = executables.get().context("build the executables")?;
-    let differences = run::scenario(&scenario, &here("images"), executables.dir())?;
+    let differences = run::scenario(&scenario, &here("images"), executables.get()?.dir())?;
     ensure!(differences.is_empty(), "{}", differences.join("\n"));
     Ok(())
 }

@@ -1,0 +1,195 @@
+//! The exporter is killed, at many moments of an export over an existing image: what it leaves must be the old image or
+//! the new one, whole, and the next export must clear up.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use drydock_acceptance::project::{self, APP_IMAGE, Project, succeed};
+use drydock_acceptance::scenario::User;
+use drydock_acceptance::tools::{Image, STRACE};
+use libtest_mimic::Trial;
+
+use crate::{Built, with_executables};
+
+/// This module's tests.
+pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
+    with_executables(
+        executables,
+        [("killed::at_system_calls", at_system_calls), ("killed::at_any_time", at_any_time)],
+    )
+}
+
+/// System calls that change files, each with how many of its calls the exporter is killed at, at most.
+const CALLS: [(&str, usize); 9] = [
+    ("mkdir", 4),
+    ("flock", 4),
+    ("openat", 10),
+    ("fchmod", 20),
+    ("write", 10),
+    ("link", 10),
+    ("rename", 20),
+    ("unlink", 20),
+    ("renameat2", 4),
+];
+/// In how many places an export is killed by the clock.
+const MOMENTS: u32 = 60;
+/// Of how many exports one is looked at by skopeo.
+const INSPECT_EVERY: u32 = 6;
+
+/// A project whose image is exported again and again, each time with another content.
+struct Series {
+    project: Project,
+    version: usize,
+    /// The manifest's digest of the last whole export.
+    digest: String,
+    kills: u32,
+}
+
+/// The app image's names and the layouts that they stand for.
+const LAYOUTS: [(&str, &str); 2] = [
+    (APP_IMAGE, "layout-repo/index.docker.io/library/app/latest"),
+    ("other.example.com/team/app:v1", "layout-repo/other.example.com/team/app/v1"),
+];
+const CACHE: [&str; 2] = ["-cache-dir", "cache"];
+
+impl Series {
+    fn new(executables: &Built) -> Result<Self> {
+        let project = Project::new(executables.get()?.dir(), User::Root)?;
+        for file in 0..150 {
+            project.write(&format!("app/{file}"), noise(file, 20_000))?;
+        }
+        let mut series = Self { project, version: 0, digest: String::new(), kills: 0 };
+        series.next_version()?;
+        series.digest = series.export()?;
+        Ok(series)
+    }
+
+    /// Changes the app and one layer, leaves the other, and analyzes.
+    fn next_version(&mut self) -> Result<()> {
+        self.version += 1;
+        self.project.write("app/version", self.version.to_string())?;
+        self.project.write_layer("changes", "launch = true\ncache = true", noise(self.version, 300_000))?;
+        self.project.write_layer("stays", "launch = true\ncache = true", noise(0, 300_000))?;
+        self.project.analyze()?;
+        Ok(())
+    }
+
+    fn arguments() -> Vec<&'static str> {
+        CACHE.into_iter().chain(LAYOUTS.map(|(name, _)| name)).collect()
+    }
+
+    /// Exports to the end; gives the image's digest.
+    fn export(&self) -> Result<String> {
+        succeed(self.project.exporter()?.args(Self::arguments()))?;
+        let [one, other] = LAYOUTS.map(|(_, path)| -> Result<String> {
+            let layout = self.project.layout(path);
+            let faults = layout.faults()?;
+            ensure!(faults.is_empty(), "left in {path}:\n{}", faults.join("\n"));
+            Ok(layout.verify()?.remove(0).descriptor.digest)
+        });
+        let (one, other) = (one?, other?);
+        ensure!(one == other, "one export wrote {one} and {other}");
+        Ok(one)
+    }
+
+    /// Starts an export under a program that may kill it, and looks at what is left; `false` if it was not killed.
+    fn kill_one(&mut self, starter: &[&str]) -> Result<bool> {
+        self.next_version()?;
+        let output = project::run(self.project.exporter_under(starter)?.args(Self::arguments()))?;
+        let was_killed = output.exit == 137;
+        // 124: the clock's time was over, but the exporter was done.
+        ensure!([0, 124, 137].contains(&output.exit), "exit code {}\n{}", output.exit, output.text());
+        let mut left = Vec::new();
+        for (_, path) in LAYOUTS {
+            let images =
+                self.project.layout(path).verify().with_context(|| format!("what is left in {path}"))?;
+            ensure!(images.len() == 1, "{} images are left in {path}", images.len());
+            left.push(images[0].descriptor.digest.clone());
+        }
+        self.kills += u32::from(was_killed);
+        if self.kills.is_multiple_of(INSPECT_EVERY) {
+            let scratch = tempfile::tempdir()?;
+            Image::new(&self.project.path(LAYOUTS[0].1), "latest", scratch.path())?.config()?;
+        }
+        let new = self.export().context("the next export")?;
+        for digest in left {
+            ensure!(
+                digest == self.digest || digest == new,
+                "{digest} is neither the old image nor the new one"
+            );
+        }
+        self.digest = new;
+        Ok(was_killed)
+    }
+}
+
+/// Bytes that are not easily compressed, the same for the same seed.
+fn noise(seed: usize, length: usize) -> Vec<u8> {
+    let mut state = seed as u64 ^ 0x9e37_79b9_7f4a_7c15;
+    let step = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 58) as u8
+    };
+    (0..length).map(step).collect()
+}
+
+/// Just before each of the calls that change files, or before some of them where they are many.
+fn at_system_calls(executables: &Built) -> Result<()> {
+    let mut series = Series::new(executables)?;
+    let mut kills = BTreeMap::new();
+    for (call, most) in CALLS {
+        let calls = count_calls(&mut series, call)?;
+        for number in 0..calls.min(most) {
+            // All of them, or evenly spread from the first to the last.
+            let when = if calls <= most { number + 1 } else { 1 + number * (calls - 1) / (most - 1) };
+            let inject = format!("inject={call}:signal=KILL:when={when}");
+            let killed = series
+                .kill_one(&[STRACE.name, "-f", "-qqq", "-o", "/dev/null", "-e", &inject])
+                .with_context(|| format!("killed at {call} number {when} of {calls}"))?;
+            *kills.entry(call).or_insert(0) += u32::from(killed);
+        }
+    }
+    ensure!(series.kills >= 40, "only {} exports were killed: {kills:?}", series.kills);
+    Ok(())
+}
+
+/// How often the thread that calls it most often makes a call in an export.
+fn count_calls(series: &mut Series, call: &str) -> Result<usize> {
+    series.next_version()?;
+    let log = series.project.path("calls");
+    let log = log.to_str().context("the path is UTF-8")?;
+    let starter = [STRACE.name, "-f", "-qqq", "-o", log, "-e", &format!("trace={call}")];
+    succeed(series.project.exporter_under(&starter)?.args(Series::arguments()))?;
+    series.digest = series.export()?;
+    let mut of_threads = BTreeMap::new();
+    for line in std::fs::read_to_string(log).context("read what strace wrote")?.lines() {
+        if line.contains(&format!(" {call}(")) {
+            *of_threads.entry(line.split(' ').next().map(str::to_owned)).or_insert(0) += 1;
+        }
+    }
+    Ok(of_threads.into_values().max().unwrap_or(0))
+}
+
+/// At moments that are spread over the time that an export takes.
+fn at_any_time(executables: &Built) -> Result<()> {
+    let mut series = Series::new(executables)?;
+    series.next_version()?;
+    let start = Instant::now();
+    succeed(series.project.exporter()?.args(Series::arguments()))?;
+    let duration = start.elapsed();
+    series.digest = series.export()?;
+    for number in 1..=MOMENTS * 4 {
+        // The fractional parts of multiples of the golden ratio are spread evenly, however many are taken.
+        let delay = duration.mul_f64((f64::from(number) * 0.618_033_988_75).fract()).as_secs_f64();
+        let starter = ["timeout", "--foreground", "--signal=KILL", &format!("{delay:.6}")];
+        series.kill_one(&starter).with_context(|| format!("killed after {delay:.6} of {duration:?}"))?;
+        if series.kills == MOMENTS {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("only {} exports were killed in time", series.kills)
+}
