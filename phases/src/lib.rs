@@ -11,6 +11,7 @@ pub mod create;
 pub mod detect;
 pub mod env;
 pub mod error;
+pub mod experimental;
 pub mod export;
 pub mod file;
 pub mod layers;

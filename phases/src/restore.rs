@@ -14,7 +14,7 @@ use anyhow::{Context as _, anyhow};
 use drydock_oci::digest::DiffId;
 use drydock_oci::reference::{LayoutDir, LayoutPath};
 use drydock_oci::tar::{ExtractError, extract};
-use drydock_spec::analyzed::{Analyzed, ImageIdentifier, Layer, LayersMetadata};
+use drydock_spec::analyzed::{Analyzed, ImageIdentifier, Layer, LayersMetadata, RunImage};
 use drydock_spec::api::PlatformApi;
 use drydock_spec::cache::CacheMetadata;
 use drydock_spec::group::{Group, GroupElement};
@@ -305,13 +305,6 @@ fn update_images(
     log: &dyn Log,
 ) -> Result<(), Error> {
     let api = inputs.platform_api;
-    let resolve = |name: &str| {
-        let dir = inputs.layout_dir.as_ref().ok_or_else(|| {
-            Error::new(Kind::Phase, anyhow!("image `{name}` is needed, but no layout was asked for"))
-                .with_help("set CNB_USE_OCI_LAYOUT=true, or give -layout")
-        })?;
-        dir.resolve(name).map_err(|error| Error::new(Kind::Arguments, error))
-    };
     if let Some(path) = inputs.build_image.as_ref().filter(|_| api.has_extensions()) {
         let image = run_image::open(path).map_err(|error| error.context("build image"))?;
         analyzed.build_image = Some(ImageIdentifier { reference: image.identifier() });
@@ -323,11 +316,25 @@ fn update_images(
     let Some(run_image) = analyzed.run_image.as_mut().filter(|_| api.has_extensions()) else { return Ok(()) };
     let is_known = run_image.target.as_ref().is_some_and(|target| !target.os.is_empty());
     if !group.group_extensions.is_empty() && !is_known {
-        let name = if run_image.image.is_empty() { &run_image.reference } else { &run_image.image };
-        let name = name.split('@').next().unwrap_or(name).to_owned();
-        let image = run_image::open(&resolve(&name)?)?;
+        let image = run_image::open(&run_image_path(inputs, run_image)?)?;
         run_image.reference = image.identifier();
         run_image.target = if api.has_targets() { Some(run_image::target(&image)?) } else { None };
     }
     Ok(())
+}
+
+/// Where the run image lies, whichever manifest may have been there before.
+fn run_image_path(inputs: &Inputs, run_image: &RunImage) -> Result<LayoutPath, Error> {
+    let RunImage { image, reference, .. } = run_image;
+    let dir = inputs.layout_dir.as_ref().ok_or_else(|| {
+        let name = if image.is_empty() { reference } else { image };
+        Error::new(Kind::Phase, anyhow!("image `{name}` is needed, but no layout was asked for"))
+            .with_help("set CNB_USE_OCI_LAYOUT=true, or give -layout")
+    })?;
+    let path = if image.is_empty() {
+        run_image::locate(reference, dir).map(|(path, _)| path)
+    } else {
+        dir.resolve(image)
+    };
+    path.map_err(|error| Error::new(Kind::Arguments, error))
 }

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
+use drydock_oci::digest::Digest;
 use drydock_oci::layout::{Image, Layout, LayoutError};
 use drydock_oci::platform::Platform;
-use drydock_oci::reference::{LayoutDir, LayoutPath};
+use drydock_oci::reference::{LayoutDir, LayoutPath, ReferenceError};
 use drydock_spec::analyzed::{Distro, StackRunImage, Target};
 use drydock_spec::api::PlatformApi;
 use drydock_spec::label;
@@ -59,6 +60,19 @@ pub fn by_mirrors(
     Ok(paths.swap_remove(there.unwrap_or(0)))
 }
 
+/// Where the run image lies that `analyzed.toml` refers to, and its manifest if that is known: the analyzer and the
+/// restorer write `<path>@<digest>`, but an extension that chooses another image leaves its bare name.
+pub fn locate(
+    reference: &str,
+    layout_dir: &LayoutDir,
+) -> Result<(LayoutPath, Option<Digest>), ReferenceError> {
+    if Path::new(reference).is_absolute() {
+        layout_dir.resolve_identifier(reference).map(|(path, digest)| (path, Some(digest)))
+    } else {
+        layout_dir.resolve(reference).map(|path| (path, None))
+    }
+}
+
 /// Opens the run image of this machine's platform.
 pub fn open(path: &LayoutPath) -> Result<Image, Error> {
     let image = Layout::open(path).and_then(|layout| layout.image(&Platform::host()));
@@ -101,4 +115,29 @@ pub fn target(image: &Image) -> anyhow::Result<Target> {
         arch_variant: config.variant.clone().unwrap_or_default(),
         distro: (!name.is_empty() || !version.is_empty()).then_some(Distro { name, version }),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_images_are_located_by_identifier_or_by_name() {
+        let dir = LayoutDir::new(Path::new("/layouts@home")).unwrap();
+        let digest = Digest::of(b"manifest");
+        let hex = digest.hex();
+        for (reference, want) in [
+            (format!("/layouts@home/a/b/c@{digest}"), Some(("a/b/c".to_owned(), Some(digest)))),
+            ("acme.com/run".to_owned(), Some(("acme.com/run/latest".to_owned(), None))),
+            ("acme.com/run:v2".to_owned(), Some(("acme.com/run/v2".to_owned(), None))),
+            (format!("acme.com/run@{digest}"), Some((format!("acme.com/run/sha256/{hex}"), None))),
+            ("/layouts@home/a/b/c".to_owned(), None),
+            (format!("/elsewhere/c@{digest}"), None),
+            ("../run".to_owned(), None),
+        ] {
+            let found = locate(&reference, &dir).ok();
+            let want = want.map(|(below, digest)| (dir.path().join(below), digest));
+            assert_eq!(found.map(|(path, digest)| (path.path().to_owned(), digest)), want, "{reference}");
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! The detector's flags and arguments.
 
 use drydock_phases::Error;
-use drydock_phases::detect::{Experimental, Inputs};
+use drydock_phases::detect::Inputs;
+use drydock_phases::experimental::Experimental;
 use drydock_phases::target::OS_RELEASE;
 
 use super::flag::{self, Offer, always, since};

@@ -7,12 +7,13 @@ use anyhow::anyhow;
 use drydock_oci::compress::Compression;
 use drydock_oci::layout::LinkMode;
 use drydock_oci::reference::LayoutPath;
+use drydock_phases::experimental::Experimental;
 use drydock_phases::export::{CacheLocation, Inputs};
 use drydock_phases::{Error, Log};
 use drydock_spec::label::LauncherMetadata;
 
 use super::flag::{self, Offer, always, since, until};
-use super::layout::Layout;
+use super::layout::{Layout, experimental};
 use super::{Options, Task, unusable};
 use crate::env;
 use crate::privileges::{Outputs, Privileges, User};
@@ -98,6 +99,7 @@ pub(super) fn inputs(
         run_path: options.path(&flag::RUN),
         stack_path: options.path(&flag::STACK),
         extended_dir: options.path(&flag::EXTENDED),
+        experimental: experimental(&options.env)?.unwrap_or(Experimental::Refuse),
         launcher_path: options.path(&flag::LAUNCHER),
         launcher_sbom_dir: options.path(&flag::LAUNCHER_SBOM),
         project_metadata_path: options.path(&flag::PROJECT_METADATA),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use drydock_oci::reference::{LayoutDir, LayoutPath};
-use drydock_phases::detect::Experimental;
+use drydock_phases::experimental::Experimental;
 use drydock_phases::{Error, Kind, Log};
 
 use super::{Options, absolute, flag, unusable};
@@ -90,7 +90,6 @@ impl Layout {
 
     /// Refuses, warns or goes on, as the platform wishes experimental features to be treated.
     pub fn guard(&self, env: &Env, log: &dyn Log) -> Result<(), Error> {
-        const REQUESTED: &str = "Platform requested experimental feature 'export to OCI layout format'";
         if self.asked == Asked::No {
             return Ok(());
         }
@@ -98,23 +97,13 @@ impl Layout {
             Asked::AsExperimental => Experimental::Refuse,
             Asked::Plainly | Asked::No => Experimental::Allow,
         });
-        match mode {
-            Experimental::Allow => Ok(()),
-            Experimental::Warn => {
-                log.warn(REQUESTED);
-                Ok(())
-            }
-            Experimental::Refuse => {
-                log.error(REQUESTED);
-                let help = format!(
-                    "set {}=warn, or leave it unset and ask with {}=true",
-                    env::EXPERIMENTAL_MODE,
-                    env::USE_OCI_LAYOUT,
-                );
-                let cause = anyhow!("experimental features are disabled by {}=error", env::EXPERIMENTAL_MODE);
-                Err(Error::new(Kind::General, cause).with_help(help))
-            }
-        }
+        mode.guard("export to OCI layout format", log).map_err(|error| {
+            error.with_help(format!(
+                "set {}=warn, or leave it unset and ask with {}=true",
+                env::EXPERIMENTAL_MODE,
+                env::USE_OCI_LAYOUT,
+            ))
+        })
     }
 }
 

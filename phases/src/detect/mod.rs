@@ -36,6 +36,7 @@ use self::run::Runner;
 use self::walk::{Modules, Outcome, walk};
 use crate::buildpacks::Store;
 use crate::env::BuildEnv;
+use crate::experimental::Experimental;
 use crate::file::{read_toml, read_toml_if_exists, write_toml};
 use crate::timer::timed;
 use crate::{Error, Kind, Log, target};
@@ -79,17 +80,6 @@ pub struct Inputs {
     pub experimental: Experimental,
 }
 
-/// What to do about an experimental feature. Specification: `platform.md` § Experimental Features.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Experimental {
-    /// Refuse it.
-    Refuse,
-    /// Warn about it.
-    Warn,
-    /// Use it in silence.
-    Allow,
-}
-
 /// What was found out and written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Detected {
@@ -119,7 +109,7 @@ pub fn detect(inputs: &Inputs, log: &dyn Log) -> Result<Detected, Error> {
         })?;
     }
     if !order.extensions.is_empty() && !inputs.platform_api.has_stable_extensions() {
-        guard(inputs.experimental, log)?;
+        inputs.experimental.guard("Dockerfiles", log)?;
     }
 
     let env = BuildEnv::new(&inputs.env);
@@ -200,22 +190,6 @@ fn read_order(inputs: &Inputs, log: &dyn Log) -> anyhow::Result<Order> {
         }
     }
     Ok(Order::new(&order, &system.system))
-}
-
-fn guard(experimental: Experimental, log: &dyn Log) -> Result<(), Error> {
-    const REQUESTED: &str = "Platform requested experimental feature 'Dockerfiles'";
-    match experimental {
-        Experimental::Allow => Ok(()),
-        Experimental::Warn => {
-            log.warn(REQUESTED);
-            Ok(())
-        }
-        Experimental::Refuse => {
-            log.error(REQUESTED);
-            let cause = anyhow!("experimental features are disabled by CNB_EXPERIMENTAL_MODE=error");
-            Err(general(cause).with_help("set CNB_EXPERIMENTAL_MODE=warn"))
-        }
-    }
 }
 
 fn initialize(cause: anyhow::Error) -> Error {

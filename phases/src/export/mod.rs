@@ -5,6 +5,7 @@
 
 mod cached;
 mod config;
+mod extended;
 mod labels;
 mod make;
 mod plan;
@@ -30,9 +31,11 @@ use drydock_spec::report::{BuildReport, ImageReport, Report};
 use serde::Deserialize;
 
 use self::cached::CacheExport;
+use self::extended::ExtendedRunImage;
 use self::make::{MadeLayer, Maker, bring_base};
 use self::plan::{LayerPlan, Place, Plan};
 pub use crate::cache::CacheLocation;
+use crate::experimental::Experimental;
 use crate::file::{read_toml, read_toml_if_exists, write_toml};
 use crate::run_image::{self, RunImageFiles};
 use crate::timer::timed;
@@ -59,8 +62,10 @@ pub struct Inputs {
     pub run_path: PathBuf,
     /// `stack.toml`, read before Platform API 0.12.
     pub stack_path: PathBuf,
-    /// What the extender wrote.
+    /// What the extender wrote, absolute.
     pub extended_dir: PathBuf,
+    /// What to do about an extended run image where it is experimental: at Platform API 0.12.
+    pub experimental: Experimental,
     /// The executable that starts processes in the app image.
     pub launcher_path: PathBuf,
     /// The folder with the SBOM files of the launcher.
@@ -127,6 +132,7 @@ fn make_image(
     check_buildpack_apis(group)?;
     let cache = CacheExport::open(inputs, log)?;
     let base = run_image(inputs, analyzed)?;
+    let extended = ExtendedRunImage::open(inputs, analyzed, &base, log)?;
     let metadata: BuildMetadata = read_toml(&inputs.layers_dir.join("config").join("metadata.toml"))
         .context("failed to read build metadata")
         .map_err(|error| Error::from(error).with_help("run the builder first"))?;
@@ -137,7 +143,7 @@ fn make_image(
     let writer = writers.remove(0);
     let previous = previous_image(inputs, analyzed, log);
     log.info(&format!("Using app image: {}", inputs.output_images[0]));
-    let names = run_image_names(inputs, &base, log)?;
+    let names = run_image_names(inputs, &base, analyzed, &metadata, log)?;
     if inputs.platform_api.has_launcher_sbom() {
         sbom::copy_lifecycle_files(&inputs.launcher_sbom_dir, &inputs.layers_dir, log)?;
     }
@@ -158,8 +164,11 @@ fn make_image(
     });
     let (mut layers, shared) = brought.map_err(|error| Error::from(anyhow!(error).context("run image")))?;
     let mut made = made?;
-    let base_layers = layers.len();
     log_base(&layers, shared, log);
+    if let Some(extended) = &extended {
+        layers.extend(extended.bring(&writer, inputs.link)?);
+    }
+    let base_layers = layers.len();
     log_layers(&plan.layers, &made, log);
 
     let mut label = LayersMetadata {
@@ -178,7 +187,8 @@ fn make_image(
     }
     label.stack = Some(Stack { run_image: names });
 
-    let mut config = base.config.clone();
+    let mut config = extended.as_ref().map_or(&base.config, ExtendedRunImage::config).clone();
+    labels::set_rebasable(&mut config, extended.is_some(), inputs.platform_api);
     labels::set(&mut config, &label, &metadata, &project, inputs, log)?;
     configure(&mut config, base_layers, &plan, &metadata, inputs, log)?;
 
@@ -233,11 +243,15 @@ fn run_image(inputs: &Inputs, analyzed: &Analyzed) -> Result<Image, Error> {
         return Err(error
             .with_help(format!("run the analyzer again: it writes `{}`", inputs.analyzed_path.display())));
     }
-    let (path, digest) = inputs.layout_dir.resolve_identifier(reference).map_err(|error| {
+    let (path, digest) = run_image::locate(reference, &inputs.layout_dir).map_err(|error| {
         Error::new(Kind::Arguments, anyhow!(error).context("run image in analyzed metadata"))
     })?;
-    let image = Layout::open(&path).and_then(|layout| layout.image_by_digest(&digest));
-    image.map_err(|error| run_image::not_usable(&path, error))
+    match digest {
+        Some(digest) => Layout::open(&path)
+            .and_then(|layout| layout.image_by_digest(&digest))
+            .map_err(|error| run_image::not_usable(&path, error)),
+        None => run_image::open(&path),
+    }
 }
 
 /// The image whose layers may be reused. If it is gone, nothing is reused.
@@ -278,13 +292,28 @@ fn open_writers(inputs: &Inputs, log: &dyn Log) -> Result<Vec<LayoutWriter>, Err
 }
 
 /// The names under which newer versions of the run image are found: those of the entry that names the one in use.
-fn run_image_names(inputs: &Inputs, base: &Image, log: &dyn Log) -> Result<StackRunImage, Error> {
+fn run_image_names(
+    inputs: &Inputs,
+    base: &Image,
+    analyzed: &Analyzed,
+    metadata: &BuildMetadata,
+    log: &dyn Log,
+) -> Result<StackRunImage, Error> {
     let files = RunImageFiles { run: &inputs.run_path, stack: &inputs.stack_path };
     let known = files.read(inputs.platform_api, log)?;
     let is_base =
         |name: &String| inputs.layout_dir.resolve(name).is_ok_and(|path| path.path() == base.layout());
     let fits = |image: &StackRunImage| std::iter::once(&image.image).chain(&image.mirrors).any(is_base);
-    Ok(known.into_iter().find(fits).unwrap_or_default())
+    Ok(known.into_iter().find(fits).unwrap_or_else(|| StackRunImage {
+        // An extension may have chosen an image that no builder knows.
+        image: analyzed
+            .run_image
+            .as_ref()
+            .filter(|_| !metadata.extensions.is_empty())
+            .map(|run_image| run_image.image.clone())
+            .unwrap_or_default(),
+        mirrors: Vec::new(),
+    }))
 }
 
 fn log_base(layers: &[NewLayer], shared: Shared, log: &dyn Log) {
