@@ -197,7 +197,7 @@ fn perform(phase: Phase, options: &Options, log: &Console) -> Result<(), Failure
         Phase::Restore => {
             begin(phase, args::restore::resolve(options, log), log).and_then(|inputs| restore(&inputs, log))
         }
-        Phase::Extend => absent(phase, args::extend::resolve(options), log),
+        Phase::Extend => begin(phase, args::extend::resolve(options), log).and_then(|_| Err(no_extension())),
         Phase::Build => {
             begin(phase, args::build::resolve(options), log).and_then(|inputs| build(inputs, log))
         }
@@ -248,6 +248,12 @@ fn create(mut inputs: create::Inputs, log: &Console) -> Result<(), Failure> {
             Err(Failure::new(phase, &error))
         }
     }
+}
+
+/// To apply Dockerfiles takes a container builder, and images for it to work on.
+fn no_extension() -> Error {
+    Error::new(Kind::Phase, anyhow!("the Dockerfiles of image extensions are not applied by this lifecycle"))
+        .with_help("leave extensions out of `order.toml`, or put an image that is already extended in place of this one")
 }
 
 /// For phases that are not part of these executables.
