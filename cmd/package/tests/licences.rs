@@ -1,0 +1,116 @@
+//! Every package that is linked, run while building or used in tests has a licence and a source that `deny.toml` allows.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Stdio;
+
+use drydock_package::{cargo, workspace};
+use serde::Deserialize;
+use spdx::{Expression, Licensee};
+
+#[derive(Deserialize)]
+struct Deny {
+    licenses: Licenses,
+    sources: Sources,
+}
+
+#[derive(Deserialize)]
+struct Licenses {
+    allow: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Sources {
+    allow_registry: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    version: String,
+    license: Option<String>,
+    source: Option<String>,
+}
+
+fn deny() -> Deny {
+    let text = fs::read_to_string(workspace().join("deny.toml")).unwrap();
+    toml::from_str(&text).unwrap()
+}
+
+/// The packages of both workspaces, whatever they are needed for, on the platforms that the executables are built for.
+fn packages() -> Vec<Package> {
+    let manifests = ["Cargo.toml", "cmd/launcher/Cargo.toml"];
+    let mut packages = Vec::new();
+    for manifest in manifests {
+        let mut command = cargo::command();
+        command.args(["metadata", "--locked", "--format-version=1", "--manifest-path"]);
+        command.arg(workspace().join(manifest));
+        for architecture in ["x86_64", "aarch64"] {
+            command.args(["--filter-platform", &format!("{architecture}-unknown-linux-gnu")]);
+        }
+        let output = command.stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "cargo metadata failed");
+        let metadata: Metadata = serde_json::from_slice(&output.stdout).unwrap();
+        packages.extend(metadata.packages);
+    }
+    packages
+}
+
+/// Why a licence is not allowed, if it is not.
+fn objection(licence: Option<&str>, allowed: &[Licensee]) -> Option<String> {
+    let Some(licence) = licence else { return Some("it names no licence".to_owned()) };
+    let canonical = Expression::canonicalize(licence);
+    let text = canonical.ok().flatten().unwrap_or_else(|| licence.to_owned());
+    match Expression::parse(&text) {
+        Err(error) => Some(format!("`{licence}` is no licence: {}", error.reason)),
+        Ok(expression) if expression.evaluate(|needed| allowed.iter().any(|one| one.satisfies(needed))) => None,
+        Ok(_) => Some(format!("`{licence}` is not allowed")),
+    }
+}
+
+fn allowed(names: &[String]) -> Vec<Licensee> {
+    names.iter().map(|name| Licensee::parse(name).unwrap()).collect()
+}
+
+#[test]
+fn licences_and_sources_are_allowed() {
+    let deny = deny();
+    let allowed = allowed(&deny.licenses.allow);
+    let sources: BTreeSet<String> =
+        deny.sources.allow_registry.iter().map(|url| format!("registry+{url}")).collect();
+    let packages = packages();
+    assert!(packages.iter().any(|package| package.name == "drydock-launcher"));
+    let mut objections = BTreeSet::new();
+    for Package { name, version, license, source } in &packages {
+        let mut object = |why: String| objections.insert(format!("{name} {version}: {why}"));
+        if let Some(why) = objection(license.as_deref(), &allowed) {
+            object(why);
+        }
+        if let Some(source) = source.as_ref().filter(|&source| !sources.contains(source)) {
+            object(format!("it comes from {source}"));
+        }
+    }
+    assert!(objections.is_empty(), "{objections:#?}");
+}
+
+#[test]
+fn licences_are_told_apart() {
+    let allowed = allowed(&["MIT".to_owned(), "Zlib".to_owned()]);
+    for (licence, want) in [
+        (Some("MIT"), None),
+        (Some("MIT/GPL-3.0-only"), None),
+        (Some("MIT AND Zlib"), None),
+        (Some("MIT AND GPL-3.0-only"), Some("`MIT AND GPL-3.0-only` is not allowed")),
+        (Some("Zlib AND (GPL-3.0-only OR MIT)"), None),
+        (Some("Custom"), Some("`Custom` is no licence: unknown term")),
+        (None, Some("it names no licence")),
+    ] {
+        assert_eq!(objection(licence, &allowed).as_deref(), want, "{licence:?}");
+    }
+}
