@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde::Deserialize;
 
 use crate::cargo;
@@ -127,10 +127,7 @@ fn component(line: &str, checksums: &Checksums) -> Result<(usize, Component)> {
     let version =
         package.next().and_then(|version| version.strip_prefix('v')).context("there is no version")?;
     let version = version.to_owned();
-    let licence = match spdx::Expression::canonicalize(licence) {
-        Ok(canonical) => canonical.unwrap_or_else(|| licence.to_owned()),
-        Err(error) => bail!("the licence of {name} is `{licence}`: {}", error.reason),
-    };
+    let licence = canonical(licence).with_context(|| format!("the licence of {name} is `{licence}`"))?;
     let key = (name.clone(), version.clone());
     let origin = match checksums.get(&key).context("the lock file does not have it")? {
         Some(sha256) => Origin::Registry { sha256: sha256.clone() },
@@ -138,6 +135,14 @@ fn component(line: &str, checksums: &Checksums) -> Result<(usize, Component)> {
     };
     let repository = (!repository.is_empty()).then(|| repository.to_owned());
     Ok((depth, Component { name, version, origin, licence, repository }))
+}
+
+/// The same expression as SPDX has it today: some write `/` for `OR`.
+fn canonical(licence: &str) -> Result<String> {
+    let canonical = spdx::Expression::canonicalize(licence).map_err(|error| anyhow!("{}", error.reason))?;
+    let licence = canonical.unwrap_or_else(|| licence.to_owned());
+    spdx::Expression::parse(&licence).map_err(|error| anyhow!("{}", error.reason))?;
+    Ok(licence)
 }
 
 /// By name and version: the checksum, which only packages of a registry have.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Stdio;
 
+use anyhow::{Context as _, Result, ensure};
 use drydock_package::{cargo, workspace};
 use serde::Deserialize;
 use spdx::{Expression, Licensee};
@@ -38,13 +39,13 @@ struct Package {
     source: Option<String>,
 }
 
-fn deny() -> Deny {
-    let text = fs::read_to_string(workspace().join("deny.toml")).unwrap();
-    toml::from_str(&text).unwrap()
+fn deny() -> Result<Deny> {
+    let text = fs::read_to_string(workspace().join("deny.toml")).context("read deny.toml")?;
+    toml::from_str(&text).context("parse deny.toml")
 }
 
 /// The packages of both workspaces, whatever they are needed for, on the platforms that the executables are built for.
-fn packages() -> Vec<Package> {
+fn packages() -> Result<Vec<Package>> {
     let manifests = ["Cargo.toml", "cmd/launcher/Cargo.toml"];
     let mut packages = Vec::new();
     for manifest in manifests {
@@ -54,12 +55,12 @@ fn packages() -> Vec<Package> {
         for architecture in ["x86_64", "aarch64"] {
             command.args(["--filter-platform", &format!("{architecture}-unknown-linux-gnu")]);
         }
-        let output = command.stderr(Stdio::inherit()).output().unwrap();
-        assert!(output.status.success(), "cargo metadata failed");
-        let metadata: Metadata = serde_json::from_slice(&output.stdout).unwrap();
+        let output = command.stderr(Stdio::inherit()).output().context("run cargo metadata")?;
+        ensure!(output.status.success(), "cargo metadata failed for {manifest}");
+        let metadata: Metadata = serde_json::from_slice(&output.stdout).context("parse what it printed")?;
         packages.extend(metadata.packages);
     }
-    packages
+    Ok(packages)
 }
 
 /// Why a licence is not allowed, if it is not.
@@ -69,22 +70,25 @@ fn objection(licence: Option<&str>, allowed: &[Licensee]) -> Option<String> {
     let text = canonical.ok().flatten().unwrap_or_else(|| licence.to_owned());
     match Expression::parse(&text) {
         Err(error) => Some(format!("`{licence}` is no licence: {}", error.reason)),
-        Ok(expression) if expression.evaluate(|needed| allowed.iter().any(|one| one.satisfies(needed))) => None,
+        Ok(expression) if expression.evaluate(|needed| allowed.iter().any(|one| one.satisfies(needed))) => {
+            None
+        }
         Ok(_) => Some(format!("`{licence}` is not allowed")),
     }
 }
 
-fn allowed(names: &[String]) -> Vec<Licensee> {
-    names.iter().map(|name| Licensee::parse(name).unwrap()).collect()
+fn allowed(names: &[String]) -> Result<Vec<Licensee>> {
+    let parse = |name: &String| Licensee::parse(name).with_context(|| format!("{name} in deny.toml"));
+    names.iter().map(parse).collect()
 }
 
 #[test]
 fn licences_and_sources_are_allowed() {
-    let deny = deny();
-    let allowed = allowed(&deny.licenses.allow);
+    let deny = deny().unwrap();
+    let allowed = allowed(&deny.licenses.allow).unwrap();
     let sources: BTreeSet<String> =
         deny.sources.allow_registry.iter().map(|url| format!("registry+{url}")).collect();
-    let packages = packages();
+    let packages = packages().unwrap();
     assert!(packages.iter().any(|package| package.name == "drydock-launcher"));
     let mut objections = BTreeSet::new();
     for Package { name, version, license, source } in &packages {
@@ -101,7 +105,7 @@ fn licences_and_sources_are_allowed() {
 
 #[test]
 fn licences_are_told_apart() {
-    let allowed = allowed(&["MIT".to_owned(), "Zlib".to_owned()]);
+    let allowed = allowed(&["MIT".to_owned(), "Zlib".to_owned()]).unwrap();
     for (licence, want) in [
         (Some("MIT"), None),
         (Some("MIT/GPL-3.0-only"), None),
