@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context as _, anyhow, bail};
 use drydock_spec::api::{ApiError, BuildpackApi};
 use drydock_spec::buildpack::{BuildpackToml, ExtensionToml, ModuleInfo, ModuleKind, ModuleTarget};
+use drydock_spec::group::GroupElement;
 use drydock_spec::order::OrderGroup;
 
 use crate::file::read_toml;
@@ -102,6 +103,15 @@ impl Store {
         };
         Ok(Module { kind, id: id.into(), version: version.into(), root_dir, api, info, order, targets })
     }
+}
+
+/// Whether this lifecycle can work for all buildpacks of a group that another phase wrote down.
+pub fn check_group(group: &[GroupElement]) -> Result<(), Error> {
+    for buildpack in group {
+        buildpack_api(ModuleKind::Buildpack, &buildpack.full_name(), &buildpack.api)?;
+        dir_name(&buildpack.id)?;
+    }
+    Ok(())
 }
 
 /// The name of the folder of a buildpack or an extension: its ID with `_` for `/`.

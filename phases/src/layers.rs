@@ -12,6 +12,7 @@ use drydock_spec::analyzed::Store;
 use drydock_spec::group::GroupElement;
 use drydock_spec::layer::LayerToml;
 
+use crate::buildpacks::dir_name;
 use crate::file::{read_toml, read_toml_if_exists};
 
 /// Files in a buildpack's folder that are no layer's.
@@ -48,7 +49,7 @@ pub struct LayerDir {
 
 /// Reads what the buildpack left. A file that is no layer's and cannot be read is an error.
 pub fn read_buildpack_dir(layers_dir: &Path, buildpack: &GroupElement) -> anyhow::Result<BuildpackDir> {
-    let path = layers_dir.join(buildpack.dir_name());
+    let path = layers_dir.join(dir_name(&buildpack.id)?);
     let mut layers = BTreeMap::new();
     let mut malformed = Vec::new();
     let entries = match fs::read_dir(&path) {

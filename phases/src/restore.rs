@@ -19,8 +19,9 @@ use drydock_spec::api::PlatformApi;
 use drydock_spec::cache::CacheMetadata;
 use drydock_spec::group::{Group, GroupElement};
 
+use crate::buildpacks::{check_group, dir_name};
 use crate::cache::{self, Cache};
-use crate::export::{CacheLocation, check_buildpack_apis};
+use crate::export::CacheLocation;
 use crate::file::{read_toml, read_toml_if_exists, write, write_toml};
 use crate::layers::is_file_name;
 use crate::run_image::{self, RunImageFiles};
@@ -59,7 +60,7 @@ pub fn restore(inputs: &Inputs, log: &dyn Log) -> Result<(), Error> {
     let group: Group = read_toml(&inputs.group_path)
         .map_err(|error| Error::new(Kind::General, error.context("failed to read group file")))?;
     let mut metadata = LayersMetadata::default();
-    check_buildpack_apis(&group.group)?;
+    check_group(&group.group)?;
     match read_toml_if_exists::<Analyzed>(&inputs.analyzed_path) {
         Ok(Some(mut analyzed)) => {
             update_images(inputs, &group, &mut analyzed, log)?;
@@ -96,7 +97,7 @@ fn restore_layers(
     let cached = cache.as_ref().map(|cache| cache.metadata(log)).unwrap_or_default();
     for buildpack in group {
         if let Some(store) = metadata.buildpack(&buildpack.id).and_then(|layers| layers.store.as_ref()) {
-            write_toml(&inputs.layers_dir.join(buildpack.dir_name()).join("store.toml"), store)?;
+            write_toml(&inputs.layers_dir.join(dir_name(&buildpack.id)?).join("store.toml"), store)?;
         }
     }
     if inputs.skip_layers {
@@ -153,7 +154,7 @@ impl Restorable {
         cached: &CacheMetadata,
         log: &dyn Log,
     ) -> anyhow::Result<Vec<Self>> {
-        let dir = inputs.layers_dir.join(buildpack.dir_name());
+        let dir = inputs.layers_dir.join(dir_name(&buildpack.id)?);
         let none = BTreeMap::new();
         let in_image = metadata.buildpack(&buildpack.id).map_or(&none, |layers| &layers.layers);
         let in_cache = cached.buildpack(&buildpack.id).map_or(&none, |layers| &layers.layers);

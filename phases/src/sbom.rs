@@ -16,6 +16,7 @@ use drydock_spec::group::GroupElement;
 use drydock_spec::sbom::SbomFormat;
 
 use crate::Log;
+use crate::buildpacks::dir_name;
 use crate::file::write;
 
 /// Where lifecycle and launcher lie in a builder, and so their SBOM files.
@@ -63,8 +64,9 @@ pub fn give_to_buildpacks(layers_dir: &Path, group: &[GroupElement]) -> anyhow::
     let sbom_dir = layers_dir.join("sbom");
     for kind in ["cache", "launch"] {
         for buildpack in group {
-            let to = layers_dir.join(buildpack.dir_name());
-            let from = sbom_dir.join(kind).join(buildpack.dir_name());
+            let name = dir_name(&buildpack.id)?;
+            let to = layers_dir.join(&name);
+            let from = sbom_dir.join(kind).join(name);
             if !to.is_dir() || !from.is_dir() {
                 continue;
             }

@@ -37,9 +37,4 @@ impl GroupElement {
     pub fn full_name(&self) -> String {
         format!("{}@{}", self.id, self.version)
     }
-
-    /// The name of its folder under the layers directory and the buildpacks directory.
-    pub fn dir_name(&self) -> String {
-        self.id.replace('/', "_")
-    }
 }

@@ -22,7 +22,7 @@ use drydock_oci::layout::{BlobSource, Image, Layout, LayoutWriter, LinkMode, New
 use drydock_oci::manifest::Annotations;
 use drydock_oci::reference::{LayoutDir, LayoutPath};
 use drydock_spec::analyzed::{Analyzed, LayersMetadata, RunImageForRebase, Sha, Stack, StackRunImage};
-use drydock_spec::api::{BuildpackApi, PlatformApi};
+use drydock_spec::api::PlatformApi;
 use drydock_spec::group::{Group, GroupElement};
 use drydock_spec::label::LauncherMetadata;
 use drydock_spec::launch::{BomEntry, BuildMetadata};
@@ -34,6 +34,7 @@ use self::cached::CacheExport;
 use self::extended::ExtendedRunImage;
 use self::make::{MadeLayer, Maker, bring_base};
 use self::plan::{LayerPlan, Place, Plan};
+use crate::buildpacks::{check_group, dir_name};
 pub use crate::cache::CacheLocation;
 use crate::experimental::Experimental;
 use crate::file::{read_toml, read_toml_if_exists, write_toml};
@@ -129,7 +130,7 @@ fn make_image(
     analyzed: &Analyzed,
     log: &dyn Log,
 ) -> Result<Report, Error> {
-    check_buildpack_apis(group)?;
+    check_group(group)?;
     let cache = CacheExport::open(inputs, log)?;
     let base = run_image(inputs, analyzed)?;
     let extended = ExtendedRunImage::open(inputs, analyzed, &base, log)?;
@@ -222,17 +223,6 @@ fn make_image(
         log.warn(&format!("Failed to export cache: {error:#}"));
     }
     Ok(report)
-}
-
-/// Whether this lifecycle can work for all buildpacks of a group.
-pub fn check_buildpack_apis(group: &[GroupElement]) -> Result<(), Error> {
-    for buildpack in group {
-        buildpack.api.parse::<BuildpackApi>().map_err(|error| {
-            let what = format!("failed to set API for Buildpack '{}'", buildpack.full_name());
-            Error::new(Kind::BuildpackApi, anyhow!(error).context(what))
-        })?;
-    }
-    Ok(())
 }
 
 /// The run image that was analyzed: no other will do.
@@ -412,7 +402,7 @@ fn build_report(inputs: &Inputs, group: &[GroupElement]) -> anyhow::Result<Build
     }
     let mut report = BuildReport::default();
     for buildpack in group {
-        let path = inputs.layers_dir.join(buildpack.dir_name()).join("build.toml");
+        let path = inputs.layers_dir.join(dir_name(&buildpack.id)?).join("build.toml");
         let build: BuildToml = read_toml_if_exists(&path)?.unwrap_or_default();
         let named = GroupElement { api: String::new(), homepage: String::new(), ..buildpack.clone() };
         report.bom.extend(build.bom.into_iter().map(|entry| BomEntry { buildpack: named.clone(), ..entry }));
