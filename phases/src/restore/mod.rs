@@ -339,3 +339,6 @@ fn run_image_path(inputs: &Inputs, run_image: &RunImage) -> Result<LayoutPath, E
     };
     path.map_err(|error| Error::new(Kind::Arguments, error))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! Which layers come back, from caches that are whole, damaged or gone.
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use drydock_oci::digest::DiffId;
+use drydock_oci::sink::MemorySink;
+use drydock_oci::tar::{DirLayer, LayerSource as _, Owner};
+use drydock_spec::analyzed::{BuildpackLayers, Layer, LayersMetadata, Store};
+use drydock_spec::api::PlatformApi;
+use drydock_spec::cache::{CacheMetadata, METADATA_NAME};
+use drydock_spec::group::GroupElement;
+use tempfile::TempDir;
+
+use super::{Inputs, restore_group};
+use crate::cache::CacheLocation;
+use crate::memory_log::MemoryLog;
+
+/// A layers directory, a volume cache, and what the previous image says.
+struct Setting {
+    temp: TempDir,
+    api: PlatformApi,
+    skip_layers: bool,
+    image: BuildpackLayers,
+    cached: CacheMetadata,
+}
+
+impl Setting {
+    fn new() -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        fs::create_dir_all(temp.path().join("layers")).unwrap();
+        fs::create_dir_all(temp.path().join("cache/committed")).unwrap();
+        let none = BuildpackLayers { key: "acme/a".into(), ..BuildpackLayers::default() };
+        let cached = CacheMetadata { buildpacks: vec![none.clone()], ..CacheMetadata::default() };
+        Self { temp, api: PlatformApi::NEWEST, skip_layers: false, image: none, cached }
+    }
+
+    fn layers(&self, below: &str) -> PathBuf {
+        self.temp.path().join("layers").join(below)
+    }
+
+    fn tar(&self, diff_id: DiffId) -> PathBuf {
+        self.temp.path().join("cache/committed").join(format!("{diff_id}.tar"))
+    }
+
+    /// Puts a folder of the layers directory, with one file, into the cache, and takes it away.
+    fn cache_dir(&self, below: &str, file: &str) -> DiffId {
+        let dir = self.layers(below);
+        fs::create_dir_all(dir.join(file).parent().unwrap()).unwrap();
+        fs::write(dir.join(file), below).unwrap();
+        let mut sink = MemorySink::default();
+        DirLayer::new(&dir, Owner { uid: 0, gid: 0 }).write(&mut sink).unwrap();
+        let tar = sink.into_bytes();
+        fs::write(self.tar(DiffId::of(&tar)), &tar).unwrap();
+        fs::remove_dir_all(dir).unwrap();
+        DiffId::of(&tar)
+    }
+
+    fn cache_layer(&mut self, name: &str, launch: bool) -> DiffId {
+        let diff_id = self.cache_dir(&format!("acme_a/{name}"), "file");
+        let layer = Layer { sha: diff_id.to_string(), launch, cache: true, ..Layer::default() };
+        self.cached.buildpacks[0].layers.insert(name.into(), layer);
+        diff_id
+    }
+
+    fn in_image(&mut self, name: &str, sha: impl ToString, build: bool, cache: bool) {
+        let metadata = Some(drydock_spec::Metadata("n = 3".parse().unwrap()));
+        let layer = Layer { sha: sha.to_string(), launch: true, build, cache, metadata };
+        self.image.layers.insert(name.into(), layer);
+    }
+
+    /// What was said.
+    fn restore(&self) -> String {
+        let metadata_path = self.temp.path().join("cache/committed").join(METADATA_NAME);
+        fs::write(metadata_path, self.cached.to_json().unwrap()).unwrap();
+        let inputs = Inputs {
+            platform_api: self.api,
+            layout_dir: None,
+            layers_dir: self.layers(""),
+            group_path: self.layers("group.toml"),
+            analyzed_path: self.layers("analyzed.toml"),
+            run_path: self.layers("run.toml"),
+            stack_path: self.layers("stack.toml"),
+            build_image: None,
+            cache: Some(CacheLocation::Dir(self.temp.path().join("cache"))),
+            skip_layers: self.skip_layers,
+            threads: NonZeroUsize::new(2).unwrap(),
+        };
+        let group = [GroupElement { id: "acme/a".into(), version: "1".into(), ..GroupElement::default() }];
+        let metadata = LayersMetadata { buildpacks: vec![self.image.clone()], ..LayersMetadata::default() };
+        let log = MemoryLog::default();
+        restore_group(&inputs, &group, &metadata, &log).unwrap();
+        log.text()
+    }
+
+    /// Whether metadata and whether contents of a layer are there.
+    fn state(&self, name: &str) -> (bool, bool) {
+        (
+            self.layers(&format!("acme_a/{name}.toml")).exists(),
+            self.layers(&format!("acme_a/{name}/file")).exists(),
+        )
+    }
+}
+
+const WHOLE: (bool, bool) = (true, true);
+const METADATA: (bool, bool) = (true, false);
+const NOTHING: (bool, bool) = (false, false);
+
+#[test]
+fn what_an_image_says_comes_back_by_the_types_of_the_layer() {
+    let mut setting = Setting::new();
+    setting.in_image("launch", "sha256:x", false, false);
+    setting.in_image("build", "sha256:x", true, false);
+    setting.in_image("uncached", "sha256:x", false, true);
+    let cached = setting.cache_layer("cached", true);
+    setting.in_image("cached", cached, true, true);
+    let said = setting.restore();
+    for (name, want) in [("launch", METADATA), ("build", NOTHING), ("uncached", NOTHING), ("cached", WHOLE)] {
+        assert_eq!(setting.state(name), want, "{name}: {said}");
+    }
+    assert_eq!(fs::read_to_string(setting.layers("acme_a/launch.toml")).unwrap(), "[metadata]\nn = 3\n");
+}
+
+#[test]
+fn launch_layers_come_back_from_the_cache_alone_since_0_14() {
+    for (minor, want) in [(13, NOTHING), (14, WHOLE)] {
+        let mut setting = Setting::new();
+        setting.api = PlatformApi::minor(minor);
+        setting.cache_layer("both", true);
+        setting.cache_layer("cache", false);
+        let said = setting.restore();
+        assert_eq!((setting.state("both"), setting.state("cache")), (want, WHOLE), "{said}");
+    }
+}
+
+#[test]
+fn a_damaged_or_missing_layer_is_dropped_with_its_metadata() {
+    let damage: [(&str, fn(&PathBuf)); 3] = [
+        ("gone", |tar| fs::remove_file(tar).unwrap()),
+        ("cut off", |tar| fs::write(tar, &fs::read(tar).unwrap()[..700]).unwrap()),
+        ("changed", |tar| {
+            let mut bytes = fs::read(tar).unwrap();
+            *bytes.iter_mut().rev().find(|byte| **byte != 0).unwrap() ^= 1;
+            fs::write(tar, bytes).unwrap();
+        }),
+    ];
+    for (what, damage) in damage {
+        let mut setting = Setting::new();
+        let bad = setting.cache_layer("bad", false);
+        setting.cache_layer("good", false);
+        damage(&setting.tar(bad));
+        let said = setting.restore();
+        assert_eq!((setting.state("bad"), setting.state("good")), (NOTHING, WHOLE), "{what}: {said}");
+        assert!(!setting.layers("acme_a/bad").exists(), "{what}");
+        assert!(said.contains("Warn: Skipping restore for layer acme/a:bad"), "{what}: {said}");
+    }
+}
+
+#[test]
+fn a_cached_layer_of_another_state_is_removed() {
+    let mut setting = Setting::new();
+    setting.cache_layer("other", true);
+    setting.in_image("other", DiffId::of(b"newer"), false, true);
+    fs::create_dir_all(setting.layers("acme_a/other")).unwrap();
+    fs::write(setting.layers("acme_a/other/file"), "stale").unwrap();
+    let said = setting.restore();
+    assert_eq!(setting.state("other"), NOTHING, "{said}");
+    assert!(said.contains("Removing \"acme/a:other\", wrong sha"), "{said}");
+}
+
+#[test]
+fn contents_replace_what_is_there() {
+    let mut setting = Setting::new();
+    setting.cache_layer("layer", false);
+    fs::create_dir_all(setting.layers("acme_a/layer")).unwrap();
+    fs::write(setting.layers("acme_a/layer/stale"), "").unwrap();
+    setting.restore();
+    assert_eq!(setting.state("layer"), WHOLE);
+    assert!(!setting.layers("acme_a/layer/stale").exists());
+}
+
+#[test]
+fn only_the_store_comes_back_when_layers_are_skipped() {
+    let mut setting = Setting::new();
+    setting.cache_layer("cached", false);
+    setting.in_image("launch", "sha256:x", false, false);
+    setting.image.store = Some(Store { metadata: drydock_spec::Metadata("k = 'v'".parse().unwrap()) });
+    setting.skip_layers = true;
+    let said = setting.restore();
+    assert_eq!((setting.state("cached"), setting.state("launch")), (NOTHING, NOTHING));
+    assert!(fs::read_to_string(setting.layers("acme_a/store.toml")).unwrap().contains("k = \"v\""));
+    assert!(said.contains("Skipping buildpack layer analysis"), "{said}");
+}
+
+#[test]
+fn sbom_files_go_beside_their_layers_and_a_lost_one_is_no_failure() {
+    for lost in [false, true] {
+        let mut setting = Setting::new();
+        setting.cache_layer("layer", false);
+        let sbom = setting.cache_dir("sbom/cache", "acme_a/layer/sbom.cdx.json");
+        setting.cached.sbom = sbom.to_string();
+        if lost {
+            fs::remove_file(setting.tar(sbom)).unwrap();
+        }
+        let said = setting.restore();
+        assert_eq!(setting.layers("acme_a/layer.sbom.cdx.json").exists(), !lost, "{said}");
+        assert_eq!(said.contains("Warn: Skipping restore of the cached SBOM files"), lost, "{said}");
+        assert!(!setting.layers("sbom").exists());
+    }
+}
+
+#[test]
+fn names_that_lead_elsewhere_are_passed_over() {
+    let mut setting = Setting::new();
+    let diff_id = setting.cache_layer("layer", false);
+    for name in ["../../escaped", "..", ""] {
+        let layer = Layer { sha: diff_id.to_string(), cache: true, ..Layer::default() };
+        setting.cached.buildpacks[0].layers.insert(name.into(), layer);
+        setting.in_image(name, diff_id, false, false);
+    }
+    setting.restore();
+    assert!(!setting.temp.path().join("escaped.toml").exists());
+    assert!(!setting.layers("..toml").exists() && !setting.layers("acme_a/.toml").exists());
+}
