@@ -64,7 +64,7 @@ impl Setting {
         diff_id
     }
 
-    fn in_image(&mut self, name: &str, sha: impl ToString, build: bool, cache: bool) {
+    fn in_image(&mut self, name: &str, sha: &impl ToString, build: bool, cache: bool) {
         let metadata = Some(drydock_spec::Metadata("n = 3".parse().unwrap()));
         let layer = Layer { sha: sha.to_string(), launch: true, build, cache, metadata };
         self.image.layers.insert(name.into(), layer);
@@ -110,11 +110,11 @@ const NOTHING: (bool, bool) = (false, false);
 #[test]
 fn what_an_image_says_comes_back_by_the_types_of_the_layer() {
     let mut setting = Setting::new();
-    setting.in_image("launch", "sha256:x", false, false);
-    setting.in_image("build", "sha256:x", true, false);
-    setting.in_image("uncached", "sha256:x", false, true);
+    setting.in_image("launch", &"sha256:x", false, false);
+    setting.in_image("build", &"sha256:x", true, false);
+    setting.in_image("uncached", &"sha256:x", false, true);
     let cached = setting.cache_layer("cached", true);
-    setting.in_image("cached", cached, true, true);
+    setting.in_image("cached", &cached, true, true);
     let said = setting.restore();
     for (name, want) in [("launch", METADATA), ("build", NOTHING), ("uncached", NOTHING), ("cached", WHOLE)] {
         assert_eq!(setting.state(name), want, "{name}: {said}");
@@ -134,9 +134,12 @@ fn launch_layers_come_back_from_the_cache_alone_since_0_14() {
     }
 }
 
+/// What happens to a tar.
+type Damage = (&'static str, fn(&PathBuf));
+
 #[test]
 fn a_damaged_or_missing_layer_is_dropped_with_its_metadata() {
-    let damage: [(&str, fn(&PathBuf)); 3] = [
+    let damage: [Damage; 3] = [
         ("gone", |tar| fs::remove_file(tar).unwrap()),
         ("cut off", |tar| fs::write(tar, &fs::read(tar).unwrap()[..700]).unwrap()),
         ("changed", |tar| {
@@ -161,7 +164,7 @@ fn a_damaged_or_missing_layer_is_dropped_with_its_metadata() {
 fn a_cached_layer_of_another_state_is_removed() {
     let mut setting = Setting::new();
     setting.cache_layer("other", true);
-    setting.in_image("other", DiffId::of(b"newer"), false, true);
+    setting.in_image("other", &DiffId::of(b"newer"), false, true);
     fs::create_dir_all(setting.layers("acme_a/other")).unwrap();
     fs::write(setting.layers("acme_a/other/file"), "stale").unwrap();
     let said = setting.restore();
@@ -184,7 +187,7 @@ fn contents_replace_what_is_there() {
 fn only_the_store_comes_back_when_layers_are_skipped() {
     let mut setting = Setting::new();
     setting.cache_layer("cached", false);
-    setting.in_image("launch", "sha256:x", false, false);
+    setting.in_image("launch", &"sha256:x", false, false);
     setting.image.store = Some(Store { metadata: drydock_spec::Metadata("k = 'v'".parse().unwrap()) });
     setting.skip_layers = true;
     let said = setting.restore();
@@ -217,7 +220,7 @@ fn names_that_lead_elsewhere_are_passed_over() {
     for name in ["../../escaped", "..", ""] {
         let layer = Layer { sha: diff_id.to_string(), cache: true, ..Layer::default() };
         setting.cached.buildpacks[0].layers.insert(name.into(), layer);
-        setting.in_image(name, diff_id, false, false);
+        setting.in_image(name, &diff_id, false, false);
     }
     setting.restore();
     assert!(!setting.temp.path().join("escaped.toml").exists());
