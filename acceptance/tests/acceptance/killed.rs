@@ -140,29 +140,42 @@ fn noise(seed: usize, length: usize) -> Vec<u8> {
 /// Just before each of the calls that change files, or before some of them where they are many.
 fn at_system_calls(executables: &Built) -> Result<()> {
     let mut series = Series::new(executables)?;
-    let mut kills = BTreeMap::new();
     for (call, most) in CALLS {
-        let calls = count_calls(&mut series, call)?;
-        for number in 0..calls.min(most) {
-            // All of them, or evenly spread from the first to the last.
-            let when = if calls <= most { number + 1 } else { 1 + number * (calls - 1) / (most - 1) };
-            let inject = format!("inject={call}:signal=KILL:when={when}");
-            let killed = series
-                .kill_one(&[STRACE.name, "-f", "-qqq", "-o", "/dev/null", "-e", &inject])
-                .with_context(|| format!("killed at {call} number {when} of {calls}"))?;
-            *kills.entry(call).or_insert(0) += u32::from(killed);
+        at_calls(&mut series, call, most, &[])?;
+    }
+    // Where the image appears, whatever else is written.
+    for (_, path) in LAYOUTS {
+        let index = series.project.path(path).join("index.json");
+        let index = index.to_str().context("the path is UTF-8")?;
+        for call in ["openat", "write", "rename"] {
+            at_calls(&mut series, call, usize::MAX, &["-P", index])?;
         }
     }
-    ensure!(series.kills >= 40, "only {} exports were killed: {kills:?}", series.kills);
+    ensure!(series.kills >= 40, "only {} exports were killed", series.kills);
+    Ok(())
+}
+
+/// Before each call, or evenly spread from the first call to the last. `only` are strace's options that choose calls.
+fn at_calls(series: &mut Series, call: &str, most: usize, only: &[&str]) -> Result<()> {
+    let calls = count_calls(series, call, only)?;
+    for number in 0..calls.min(most) {
+        let when = if calls <= most { number + 1 } else { 1 + number * (calls - 1) / (most - 1) };
+        let inject = format!("inject={call}:signal=KILL:when={when}");
+        let starter = [STRACE.name, "-f", "-qqq", "-o", "/dev/null", "-e", &inject];
+        series
+            .kill_one(&[&starter, only].concat())
+            .with_context(|| format!("killed at {call} {only:?} number {when} of {calls}"))?;
+    }
     Ok(())
 }
 
 /// How often the thread that calls it most often makes a call in an export.
-fn count_calls(series: &mut Series, call: &str) -> Result<usize> {
+fn count_calls(series: &mut Series, call: &str, only: &[&str]) -> Result<usize> {
     series.next_version()?;
     let log = series.project.path("calls");
     let log = log.to_str().context("the path is UTF-8")?;
-    let starter = [STRACE.name, "-f", "-qqq", "-o", log, "-e", &format!("trace={call}")];
+    let trace = format!("trace={call}");
+    let starter = [&[STRACE.name, "-f", "-qqq", "-o", log, "-e", &trace], only].concat();
     succeed(series.project.exporter_under(&starter)?.args(Series::arguments()))?;
     series.digest = series.export()?;
     let mut of_threads = BTreeMap::new();
