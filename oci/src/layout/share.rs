@@ -92,7 +92,7 @@ pub(super) fn share(from: &Path, to: &Path, digest: Digest, mode: LinkMode) -> R
 }
 
 /// Whether a file has the owner and the mode that this process gives to blobs.
-fn is_ours(metadata: &fs::Metadata) -> bool {
+pub(super) fn is_ours(metadata: &fs::Metadata) -> bool {
     metadata.is_file()
         && metadata.permissions().mode() & 0o7777 == 0o644
         && metadata.uid() == rustix::process::geteuid().as_raw()

@@ -126,7 +126,7 @@ fn new_image(writer: &LayoutWriter, architecture: &str, layers: &[&[u8]]) -> New
         }
     });
     let config: ImageConfig = serde_json::from_value(text).unwrap();
-    NewImage { config, layers: layers.collect(), annotations: Annotations::new() }
+    NewImage { config, layers: layers.collect(), annotations: Annotations::new(), replaces: None }
 }
 
 fn export(repository: &Repository, name: &str, architecture: &str, layers: &[&[u8]]) -> Committed {
@@ -388,4 +388,42 @@ fn a_symlink_does_not_lead_out() {
     let error = LayoutWriter::open(&repository.dir, &repository.path("app"), &|| {}).unwrap_err();
     assert!(error.to_string().contains("leads out"), "{error}");
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn kept_blobs_are_not_read_but_checked_on_their_way_elsewhere() {
+    let repository = Repository::new();
+    export(&repository, "app", "amd64", &[b"kept"]);
+    let layer = repository.image("app").unwrap().layers().next().unwrap();
+    let rebased = |names: &[&str]| {
+        let mut writers: Vec<_> = names.iter().map(|name| repository.writer(name)).collect();
+        assert!(writers[0].holds(&layer.descriptor));
+        let mut image = new_image(&writers[0], "amd64", &[b"new"]);
+        let (diff_id, descriptor) = (layer.diff_id, layer.descriptor.clone());
+        image.layers.push(NewLayer { diff_id, descriptor, blob: BlobSource::Kept });
+        writers.remove(0).commit(image, writers, LinkMode::Copy).map(|_| ())
+    };
+    fs::write(&layer.path, b"evil").unwrap();
+    rebased(&["app"]).unwrap();
+    assert!(matches!(rebased(&["app", "other"]), Err(LayoutError::Corrupt { .. })));
+    fs::write(&layer.path, b"kept").unwrap();
+    rebased(&["app", "other"]).unwrap();
+    assert!(repository.image("other").unwrap().layers().all(|layer| layer.open().is_ok()));
+    fs::set_permissions(&layer.path, fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(!repository.writer("app").holds(&layer.descriptor), "of another mode");
+    fs::write(&layer.path, b"longer").unwrap();
+    assert!(!repository.writer("app").holds(&layer.descriptor), "of another size");
+}
+
+#[test]
+fn an_image_that_is_replaced_goes_whatever_its_platform() {
+    let repository = Repository::new();
+    let amd = export(&repository, "app", "amd64", &[b"amd"]);
+    export(&repository, "app", "arm64", &[b"arm"]);
+    let writer = repository.writer("app");
+    let image = NewImage { replaces: Some(amd.digest), ..new_image(&writer, "s390x", &[b"new"]) };
+    writer.commit(image, Vec::new(), LinkMode::Auto).unwrap();
+    let images = repository.open("app").unwrap().images_with_platforms().unwrap();
+    let platforms: Vec<String> = images.iter().map(|(_, platform)| platform.to_string()).collect();
+    assert_eq!(platforms, ["linux/arm64", "linux/s390x"]);
 }

@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::collect::remove_unreferenced;
 use super::error::{IoContext as _, LayoutError};
 use super::read::{ImageLayer, Layout};
-use super::share::{LinkMode, Shared, share};
+use super::share::{LinkMode, Shared, is_ours, share};
 use super::{blob_path, blobs_dir};
 use crate::config::ImageConfig;
 use crate::digest::{DiffId, Digest};
@@ -37,6 +37,9 @@ pub struct NewImage {
     pub layers: Vec<NewLayer>,
     /// Annotations of its manifest.
     pub annotations: Annotations,
+    /// The manifest of an image that this one takes the place of whatever its platform. One for the same platform goes
+    /// in any case.
+    pub replaces: Option<Digest>,
 }
 
 /// A layer of an image to be written.
@@ -57,6 +60,8 @@ pub enum BlobSource {
     Temporary(TempFile),
     /// In the first layout, by [`LayoutWriter::bring`].
     Placed,
+    /// In the first layout since before, unread: [`LayoutWriter::holds`] says so.
+    Kept,
     /// Nowhere: the image will be sparse.
     Absent,
 }
@@ -136,6 +141,13 @@ impl LayoutWriter {
         file.is_ok_and(|file| file.is_file() && file.len() == descriptor.size)
     }
 
+    /// Whether the layout holds this blob already as it would be written here. Its content is not read: whoever put it
+    /// there checked it. An image that changes in place has its large blobs as [`BlobSource::Kept`].
+    pub fn holds(&self, descriptor: &Descriptor) -> bool {
+        let file = fs::symlink_metadata(blob_path(self.path.path(), &descriptor.digest));
+        file.is_ok_and(|file| is_ours(&file) && file.len() == descriptor.size)
+    }
+
     fn bring_file(&self, from: &Path, digest: Digest, mode: LinkMode) -> Result<Shared, LayoutError> {
         let to = blob_path(self.path.path(), &digest);
         self.undo.will_place(&to);
@@ -152,20 +164,27 @@ impl LayoutWriter {
         others: Vec<Self>,
         mode: LinkMode,
     ) -> Result<(Committed, Option<LayoutError>), LayoutError> {
-        let NewImage { mut config, layers, annotations } = image;
+        let NewImage { mut config, layers, annotations, replaces } = image;
         config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
         let platform = config.platform();
 
         let mut digests = HashSet::new();
+        let mut kept = Vec::new();
         let mut descriptors = Vec::with_capacity(layers.len());
         for layer in layers {
-            if let BlobSource::Temporary(file) = layer.blob {
-                let to = blob_path(self.path.path(), &layer.descriptor.digest);
-                self.undo.will_place(&to);
-                file.persist(&to).at("rename a blob to", &to)?;
-                digests.insert(layer.descriptor.digest);
-            } else if let BlobSource::Placed = layer.blob {
-                digests.insert(layer.descriptor.digest);
+            let digest = layer.descriptor.digest;
+            match layer.blob {
+                BlobSource::Temporary(file) => {
+                    let to = blob_path(self.path.path(), &digest);
+                    self.undo.will_place(&to);
+                    file.persist(&to).at("rename a blob to", &to)?;
+                    digests.insert(digest);
+                }
+                BlobSource::Placed => {
+                    digests.insert(digest);
+                }
+                BlobSource::Kept => kept.push(layer.descriptor.clone()),
+                BlobSource::Absent => {}
             }
             descriptors.push(layer.descriptor.into_oci());
         }
@@ -185,13 +204,14 @@ impl LayoutWriter {
         manifest.platform = Some(platform);
 
         for other in &others {
-            for digest in &digests {
+            let missing = kept.iter().filter(|descriptor| !other.holds(descriptor));
+            for digest in digests.iter().chain(missing.map(|descriptor| &descriptor.digest)) {
                 other.bring_file(&blob_path(self.path.path(), digest), *digest, mode)?;
             }
         }
-        let mut left = self.publish(manifest.clone())?;
+        let mut left = self.publish(manifest.clone(), replaces)?;
         for mut other in others {
-            left = other.publish(manifest.clone())?.or(left);
+            left = other.publish(manifest.clone(), replaces)?.or(left);
         }
         Ok((committed, left))
     }
@@ -206,9 +226,13 @@ impl LayoutWriter {
     }
 
     /// Puts the image into the index: from then on it is the layout's.
-    fn publish(&mut self, image: Descriptor) -> Result<Option<LayoutError>, LayoutError> {
+    fn publish(
+        &mut self,
+        image: Descriptor,
+        replaces: Option<Digest>,
+    ) -> Result<Option<LayoutError>, LayoutError> {
         let layout = self.path.path().to_owned();
-        let mut images = kept_images(&self.path, &image);
+        let mut images = kept_images(&self.path, &image, replaces);
         images.push(image);
         let mut only = if let [one] = images.as_slice() {
             one.clone()
@@ -229,13 +253,16 @@ impl LayoutWriter {
     }
 }
 
-/// What the layout holds for platforms other than the new image's. A layout that cannot be read holds nothing.
-fn kept_images(path: &LayoutPath, new: &Descriptor) -> Vec<Descriptor> {
+/// What the layout holds for platforms other than the new image's, but for the image that it replaces. A layout that
+/// cannot be read holds nothing.
+fn kept_images(path: &LayoutPath, new: &Descriptor, replaces: Option<Digest>) -> Vec<Descriptor> {
     let new_platform = new.platform.clone().unwrap_or_default();
     let Ok(images) = Layout::open(path).and_then(|layout| layout.images_with_platforms()) else {
         return Vec::new();
     };
-    let others = images.into_iter().filter(|(_, platform)| !platform.is_same(&new_platform));
+    let others = images.into_iter().filter(|(descriptor, platform)| {
+        !platform.is_same(&new_platform) && replaces != Some(descriptor.digest)
+    });
     others
         .map(|(mut descriptor, platform): (Descriptor, Platform)| {
             descriptor.platform = Some(platform);
