@@ -140,6 +140,12 @@ impl PlatformApi {
     pub fn has_targets(self) -> bool {
         self.0 >= 12
     }
+    /// Whether an app image whose `CNB_PLATFORM_API` is `text` was built for a target, not for a stack. Images outlive
+    /// the versions that are supported: any version will do.
+    pub fn had_targets(text: &str) -> Result<bool, ApiError> {
+        let malformed = || ApiError::Malformed { kind: "platform", text: text.to_owned() };
+        parse(text.trim()).map(|version| version >= (0, 12)).ok_or_else(malformed)
+    }
     /// Layers have history with text (0.12).
     pub fn has_history(self) -> bool {
         self.0 >= 12
@@ -196,6 +202,21 @@ mod tests {
         }
         for text in ["0.6", "0.16", "1.0", "99.0", "7", "0"] {
             assert!(matches!(text.parse::<PlatformApi>(), Err(ApiError::Unsupported { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn app_images_of_any_version() {
+        for (text, want) in [
+            ("0.3", Some(false)),
+            ("0.11", Some(false)),
+            ("0.12", Some(true)),
+            ("0.99", Some(true)),
+            ("v1.0", Some(true)),
+            ("new", None),
+            ("", None),
+        ] {
+            assert_eq!(PlatformApi::had_targets(text).ok(), want, "{text}");
         }
     }
 

@@ -27,6 +27,12 @@ pub const EXEC_ENV: &str = "io.buildpacks.exec-env";
 pub const REBASABLE: &str = "io.buildpacks.rebasable";
 /// A run image's stack.
 pub const STACK_ID: &str = "io.buildpacks.stack.id";
+/// The mixins of a run image's stack, or those that an app image needs of it: a JSON list.
+pub const STACK_MIXINS: &str = "io.buildpacks.stack.mixins";
+/// What the keys of all labels about stacks begin with.
+pub const STACK_PREFIX: &str = "io.buildpacks.stack.";
+/// What the keys of all labels about targets begin with.
+pub const BASE_PREFIX: &str = "io.buildpacks.base.";
 /// A run image's identifier of its target.
 pub const BASE_ID: &str = "io.buildpacks.base.id";
 /// A run image's distribution.
@@ -77,6 +83,12 @@ struct JsonRunImage {
     image: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     mirrors: Vec<String>,
+}
+
+impl From<RunImageForRebase> for JsonRunImage {
+    fn from(RunImageForRebase { top_layer, reference, image, mirrors }: RunImageForRebase) -> Self {
+        Self { top_layer, reference, image, mirrors }
+    }
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -162,7 +174,6 @@ impl From<JsonBuildpackLayers> for BuildpackLayers {
 pub fn lifecycle_metadata_to_json(metadata: &LayersMetadata) -> Result<String, NotJson> {
     let LayersMetadata { app, sbom, buildpacks, config, launcher, process_types, run_image, stack } =
         metadata.clone();
-    let RunImageForRebase { top_layer, reference, image, mirrors } = run_image;
     let json = JsonLayersMetadata {
         app: Some(app.into_iter().map(Into::into).collect()),
         sbom: sbom.map(Into::into),
@@ -170,10 +181,15 @@ pub fn lifecycle_metadata_to_json(metadata: &LayersMetadata) -> Result<String, N
         config: config.into(),
         launcher: launcher.into(),
         process_types: process_types.into(),
-        run_image: JsonRunImage { top_layer, reference, image, mirrors },
+        run_image: run_image.into(),
         stack: stack.map(|Stack { run_image }| JsonStack { run_image }),
     };
     Ok(crate::json::to_string(&json).expect("strings, booleans and JSON values make JSON"))
+}
+
+/// What the label [`LIFECYCLE_METADATA`] has under `runImage`.
+pub fn run_image_to_json(run_image: &RunImageForRebase) -> String {
+    crate::json::to_string(&JsonRunImage::from(run_image.clone())).expect("strings make JSON")
 }
 
 /// Reads the label [`LIFECYCLE_METADATA`].
@@ -326,6 +342,14 @@ mod tests {
         let metadata = lifecycle_metadata_from_json(LABEL).unwrap();
         assert_eq!(metadata.run_image.top_layer, "t");
         assert_eq!(lifecycle_metadata_to_json(&metadata).unwrap(), LABEL);
+    }
+
+    #[test]
+    fn the_run_image_alone() {
+        let metadata = lifecycle_metadata_from_json(LABEL).unwrap();
+        let json = run_image_to_json(&metadata.run_image);
+        assert!(LABEL.contains(&format!(r#""runImage":{json},"#)), "{json}");
+        assert_eq!(run_image_to_json(&RunImageForRebase::default()), r#"{"topLayer":"","reference":""}"#);
     }
 
     #[test]
