@@ -9,6 +9,7 @@ use drydock_phases::analyze::analyze;
 use drydock_phases::create::Step;
 use drydock_phases::detect::detect;
 use drydock_phases::export::export;
+use drydock_phases::rebase::rebase;
 use drydock_phases::restore::restore;
 use drydock_phases::signals::Signals;
 use drydock_phases::{Error, Kind, Log, build, create};
@@ -207,7 +208,8 @@ fn perform(phase: Phase, options: &Options, log: &Console) -> Result<(), Failure
             let inputs = begin(phase, args::create::resolve(options, log), log).map_err(failure)?;
             return create(inputs, log);
         }
-        Phase::Rebase => absent(phase, args::rebase::resolve(options, log), log),
+        Phase::Rebase => begin(phase, args::rebase::resolve(options, log), log)
+            .and_then(|inputs| rebase(&inputs, log).map(drop)),
     }
     .map_err(failure)
 }
@@ -254,12 +256,6 @@ fn create(mut inputs: create::Inputs, log: &Console) -> Result<(), Failure> {
 fn no_extension() -> Error {
     Error::new(Kind::Phase, anyhow!("the Dockerfiles of image extensions are not applied by this lifecycle"))
         .with_help("leave extensions out of `order.toml`, or put an image that is already extended in place of this one")
-}
-
-/// For phases that are not part of these executables.
-fn absent<I>(phase: Phase, task: Result<Task<I>, Error>, log: &Console) -> Result<(), Error> {
-    begin(phase, task, log)?;
-    Err(Error::new(Kind::General, anyhow!("these executables do not {}", phase.verb())))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! Nothing here reads the process environment or the command line, prints, or exits: the executables do that.
 
 pub mod analyze;
+mod app_image;
 pub mod build;
 pub mod buildpacks;
 pub mod cache;
@@ -18,6 +19,7 @@ pub mod layers;
 pub mod log;
 #[cfg(test)]
 mod memory_log;
+pub mod rebase;
 pub mod restore;
 pub mod run_image;
 pub mod sbom;

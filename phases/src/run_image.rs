@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
+use drydock_oci::config::ImageConfig;
 use drydock_oci::digest::Digest;
 use drydock_oci::layout::{Image, Layout, LayoutError};
 use drydock_oci::platform::Platform;
@@ -101,20 +102,24 @@ pub fn not_usable(path: &LayoutPath, error: LayoutError) -> Error {
 
 /// What an image runs on. Specification: `platform.md` § Targets.
 pub fn target(image: &Image) -> anyhow::Result<Target> {
-    let config = &image.config;
-    if config.os.is_empty() {
+    if image.config.os.is_empty() {
         return Err(anyhow!("failed to find OS in run image config"))
             .with_context(|| format!("image `{}`", image.identifier()));
     }
+    Ok(target_of(&image.config))
+}
+
+/// What an image with this configuration runs on.
+pub fn target_of(config: &ImageConfig) -> Target {
     let text = |key| config.label(key).unwrap_or_default().to_owned();
     let (name, version) = (text(label::BASE_DISTRO_NAME), text(label::BASE_DISTRO_VERSION));
-    Ok(Target {
+    Target {
         id: text(label::BASE_ID),
         os: config.os.clone(),
         arch: config.architecture.clone(),
         arch_variant: config.variant.clone().unwrap_or_default(),
         distro: (!name.is_empty() || !version.is_empty()).then_some(Distro { name, version }),
-    })
+    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,10 @@
-//! The rebaser's flags and arguments.
-
-use std::path::PathBuf;
+//! The rebaser's flags and inputs.
 
 use anyhow::anyhow;
-use drydock_oci::reference::{LayoutDir, LayoutPath};
+use drydock_phases::rebase::Inputs;
 use drydock_phases::{Error, Log};
-use drydock_spec::api::PlatformApi;
 
+use super::export::link;
 use super::flag::{self, Offer, always, since};
 use super::layout::Layout;
 use super::{Options, Task, unusable};
@@ -27,27 +25,8 @@ pub const FLAGS: &[Offer] = &[
     always(flag::UID),
 ];
 
-/// What the rebaser is told. All paths are absolute.
-#[derive(Debug)]
-pub struct RebaseArgs {
-    /// The Platform API that the platform speaks.
-    pub platform_api: PlatformApi,
-    /// Where images lie.
-    pub layout_dir: LayoutDir,
-    /// The names of the rebased image, the first one foremost.
-    pub output_images: Vec<LayoutPath>,
-    /// The app image to rebase: by default the one that is replaced.
-    pub previous_image: LayoutPath,
-    /// The new run image; otherwise the app image's label names it. It is known to be a reference.
-    pub run_image: Option<String>,
-    /// Where `report.toml` is written.
-    pub report_path: PathBuf,
-    /// Whether to rebase what is not known to be safe.
-    pub force: bool,
-}
-
 /// What the rebaser is to do.
-pub fn resolve(options: &Options, log: &dyn Log) -> Result<Task<RebaseArgs>, Error> {
+pub fn resolve(options: &Options, log: &dyn Log) -> Result<Task<Inputs>, Error> {
     let images = options.images()?;
     let deprecated = options.text(&flag::DEPRECATED_IMAGE)?;
     if deprecated.is_some() && options.command_line.values(&flag::RUN_IMAGE).next().is_some() {
@@ -69,7 +48,7 @@ pub fn resolve(options: &Options, log: &dyn Log) -> Result<Task<RebaseArgs>, Err
     layout.guard(&options.env, log)?;
 
     let outputs = Outputs::of(&layout, output_images.iter());
-    let inputs = layout.required(RebaseArgs {
+    let inputs = layout.required(Inputs {
         platform_api: options.platform_api,
         layout_dir: layout.dir().clone(),
         output_images,
@@ -77,6 +56,7 @@ pub fn resolve(options: &Options, log: &dyn Log) -> Result<Task<RebaseArgs>, Err
         run_image,
         report_path: options.path(&flag::REPORT),
         force,
+        link: link(options)?,
     });
     Ok(Task { privileges: Privileges::Drop { user, volumes: Vec::new(), outputs }, inputs })
 }

@@ -152,7 +152,7 @@ impl CacheWriter for ImageCacheWriter {
             history: Vec::new(),
             rest: serde_json::Map::new(),
         };
-        let image = NewImage { config, layers: self.layers, annotations: Annotations::new() };
+        let image = NewImage { config, layers: self.layers, annotations: Annotations::new(), replaces: None };
         let (_, left) = self.writer.commit(image, Vec::new(), self.link)?;
         if let Some(error) = left {
             log.warn(&format!(

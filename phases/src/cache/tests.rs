@@ -98,7 +98,7 @@ impl Caches {
         let Platform { os, architecture, .. } = Platform::host();
         let config = json!({"os": os, "architecture": architecture, "rootfs": {"type": "layers"}});
         let config: ImageConfig = serde_json::from_value(config).unwrap();
-        let image = NewImage { config, layers: vec![layer], annotations: Annotations::new() };
+        let image = NewImage { config, layers: vec![layer], annotations: Annotations::new(), replaces: None };
         let (committed, _) = writer.commit(image, Vec::new(), LinkMode::Auto).unwrap();
         let image = Layout::open(&path).unwrap().image_by_digest(&committed.digest).unwrap();
         image.layers().next().unwrap()

@@ -10,6 +10,7 @@ use drydock_spec::api::PlatformApi;
 use drydock_spec::launch::{BuildMetadata, Process};
 
 use crate::Log;
+use crate::app_image::one_for_each_layer;
 use crate::timer::rfc3339;
 
 const LAUNCHER: &str = "/cnb/lifecycle/launcher";
@@ -86,11 +87,7 @@ pub(super) fn set_history(
     api: PlatformApi,
 ) {
     let blank = || History { created: Some(created.to_owned()), ..History::default() };
-    let mut base: Vec<History> = std::mem::take(&mut config.history);
-    base.retain(|entry| !entry.empty_layer);
-    if base.len() != base_layers {
-        base = vec![History::default(); base_layers];
-    }
+    let base = one_for_each_layer(std::mem::take(&mut config.history), base_layers);
     let new = new.iter().map(|created_by| History { created_by: created_by.clone(), ..History::default() });
     config.history =
         base.into_iter()

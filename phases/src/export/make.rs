@@ -7,7 +7,7 @@ use anyhow::{Context as _, anyhow};
 use drydock_oci::compress::Compression;
 use drydock_oci::digest::DiffId;
 use drydock_oci::file::TempFile;
-use drydock_oci::layout::{BlobSource, Image, LayoutError, LayoutWriter, LinkMode, NewLayer, Shared};
+use drydock_oci::layout::{BlobSource, Image, LayoutWriter, LinkMode, NewLayer};
 use drydock_oci::manifest::Descriptor;
 use drydock_oci::pipeline::{self, Done, Job};
 use drydock_oci::sink::Sink;
@@ -157,25 +157,4 @@ impl Maker<'_> {
         self.writer.bring(&layer, self.link)?;
         Ok(NewLayer { diff_id: *diff_id, descriptor: layer.descriptor, blob: BlobSource::Placed })
     }
-}
-
-/// Brings the run image's layers into the new image: those whose blobs are there. Those of a sparse image stay absent,
-/// unless the layout has them already.
-pub(super) fn bring_base(
-    base: &Image,
-    writer: &LayoutWriter,
-    link: LinkMode,
-) -> Result<(Vec<NewLayer>, Shared), LayoutError> {
-    let mut shared = Shared::default();
-    let mut layers = Vec::new();
-    for layer in base.layers() {
-        let blob = if layer.is_absent() && !writer.has(&layer.descriptor) {
-            BlobSource::Absent
-        } else {
-            shared += writer.bring(&layer, link)?;
-            BlobSource::Placed
-        };
-        layers.push(NewLayer { diff_id: layer.diff_id, descriptor: layer.descriptor, blob });
-    }
-    Ok((layers, shared))
 }

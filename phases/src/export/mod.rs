@@ -10,7 +10,6 @@ mod labels;
 mod make;
 mod plan;
 
-use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::thread;
@@ -18,7 +17,7 @@ use std::thread;
 use anyhow::{Context as _, anyhow};
 use drydock_oci::compress::Compression;
 use drydock_oci::config::ImageConfig;
-use drydock_oci::layout::{BlobSource, Image, Layout, LayoutWriter, LinkMode, NewImage, NewLayer, Shared};
+use drydock_oci::layout::{Image, Layout, LinkMode, NewImage};
 use drydock_oci::manifest::Annotations;
 use drydock_oci::reference::{LayoutDir, LayoutPath};
 use drydock_spec::analyzed::{Analyzed, LayersMetadata, RunImageForRebase, Sha, Stack, StackRunImage};
@@ -27,13 +26,14 @@ use drydock_spec::group::{Group, GroupElement};
 use drydock_spec::label::LauncherMetadata;
 use drydock_spec::launch::{BomEntry, BuildMetadata};
 use drydock_spec::project::ProjectMetadata;
-use drydock_spec::report::{BuildReport, ImageReport, Report};
+use drydock_spec::report::{BuildReport, Report};
 use serde::Deserialize;
 
 use self::cached::CacheExport;
 use self::extended::ExtendedRunImage;
-use self::make::{MadeLayer, Maker, bring_base};
+use self::make::{MadeLayer, Maker};
 use self::plan::{LayerPlan, Place, Plan};
+use crate::app_image::{bring_base, log_base, open_writers, report, save};
 use crate::buildpacks::{check_group, dir_name};
 pub use crate::cache::CacheLocation;
 use crate::experimental::Experimental;
@@ -140,7 +140,7 @@ fn make_image(
     config::check_process_types(&metadata.processes)?;
     let project: ProjectMetadata = read_toml_if_exists(&inputs.project_metadata_path)?.unwrap_or_default();
 
-    let mut writers = open_writers(inputs, log)?;
+    let mut writers = open_writers(&inputs.layout_dir, &inputs.output_images, log)?;
     let writer = writers.remove(0);
     let previous = previous_image(inputs, analyzed, log);
     log.info(&format!("Using app image: {}", inputs.output_images[0]));
@@ -194,26 +194,11 @@ fn make_image(
     configure(&mut config, base_layers, &plan, &metadata, inputs, log)?;
 
     layers.extend(made.iter_mut().filter_map(|made| made.layer.take()));
-    log.info(&format!("Saving {}...", inputs.output_images[0]));
-    let image = NewImage { config, layers, annotations: Annotations::new() };
-    let (committed, left) = writer.commit(image, writers, inputs.link).map_err(anyhow::Error::from)?;
-    if let Some(error) = left {
-        log.warn(&format!("The image is saved, but blobs of the one before are left: {:#}", anyhow!(error)));
-    }
-    log.info(&format!("*** Images ({}@{}):", inputs.output_images[0], committed.digest));
-    for name in &inputs.output_images {
-        log.info(&format!("      {name}"));
-    }
-    log.debug(&format!("\n*** Digest: {}", committed.digest));
-    log.debug(&format!("\n*** Manifest Size: {}", committed.manifest_size));
-
+    let image = NewImage { config, layers, annotations: Annotations::new(), replaces: None };
+    let committed = save(image, writer, writers, &inputs.output_images, inputs.link, log)?;
     let report = Report {
         build: inputs.platform_api.has_legacy_bom().then(|| build_report(inputs, group)).transpose()?,
-        image: ImageReport {
-            tags: inputs.output_images.iter().map(ToString::to_string).collect(),
-            digest: committed.digest.to_string(),
-            manifest_size: committed.manifest_size,
-        },
+        image: report(&inputs.output_images, &committed),
     };
     write_toml(&inputs.report_path, &report)?;
     let app_image = (&inputs.output_images[0], committed.digest);
@@ -261,26 +246,6 @@ fn previous_image(inputs: &Inputs, analyzed: &Analyzed, log: &dyn Log) -> Option
         .ok()
 }
 
-/// Locks all output layouts; the first one's writer comes first. Two names of one place are one.
-fn open_writers(inputs: &Inputs, log: &dyn Log) -> Result<Vec<LayoutWriter>, Error> {
-    let first = &inputs.output_images[0];
-    let mut seen = BTreeSet::new();
-    let mut paths: Vec<&LayoutPath> =
-        inputs.output_images.iter().filter(|path| seen.insert(path.path())).collect();
-    // In one order, so that two exports to the same names cannot wait for each other.
-    paths.sort_by_key(|path| path.path());
-    let mut writers = Vec::new();
-    for path in paths {
-        let waiting = || log.info(&format!("Waiting for another export to '{path}'"));
-        let writer = LayoutWriter::open(&inputs.layout_dir, path, &waiting).map_err(|error| {
-            Error::from(anyhow!(error)).with_help("check that the layout directory can be written")
-        })?;
-        writers.push(writer);
-    }
-    writers.sort_by_key(|writer| writer.path() != first);
-    Ok(writers)
-}
-
 /// The names under which newer versions of the run image are found: those of the entry that names the one in use.
 fn run_image_names(
     inputs: &Inputs,
@@ -304,21 +269,6 @@ fn run_image_names(
             .unwrap_or_default(),
         mirrors: Vec::new(),
     }))
-}
-
-fn log_base(layers: &[NewLayer], shared: Shared, log: &dyn Log) {
-    let absent: Vec<_> = layers.iter().filter(|layer| matches!(layer.blob, BlobSource::Absent)).collect();
-    if !absent.is_empty() {
-        log.info(&format!(
-            "The run image is sparse: {} of its {} layers are absent in the app image too",
-            absent.len(),
-            layers.len()
-        ));
-        for layer in absent {
-            log.info(&format!("  missing {} ({} bytes)", layer.descriptor.digest, layer.descriptor.size));
-        }
-    }
-    log.info(&format!("Run image: {} bytes shared, {} bytes copied", shared.shared, shared.copied));
 }
 
 fn log_layers(plans: &[LayerPlan], made: &[MadeLayer], log: &dyn Log) {

@@ -1,0 +1,158 @@
+//! The rebaser: puts an app image on another run image. The app's own layers stay as they are.
+//!
+//! Layers that the output layout holds already are not read: they are named by their digests, and whoever put them there
+//! checked them. What comes from another layout is checked on the way, and the run image's layers always are.
+//! Everything that can be refused is refused before a blob is written; the image then appears in one step.
+//! Specification: `platform.md` § Rebaser.
+
+mod checks;
+mod config;
+mod names;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, anyhow};
+use drydock_oci::layout::{
+    BlobSource, Committed, Image, Layout, LayoutError, LayoutWriter, LinkMode, NewImage, NewLayer,
+};
+use drydock_oci::platform::Platform;
+use drydock_oci::reference::{LayoutDir, LayoutPath};
+use drydock_spec::analyzed::LayersMetadata;
+use drydock_spec::api::PlatformApi;
+use drydock_spec::label;
+use drydock_spec::report::Report;
+
+use crate::app_image::{bring_base, log_base, open_writers, report, save};
+use crate::file::write_toml;
+use crate::timer::timed;
+use crate::{Error, Kind, Log, run_image};
+
+/// Everything that the rebaser needs to know.
+#[derive(Debug)]
+pub struct Inputs {
+    /// The Platform API that the platform speaks.
+    pub platform_api: PlatformApi,
+    /// Where images lie.
+    pub layout_dir: LayoutDir,
+    /// The names of the rebased image, the first one foremost.
+    pub output_images: Vec<LayoutPath>,
+    /// The app image to rebase: by default the one that is replaced.
+    pub previous_image: LayoutPath,
+    /// The new run image; otherwise the app image's label names it.
+    pub run_image: Option<String>,
+    /// Where `report.toml` is written, absolute.
+    pub report_path: PathBuf,
+    /// Whether to rebase what is not known to be safe.
+    pub force: bool,
+    /// How blobs come from one layout into another.
+    pub link: LinkMode,
+}
+
+/// Rebases, and writes `report.toml`.
+pub fn rebase(inputs: &Inputs, log: &dyn Log) -> Result<Report, Error> {
+    let committed = timed(log, "Rebaser", || rebase_image(inputs, log))?;
+    let report = Report { build: None, image: report(&inputs.output_images, &committed) };
+    write_toml(&inputs.report_path, &report)?;
+    Ok(report)
+}
+
+fn rebase_image(inputs: &Inputs, log: &dyn Log) -> Result<Committed, Error> {
+    // Locked before anything is read: what is read stays as it is until the new image is there.
+    let mut writers = open_writers(&inputs.layout_dir, &inputs.output_images, log)?;
+    let writer = writers.remove(0);
+    let (app, base) = images(inputs)?;
+    log.info(&format!("Rebasing {} onto {}", app.identifier(), base.identifier()));
+    checks::check(&app.config, &base.config, inputs.force, log)?;
+
+    let before = metadata(&app)?;
+    let base_layers = config::base_layers(&app.config.rootfs.diff_ids, &before).ok_or_else(|| {
+        Error::from(anyhow!("rebase app image: could not find base layer in image")).with_help(format!(
+            "layer `{}`, of which the label `{}` says that it is the run image's last, is not in the app image: \
+             build the app again",
+            before.run_image.top_layer,
+            label::LIFECYCLE_METADATA
+        ))
+    })?;
+    let after = names::rebased(&before, &base, inputs, log)?;
+    let config = config::rebased(&app.config, &base.config, base_layers, &after, inputs.platform_api)?;
+
+    let (mut layers, shared) = bring_base(&base, &writer, inputs.link)
+        .map_err(|error| Error::from(anyhow!(error).context("run image")))?;
+    log_base(&layers, shared, log);
+    layers
+        .extend(own_layers(&app, base_layers, &writer, inputs.link).map_err(|error| not_whole(&app, error))?);
+    let annotations = app.manifest.annotations.clone();
+    let image = NewImage { config, layers, annotations, replaces: Some(app.digest()) };
+    Ok(save(image, writer, writers, &inputs.output_images, inputs.link, log)?)
+}
+
+/// The app image and the new run image, which belong together by their platform: where one of the two layouts holds
+/// several images, the other one's decides; where both do, this machine's platform does.
+fn images(inputs: &Inputs) -> Result<(Image, Image), Error> {
+    let no_app = |error| no_app_image(&inputs.previous_image, error);
+    let apps = Layout::open(&inputs.previous_image).map_err(no_app)?;
+    let likely = apps.image(&Platform::host());
+    let platform = likely.as_ref().map_or_else(|_| Platform::host(), |app| app.config.platform());
+    let base_path = match &inputs.run_image {
+        Some(name) => inputs.layout_dir.resolve(name).map_err(|error| Error::new(Kind::Arguments, error))?,
+        None => names::run_image_path(&metadata(&likely.map_err(no_app)?)?, inputs)?,
+    };
+    let base = Layout::open(&base_path)
+        .and_then(|layout| layout.image(&platform))
+        .map_err(|error| run_image::not_usable(&base_path, error))?;
+    let app = apps.image(&base.config.platform()).map_err(no_app)?;
+    Ok((app, base))
+}
+
+/// What the app image says of its layers.
+fn metadata(app: &Image) -> Result<LayersMetadata, Error> {
+    let read = || -> anyhow::Result<LayersMetadata> {
+        let text = app.config.label(label::LIFECYCLE_METADATA).context("there is no such label")?;
+        Ok(label::lifecycle_metadata_from_json(text)?)
+    };
+    read().map_err(|error| {
+        let what =
+            format!("get image metadata: label `{}` of {}", label::LIFECYCLE_METADATA, app.identifier());
+        Error::from(error.context(what)).with_help("only images that buildpacks built can be rebased")
+    })
+}
+
+/// The layers above the old run image's.
+fn own_layers(
+    app: &Image,
+    base_layers: usize,
+    writer: &LayoutWriter,
+    link: LinkMode,
+) -> Result<Vec<NewLayer>, LayoutError> {
+    let layers = app.layers().skip(base_layers).map(|layer| {
+        let blob = if writer.holds(&layer.descriptor) {
+            BlobSource::Kept
+        } else {
+            layer.check_present()?;
+            writer.bring(&layer, link)?;
+            BlobSource::Placed
+        };
+        Ok(NewLayer { diff_id: layer.diff_id, descriptor: layer.descriptor, blob })
+    });
+    layers.collect()
+}
+
+fn no_app_image(path: &LayoutPath, error: LayoutError) -> Error {
+    let help = match &error {
+        LayoutError::NotFound(_) => format!(
+            "build the app first, or put its image there as an OCI image layout, for example: \
+             skopeo copy docker://<app image> oci:{path}:{}",
+            path.ref_name()
+        ),
+        LayoutError::NoPlatform { .. } | LayoutError::Ambiguous { .. } => {
+            "give with -run-image a run image for the platform of one of them".to_owned()
+        }
+        _ => format!("check the permissions of `{path}` and that it is an OCI image layout"),
+    };
+    Error::from(anyhow!(error).context(format!("app image `{path}`"))).with_help(help)
+}
+
+fn not_whole(app: &Image, error: LayoutError) -> Error {
+    Error::from(anyhow!(error).context(format!("app image `{}`", app.identifier())))
+        .with_help("the app image lacks a part of its own: build it again, or copy it there again")
+}
