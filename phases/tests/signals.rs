@@ -119,12 +119,12 @@ fn signals_that_nobody_holds_do_what_they_always_do() {
         // The kernel may give the signal to another thread, which handles it when it gets to run.
         let mut readers: Vec<PollFd<'_>> =
             held.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-        poll(&mut readers, None).unwrap();
+        rustix::io::retry_on_intr(|| poll(&mut readers, None)).unwrap();
         assert_eq!(held.take().unwrap(), Some(Signal::TERM));
         assert_eq!(held.take().unwrap(), None);
         drop(held);
         kill_process(getpid(), Signal::TERM).unwrap();
-        std::thread::sleep(Duration::from_secs(60));
+        std::thread::sleep(Duration::from_mins(1));
         unreachable!("the signal ends the process");
     }
     let name = "signals_that_nobody_holds_do_what_they_always_do";
