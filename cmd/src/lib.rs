@@ -9,6 +9,7 @@ pub mod phase;
 pub mod privileges;
 mod run;
 pub mod value;
+mod version;
 
 pub use phase::Phase;
 pub use run::{lifecycle, run};

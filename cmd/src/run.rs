@@ -22,15 +22,7 @@ use crate::exit::Failure;
 use crate::log::{Console, Threshold};
 use crate::phase::Phase;
 use crate::privileges::User;
-
-/// The version, with the commit that it was built from if `DRYDOCK_COMMIT` named one.
-pub(crate) fn version() -> String {
-    const VERSION: &str = env!("CARGO_PKG_VERSION");
-    match option_env!("DRYDOCK_COMMIT") {
-        Some(commit) if !commit.is_empty() && !VERSION.contains(commit) => format!("{VERSION}+{commit}"),
-        _ => VERSION.to_owned(),
-    }
-}
+use crate::version::version;
 
 /// Runs a phase with the process's arguments and environment.
 pub fn run(phase: Phase) -> ExitCode {

@@ -18,6 +18,7 @@ use super::{Options, Task, unusable};
 use crate::env;
 use crate::privileges::{Outputs, Privileges, User};
 use crate::value::ValueError;
+use crate::version::version;
 
 /// The exporter's flags. Specification: `platform.md` § Exporter.
 pub const FLAGS: &[Offer] = &[
@@ -109,7 +110,7 @@ pub(super) fn inputs(
         parallel: options.switch(&flag::PARALLEL)?,
         layer_compression: compression(options)?,
         link: link(options)?,
-        launcher: LauncherMetadata { version: crate::run::version(), ..LauncherMetadata::default() },
+        launcher: LauncherMetadata { version: version(), ..LauncherMetadata::default() },
         uid: user.uid,
         gid: user.gid,
         source_date_epoch: options.env.value(env::SOURCE_DATE_EPOCH).map(|v| v.text()).transpose()?,
