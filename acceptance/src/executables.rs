@@ -50,7 +50,7 @@ impl Executables {
 }
 
 /// Where cargo puts what it builds in this workspace.
-fn target_dir(workspace: &Path) -> Result<PathBuf> {
+pub(crate) fn target_dir(workspace: &Path) -> Result<PathBuf> {
     #[derive(Deserialize)]
     struct Metadata {
         target_directory: PathBuf,
@@ -90,7 +90,7 @@ fn build(manifest: &Path, what: &[&str], target: &Path) -> Result<Vec<PathBuf>> 
 }
 
 /// The cargo that runs the tests.
-fn cargo() -> Command {
+pub(crate) fn cargo() -> Command {
     #[expect(clippy::disallowed_methods, reason = "cargo says by a variable where it is")]
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     Command::new(cargo)

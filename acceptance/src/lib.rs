@@ -2,8 +2,9 @@
 //! judgement of image layouts that shares no code with the crates under test.
 //!
 //! A scenario is a folder ([`scenario`]). Its trees are laid out in a temporary folder ([`stage`]) in which each step
-//! runs as in a container ([`run`]), with executables that were just built ([`executables`]). What a step left behind
-//! becomes a value ([`snapshot`]), and two values are compared ([`compare`]).
+//! runs as in a container ([`run`]), with executables that were just built ([`executables`]), or as
+//! they ship ([`packaged`]). What a step left behind becomes a value ([`snapshot`]), and two values are compared
+//! ([`compare`]).
 //!
 //! Where a test needs no recording, it makes its own build ([`project`]).
 //!
@@ -16,6 +17,7 @@ pub mod compare;
 pub mod executables;
 pub mod layout;
 pub mod namespace;
+pub mod packaged;
 pub mod project;
 pub mod run;
 pub mod run_image;

@@ -1,5 +1,6 @@
 //! A scenario's trees, laid out in a temporary folder that becomes the root of the file system for its steps.
 
+use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, lchown, symlink};
 use std::path::{Path, PathBuf};
@@ -51,6 +52,17 @@ impl Stage {
         stage.apply(&scenario.setup)?;
         stage.own()?;
         Ok(stage)
+    }
+
+    /// A stage with empty trees, set up like this.
+    pub fn empty(setup: Vec<Operation>) -> Result<Self> {
+        let nowhere = Scenario {
+            dir: PathBuf::from("/nonexistent"),
+            images: BTreeMap::new(),
+            setup,
+            steps: Vec::new(),
+        };
+        Self::new(&nowhere, Path::new(""))
     }
 
     /// The folder that becomes `/`.

@@ -4,6 +4,7 @@
 //! asks for them.
 
 mod bad_input;
+mod drop_in;
 mod killed;
 mod owners;
 mod real_image;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
 fn trials() -> Result<Vec<Trial>> {
     let executables = Arc::new(Built::default());
     let mut trials = scenarios::trials(&executables)?;
+    trials.extend(drop_in::trials());
     trials.extend(tools::trials());
     trials.extend(bad_input::trials(&executables));
     trials.extend(killed::trials(&executables));

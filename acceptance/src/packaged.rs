@@ -1,0 +1,55 @@
+//! The archive for builder tools, packed and unpacked again: the executables as they ship, optimised and static.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, ensure};
+use flate2::read::GzDecoder;
+use tempfile::TempDir;
+
+use crate::executables::{cargo, target_dir};
+
+/// What the archive holds; dropped, it is gone.
+#[derive(Debug)]
+pub struct Packaged {
+    /// The archive's bytes.
+    pub archive: Vec<u8>,
+    dir: TempDir,
+}
+
+impl Packaged {
+    /// Runs the packaging command, and unpacks what it wrote.
+    pub fn make() -> Result<Self> {
+        let archive = pack()?;
+        let dir = tempfile::Builder::new().prefix("drydock-packaged-").tempdir().context("make a folder")?;
+        let mut tar = tar::Archive::new(GzDecoder::new(archive.as_slice()));
+        tar.set_preserve_permissions(true);
+        tar.unpack(dir.path()).context("unpack the archive")?;
+        Ok(Self { archive, dir })
+    }
+
+    /// The folder that belongs at `/cnb/lifecycle`.
+    pub fn lifecycle(&self) -> PathBuf {
+        self.dir.path().join("lifecycle")
+    }
+
+    /// The text of `lifecycle.toml`.
+    pub fn descriptor(&self) -> Result<String> {
+        let path = self.dir.path().join("lifecycle.toml");
+        std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+    }
+}
+
+/// Runs the packaging command, never twice at a time: it makes its output folder anew. Gives the archive, whose path it
+/// prints last.
+pub fn pack() -> Result<Vec<u8>> {
+    let workspace = crate::here("..");
+    let mut command = cargo();
+    command.args(["run", "--quiet", "--package", "drydock-package", "--manifest-path"]);
+    command.arg(workspace.join("Cargo.toml")).arg("--target-dir").arg(target_dir(&workspace)?);
+    let output = command.stderr(Stdio::inherit()).output().context("run cargo")?;
+    ensure!(output.status.success(), "packaging failed");
+    let printed = String::from_utf8(output.stdout).context("read what the packaging command printed")?;
+    let archive = printed.lines().last().context("the packaging command printed nothing")?;
+    std::fs::read(archive).with_context(|| format!("read {archive}"))
+}
