@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use drydock_oci::compress::Compression;
+use drydock_oci::layout::LinkMode;
 use drydock_phases::export::CacheLocation;
 use drydock_phases::{Error, Kind};
 
@@ -498,5 +499,30 @@ fn each_phase_has_its_flags_at_each_version() {
             assert_eq!(got, want, "{phase} 0.{minor}");
             command.debug_assert();
         }
+    }
+}
+
+#[test]
+fn how_layers_are_compressed_and_blobs_linked() {
+    let inputs = |env: &[(&str, &str)], arguments: &[&str]| {
+        let env = [LAYOUT, env].concat();
+        export(&env, &[arguments, &["app"]].concat()).map(|task| task.inputs.unwrap())
+    };
+    let by_default = inputs(&[], &[]).unwrap();
+    assert_eq!((by_default.layer_compression, by_default.link), (Compression::default(), LinkMode::Auto));
+    let chosen = inputs(
+        &[("CNB_LAYER_COMPRESSION", "none"), ("CNB_LAYOUT_LINK", "copy")],
+        &["-layer-compression", "zstd:3"],
+    )
+    .unwrap();
+    assert_eq!((chosen.layer_compression, chosen.link), ("zstd:3".parse().unwrap(), LinkMode::Copy));
+    for (name, value) in [
+        ("CNB_LAYER_COMPRESSION", "gzip:0"),
+        ("CNB_LAYER_COMPRESSION", "lzma"),
+        ("CNB_LAYOUT_LINK", "symlink"),
+    ] {
+        let (kind, text) = told(inputs(&[(name, value)], &[]));
+        assert_eq!(kind, Kind::Arguments);
+        assert!(text.contains(name) && text.contains(value), "{text}");
     }
 }
