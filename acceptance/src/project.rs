@@ -110,6 +110,11 @@ impl Project {
         self.phase(&PATIENT, "analyzer")
     }
 
+    /// The restorer with all flags that it needs. Further flags are to be added.
+    pub fn restorer(&self) -> Result<Command> {
+        self.phase(&PATIENT, "restorer")
+    }
+
     /// The exporter with all flags that it needs. Further flags and the image are to be added.
     pub fn exporter(&self) -> Result<Command> {
         self.exporter_under(&PATIENT)

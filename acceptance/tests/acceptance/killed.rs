@@ -17,7 +17,13 @@ use crate::{Built, with_executables};
 pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
     with_executables(
         executables,
-        [("killed::at_system_calls", at_system_calls), ("killed::at_any_time", at_any_time)],
+        [
+            ("killed::at_system_calls", |executables| at_system_calls(Series::new(executables, &CACHE_DIR)?)),
+            ("killed::at_any_time", |executables| at_any_time(Series::new(executables, &CACHE_DIR)?)),
+            ("killed::with_a_cache_image", |executables| {
+                at_any_time(Series::new(executables, &CACHE_IMAGE)?)
+            }),
+        ],
     )
 }
 
@@ -42,8 +48,9 @@ const INSPECT_EVERY: u32 = 6;
 struct Series {
     project: Project,
     version: usize,
-    /// The manifest's digest of the last whole export.
-    digest: String,
+    /// The manifests' digests of the last whole export: the app image's and, where it is one, the cache's.
+    digests: Vec<String>,
+    cache: &'static Cache,
     kills: u32,
 }
 
@@ -52,17 +59,29 @@ const LAYOUTS: [(&str, &str); 2] = [
     (APP_IMAGE, "layout-repo/index.docker.io/library/app/latest"),
     ("other.example.com/team/app:v1", "layout-repo/other.example.com/team/app/v1"),
 ];
-const CACHE: [&str; 2] = ["-cache-dir", "cache"];
+
+/// The cache that the exporter is given.
+struct Cache {
+    arguments: [&'static str; 2],
+    /// Where it is, if it is an image.
+    layout: Option<&'static str>,
+}
+
+const CACHE_DIR: Cache = Cache { arguments: ["-cache-dir", "cache"], layout: None };
+const CACHE_IMAGE: Cache = Cache {
+    arguments: ["-cache-image", "app-cache"],
+    layout: Some("layout-repo/index.docker.io/library/app-cache/latest"),
+};
 
 impl Series {
-    fn new(executables: &Built) -> Result<Self> {
+    fn new(executables: &Built, cache: &'static Cache) -> Result<Self> {
         let project = Project::new(executables.get()?.dir(), User::Root)?;
         for file in 0..150 {
             project.write(&format!("app/{file}"), noise(file, 20_000))?;
         }
-        let mut series = Self { project, version: 0, digest: String::new(), kills: 0 };
+        let mut series = Self { project, version: 0, digests: Vec::new(), cache, kills: 0 };
         series.next_version()?;
-        series.digest = series.export()?;
+        series.digests = series.export()?;
         Ok(series)
     }
 
@@ -72,37 +91,39 @@ impl Series {
         self.project.write("app/version", self.version.to_string())?;
         self.project.write_layer("changes", "launch = true\ncache = true", noise(self.version, 300_000))?;
         self.project.write_layer("stays", "launch = true\ncache = true", noise(0, 300_000))?;
+        self.project.write_layer("tool", "build = true\ncache = true", noise(self.version, 200_000))?;
         self.project.analyze()?;
         Ok(())
     }
 
-    fn arguments() -> Vec<&'static str> {
-        CACHE.into_iter().chain(LAYOUTS.map(|(name, _)| name)).collect()
+    fn arguments(&self) -> Vec<&'static str> {
+        self.cache.arguments.into_iter().chain(LAYOUTS.map(|(name, _)| name)).collect()
     }
 
-    /// Exports to the end; gives the image's digest.
-    fn export(&self) -> Result<String> {
-        succeed(self.project.exporter()?.args(Self::arguments()))?;
-        let [one, other] = LAYOUTS.map(|(_, path)| -> Result<String> {
+    /// Exports to the end; gives the images' digests.
+    fn export(&self) -> Result<Vec<String>> {
+        succeed(self.project.exporter()?.args(self.arguments()))?;
+        let whole = |path| -> Result<String> {
             let layout = self.project.layout(path);
             let faults = layout.faults()?;
             ensure!(faults.is_empty(), "left in {path}:\n{}", faults.join("\n"));
             Ok(layout.verify()?.remove(0).descriptor.digest)
-        });
+        };
+        let [one, other] = LAYOUTS.map(|(_, path)| whole(path));
         let (one, other) = (one?, other?);
         ensure!(one == other, "one export wrote {one} and {other}");
-        Ok(one)
+        [Ok(one)].into_iter().chain(self.cache.layout.map(whole)).collect()
     }
 
     /// Starts an export under a program that may kill it, and looks at what is left; `false` if it was not killed.
     fn kill_one(&mut self, starter: &[&str]) -> Result<bool> {
         self.next_version()?;
-        let output = project::run(self.project.exporter_under(starter)?.args(Self::arguments()))?;
+        let output = project::run(self.project.exporter_under(starter)?.args(self.arguments()))?;
         let was_killed = output.exit == 137;
         // 124: the clock's time was over, but the exporter was done.
         ensure!([0, 124, 137].contains(&output.exit), "exit code {}\n{}", output.exit, output.text());
         let mut left = Vec::new();
-        for (_, path) in LAYOUTS {
+        for path in LAYOUTS.map(|(_, path)| path).into_iter().chain(self.cache.layout) {
             let images =
                 self.project.layout(path).verify().with_context(|| format!("what is left in {path}"))?;
             ensure!(images.len() == 1, "{} images are left in {path}", images.len());
@@ -116,11 +137,11 @@ impl Series {
         let new = self.export().context("the next export")?;
         for digest in left {
             ensure!(
-                digest == self.digest || digest == new,
-                "{digest} is neither the old image nor the new one"
+                self.digests.contains(&digest) || new.contains(&digest),
+                "{digest} is neither of the old images nor of the new ones"
             );
         }
-        self.digest = new;
+        self.digests = new;
         Ok(was_killed)
     }
 }
@@ -138,13 +159,12 @@ fn noise(seed: usize, length: usize) -> Vec<u8> {
 }
 
 /// Just before each of the calls that change files, or before some of them where they are many.
-fn at_system_calls(executables: &Built) -> Result<()> {
-    let mut series = Series::new(executables)?;
+fn at_system_calls(mut series: Series) -> Result<()> {
     for (call, most) in CALLS {
         at_calls(&mut series, call, most, &[])?;
     }
     // Where the image appears, whatever else is written.
-    for (_, path) in LAYOUTS {
+    for path in LAYOUTS.map(|(_, path)| path).into_iter().chain(series.cache.layout) {
         let index = series.project.path(path).join("index.json");
         let index = index.to_str().context("the path is UTF-8")?;
         for call in ["openat", "write", "rename"] {
@@ -176,8 +196,8 @@ fn count_calls(series: &mut Series, call: &str, only: &[&str]) -> Result<usize> 
     let log = log.to_str().context("the path is UTF-8")?;
     let trace = format!("trace={call}");
     let starter = [&[STRACE.name, "-f", "-qqq", "-o", log, "-e", &trace], only].concat();
-    succeed(series.project.exporter_under(&starter)?.args(Series::arguments()))?;
-    series.digest = series.export()?;
+    succeed(series.project.exporter_under(&starter)?.args(series.arguments()))?;
+    series.digests = series.export()?;
     let mut of_threads = BTreeMap::new();
     for line in std::fs::read_to_string(log).context("read what strace wrote")?.lines() {
         if line.contains(&format!(" {call}(")) {
@@ -188,13 +208,12 @@ fn count_calls(series: &mut Series, call: &str, only: &[&str]) -> Result<usize> 
 }
 
 /// At moments that are spread over the time that an export takes.
-fn at_any_time(executables: &Built) -> Result<()> {
-    let mut series = Series::new(executables)?;
+fn at_any_time(mut series: Series) -> Result<()> {
     series.next_version()?;
     let start = Instant::now();
-    succeed(series.project.exporter()?.args(Series::arguments()))?;
+    succeed(series.project.exporter()?.args(series.arguments()))?;
     let duration = start.elapsed();
-    series.digest = series.export()?;
+    series.digests = series.export()?;
     for number in 1..=MOMENTS * 4 {
         // The fractional parts of multiples of the golden ratio are spread evenly, however many are taken.
         let delay = duration.mul_f64((f64::from(number) * 0.618_033_988_75).fract()).as_secs_f64();

@@ -4,8 +4,10 @@
 //! asks for them.
 
 mod bad_input;
+mod cache_image;
 mod drop_in;
 mod killed;
+mod other_run_images;
 mod owners;
 mod real_image;
 mod repeated;
@@ -44,7 +46,9 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(drop_in::trials());
     trials.extend(tools::trials());
     trials.extend(bad_input::trials(&executables));
+    trials.extend(cache_image::trials(&executables));
     trials.extend(killed::trials(&executables));
+    trials.extend(other_run_images::trials(&executables));
     trials.extend(owners::trials(&executables));
     trials.extend(real_image::trials(&executables));
     trials.extend(repeated::trials(&executables));

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 use drydock_oci::config::ImageConfig;
-use drydock_oci::layout::{BlobSource, Image, ImageLayer, Layout, LayoutWriter, LinkMode, NewLayer};
+use drydock_oci::layout::{
+    BlobSource, Image, ImageLayer, Layout, LayoutError, LayoutWriter, LinkMode, NewLayer,
+};
 use drydock_oci::reference::LayoutDir;
 use drydock_spec::analyzed::Analyzed;
 
@@ -49,10 +51,7 @@ impl ExtendedRunImage {
         if !inputs.platform_api.has_stable_extensions() {
             inputs.experimental.guard("Dockerfiles", log)?;
         }
-        let extended = Self::read(&run_dir, &dir, base).map_err(|error| {
-            Error::from(error.context(format!("extended run image `{}`", dir.display())))
-                .with_help("run the extender again")
-        })?;
+        let extended = Self::read(&run_dir, &dir, base).map_err(|error| unusable(&dir, error))?;
         let count = extended.layers().count();
         log.info(&format!("Using extended run image: {} ({count} more layers)", dir.display()));
         Ok(Some(extended))
@@ -75,21 +74,25 @@ impl ExtendedRunImage {
     }
 
     /// Brings the layers of extensions into the new image.
-    pub(super) fn bring(&self, writer: &LayoutWriter, link: LinkMode) -> anyhow::Result<Vec<NewLayer>> {
-        self.layers()
-            .map(|layer| {
-                layer.check_present()?;
-                writer.bring(&layer, link)?;
-                let ImageLayer { diff_id, descriptor, .. } = layer;
-                Ok(NewLayer { diff_id, descriptor, blob: BlobSource::Placed })
-            })
-            .collect::<anyhow::Result<_>>()
-            .with_context(|| format!("extended run image `{}`", self.image.layout().display()))
+    pub(super) fn bring(&self, writer: &LayoutWriter, link: LinkMode) -> Result<Vec<NewLayer>, Error> {
+        let bring = |layer: ImageLayer| {
+            layer.check_present()?;
+            writer.bring(&layer, link)?;
+            let ImageLayer { diff_id, descriptor, .. } = layer;
+            Ok(NewLayer { diff_id, descriptor, blob: BlobSource::Placed })
+        };
+        let layers: Result<_, LayoutError> = self.layers().map(bring).collect();
+        layers.map_err(|error| unusable(self.image.layout(), error.into()))
     }
 
     fn layers(&self) -> impl Iterator<Item = ImageLayer> {
         self.image.layers().skip(self.base_layers)
     }
+}
+
+fn unusable(dir: &Path, error: anyhow::Error) -> Error {
+    Error::from(error.context(format!("extended run image `{}`", dir.display())))
+        .with_help("run the extender again")
 }
 
 /// The one entry of a folder, which need not be there.
