@@ -1,4 +1,4 @@
-//! A build in a temporary folder: all that analyzer and exporter read and write, named to them by flags and variables, so
+//! A build in a temporary folder: all that analyzer, exporter and rebaser read and write, named to them by flags and variables, so
 //! that they need no namespace.
 //!
 //! ```text
@@ -126,6 +126,16 @@ impl Project {
         command.arg("-app").arg(self.path("app"));
         command.arg("-launcher").arg(self.path("cnb/launcher"));
         Ok(command)
+    }
+
+    /// The rebaser with all flags that it needs. Further flags and the images are to be added.
+    pub fn rebaser(&self) -> Result<Command> {
+        self.rebaser_under(&PATIENT)
+    }
+
+    /// The rebaser, started by another program: its words come first.
+    pub fn rebaser_under(&self, starter: &[&str]) -> Result<Command> {
+        self.phase(starter, "rebaser")
     }
 
     fn phase(&self, starter: &[&str], phase: &str) -> Result<Command> {

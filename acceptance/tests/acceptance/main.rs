@@ -10,6 +10,7 @@ mod killed;
 mod other_run_images;
 mod owners;
 mod real_image;
+mod rebased;
 mod repeated;
 mod reused;
 mod scenarios;
@@ -51,6 +52,7 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(other_run_images::trials(&executables));
     trials.extend(owners::trials(&executables));
     trials.extend(real_image::trials(&executables));
+    trials.extend(rebased::trials(&executables));
     trials.extend(repeated::trials(&executables));
     trials.extend(reused::trials(&executables));
     trials.push(test("every_module_is_registered", every_module_is_registered));
@@ -85,7 +87,7 @@ impl Built {
 fn copy(executables: &Path) -> Result<TempDir> {
     let dir = tempfile::Builder::new().prefix("drydock-executables-").tempdir().context("make a folder")?;
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).context("open the folder to all")?;
-    for name in ["analyzer", "exporter"] {
+    for name in ["analyzer", "exporter", "rebaser"] {
         project::succeed(Command::new("cp").arg(executables.join(name)).arg(dir.path()))?;
     }
     Ok(dir)

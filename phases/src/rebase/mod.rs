@@ -76,11 +76,11 @@ fn rebase_image(inputs: &Inputs, log: &dyn Log) -> Result<Committed, Error> {
     let after = names::rebased(&before, &base, inputs, log)?;
     let config = config::rebased(&app.config, &base.config, base_layers, &after, inputs.platform_api)?;
 
-    let (mut layers, shared) = bring_base(&base, &writer, inputs.link)
-        .map_err(|error| Error::from(anyhow!(error).context("run image")))?;
+    let (mut layers, shared) =
+        bring_base(&base, &writer, inputs.link).map_err(|error| not_brought("run image", &base, error))?;
     log_base(&layers, shared, log);
-    layers
-        .extend(own_layers(&app, base_layers, &writer, inputs.link).map_err(|error| not_whole(&app, error))?);
+    let own = own_layers(&app, base_layers, &writer, inputs.link);
+    layers.extend(own.map_err(|error| not_brought("app image", &app, error))?);
     let annotations = app.manifest.annotations.clone();
     let image = NewImage { config, layers, annotations, replaces: Some(app.digest()) };
     Ok(save(image, writer, writers, &inputs.output_images, inputs.link, log)?)
@@ -152,7 +152,12 @@ fn no_app_image(path: &LayoutPath, error: LayoutError) -> Error {
     Error::from(anyhow!(error).context(format!("app image `{path}`"))).with_help(help)
 }
 
-fn not_whole(app: &Image, error: LayoutError) -> Error {
-    Error::from(anyhow!(error).context(format!("app image `{}`", app.identifier())))
-        .with_help("the app image lacks a part of its own: build it again, or copy it there again")
+/// Why layers of an image did not come into the new one.
+fn not_brought(what: &str, image: &Image, error: LayoutError) -> Error {
+    let help = if let LayoutError::Io { .. } = error {
+        "check that the layout directory can be written, and that there is room for the image".to_owned()
+    } else {
+        format!("put the {what} at `{}` again: a part of it is missing or damaged", image.layout().display())
+    };
+    Error::from(anyhow!(error).context(format!("{what} `{}`", image.identifier()))).with_help(help)
 }
