@@ -4,6 +4,7 @@
 //! asks for them.
 
 mod bad_input;
+mod bounds;
 mod cache_image;
 mod drop_in;
 mod killed;
@@ -48,6 +49,7 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(tools::trials());
     trials.extend(bad_input::trials(&executables));
     trials.extend(cache_image::trials(&executables));
+    trials.extend(bounds::trials(&executables));
     trials.extend(killed::trials(&executables));
     trials.extend(other_run_images::trials(&executables));
     trials.extend(owners::trials(&executables));
