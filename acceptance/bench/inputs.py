@@ -19,6 +19,7 @@ PACKAGES = [
 BUILDPACK = "bench"
 RUN_IMAGE = "index.docker.io/library/run/latest"
 MIB = 1 << 20
+WORDS = [random.Random(i).randbytes(1 + i % 6).hex() for i in range(500)]
 
 
 def write(path, data):
@@ -28,9 +29,7 @@ def write(path, data):
 
 def text(seed, size):
     """Text that deflates about as well as source code: words of a small vocabulary."""
-    dice = random.Random(seed)
-    words = [dice.randbytes(1 + i % 6).hex() for i in range(500)]
-    return " ".join(dice.choices(words, k=size // 8 + 1)).encode()[:size]
+    return " ".join(random.Random(seed).choices(WORDS, k=size // 3 + 1)).encode()[:size] if size else b""
 
 
 class Build:
