@@ -45,7 +45,11 @@ pub(crate) fn bring_base(
     let mut shared = Shared::default();
     let mut layers = Vec::new();
     for layer in base.layers() {
-        let blob = if layer.is_absent() && !writer.has(&layer.descriptor) {
+        let is_absent = layer.is_absent();
+        if !is_absent {
+            layer.check_present()?;
+        }
+        let blob = if is_absent && !writer.has(&layer.descriptor) {
             BlobSource::Absent
         } else {
             shared += writer.bring(&layer, link)?;

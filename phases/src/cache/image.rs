@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use drydock_oci::config::{ImageConfig, RootFs, Settings};
 use drydock_oci::digest::DiffId;
 use drydock_oci::file::TempFile;
@@ -88,6 +88,9 @@ impl ImageCacheWriter {
         let writer = LayoutWriter::open(dir, path, &|| log_waiting(path, log))
             .with_context(|| format!("failed to open cache image `{path}`"))?;
         let before = find(path, log);
+        if before.as_ref().is_some_and(|image| image.config.label(METADATA_NAME).is_none()) {
+            bail!("`{path}` holds an image that is no cache: give the cache image another name");
+        }
         Ok(Self { staging: writer.blobs_dir(), writer, link, before, layers: Vec::new() })
     }
 }

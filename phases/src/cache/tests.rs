@@ -218,12 +218,7 @@ fn a_cache_image_is_an_image() {
 
 #[test]
 fn what_is_no_cache_image_counts_as_empty_with_a_warning() {
-    let spoil: [fn(&Caches); 3] = [
-        |caches| {
-            caches.app_layer(b"x");
-            let layouts = caches.dir.path().join("layouts/index.docker.io/library");
-            fs::rename(layouts.join("app"), layouts.join("cache")).unwrap();
-        },
+    let spoil: [fn(&Caches); 2] = [
         |caches| {
             caches.write(CacheKind::Image).commit(&named("x"), &caches.log).unwrap();
             fs::write(caches.index(), "{").unwrap();
@@ -243,6 +238,22 @@ fn what_is_no_cache_image_counts_as_empty_with_a_warning() {
         caches.write(CacheKind::Image).commit(&named("new"), &caches.log).unwrap();
         assert_eq!(caches.read(CacheKind::Image).metadata(&caches.log), named("new"));
     }
+}
+
+#[test]
+fn an_image_that_is_no_cache_is_not_replaced() {
+    let caches = Caches::new();
+    caches.app_layer(b"x");
+    let layouts = caches.dir.path().join("layouts/index.docker.io/library");
+    fs::rename(layouts.join("app"), layouts.join("cache")).unwrap();
+    assert_eq!(caches.read(CacheKind::Image).metadata(&caches.log), CacheMetadata::default());
+    assert!(caches.log.text().contains("counts as empty"));
+    let before = fs::read(caches.index()).unwrap();
+    let writer =
+        open_writer(&caches.location(CacheKind::Image), &caches.layouts(), LinkMode::Auto, &caches.log);
+    let message = writer.unwrap_err().to_string();
+    assert!(message.contains("is no cache") && message.contains("another name"), "{message}");
+    assert_eq!(fs::read(caches.index()).unwrap(), before);
 }
 
 #[test]
