@@ -14,6 +14,9 @@ missing=()
 for package in "${packages[@]}"; do
     is_installed "$package" || missing+=("$package")
 done
+# Any version does, from wherever it was installed.
+command -v node >/dev/null || missing+=(nodejs)
+command -v npm >/dev/null || missing+=(npm)
 if [ ${#missing[@]} -gt 0 ]; then
     if [ "${CI:-}" != true ] || [ "$(id -u)" != 0 ]; then
         echo "error: packages are missing: apt-get install ${missing[*]}" >&2

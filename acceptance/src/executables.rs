@@ -49,6 +49,14 @@ impl Executables {
     }
 }
 
+/// Has cargo bring the one executable of a package up to date that is no part of this workspace; gives its path, which
+/// is in a folder of its own in this workspace's target folder. `dir` is the package's folder.
+pub fn build_apart(dir: &Path) -> Result<PathBuf> {
+    let name = dir.file_name().context("a package's folder has a name")?;
+    let target = target_dir(&crate::here(".."))?.join(name);
+    build(&dir.join("Cargo.toml"), &["--locked"], &target)?.pop().context("cargo names the executable")
+}
+
 /// Where cargo puts what it builds in this workspace.
 pub(crate) fn target_dir(workspace: &Path) -> Result<PathBuf> {
     #[derive(Deserialize)]

@@ -8,11 +8,12 @@
 //!
 //! Where a test needs no recording, it makes its own build ([`project`]).
 //!
-//! Beside that stand a full check of a layout ([`layout`]), other people's tools ([`tools`]), trees of files as values
+//! Beside that stand whole builds of apps ([`app_build`]), a full check of a layout ([`layout`]), other people's tools ([`tools`]), trees of files as values
 //! ([`tree`]) and a run image made on the spot ([`run_image`]).
 //!
 //! The tests change owners and mount folders. As an ordinary user they run in a user namespace ([`namespace`]).
 
+pub mod app_build;
 pub mod compare;
 pub mod executables;
 pub mod layout;

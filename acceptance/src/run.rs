@@ -63,10 +63,7 @@ pub fn scenario(scenario: &Scenario, images: &Path, executables: &Path) -> Resul
 }
 
 fn run_step(step: &Step, stage: &Stage, executables: &Path) -> Result<Output> {
-    let mut environment: BTreeMap<&str, String> =
-        ENVIRONMENT.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-    environment.insert("CNB_USER_ID", UID.to_string());
-    environment.insert("CNB_GROUP_ID", GID.to_string());
+    let mut environment = environment();
     for (name, value) in &step.env {
         match value {
             Some(value) => environment.insert(name, value.clone()),
@@ -81,6 +78,12 @@ fn run_step(step: &Step, stage: &Stage, executables: &Path) -> Result<Output> {
             Ok(Output { exit, stdout: output.stdout, stderr: output.stderr })
         },
     )
+}
+
+/// A phase's environment when nothing else is said.
+pub fn environment() -> BTreeMap<&'static str, String> {
+    let fixed = ENVIRONMENT.iter().map(|(name, value)| (*name, (*value).to_owned()));
+    fixed.chain([("CNB_USER_ID", UID.to_string()), ("CNB_GROUP_ID", GID.to_string())]).collect()
 }
 
 /// A command that runs its arguments, to be added, on the stage: as `user`, in `/workspace`, with this environment and

@@ -33,10 +33,17 @@ pub const NAME: &str = "latest";
 
 /// Writes the image as the one image of a layout in `dir`, a folder that does not exist yet.
 pub fn write(dir: &Path) -> Result<RunImage> {
-    let base = base_layer()?;
-    let update = update_layer();
+    write_with(dir, &[])
+}
+
+/// The same with a third layer: these files of this machine, at the same absolute paths. Links become what they lead to.
+pub fn write_with(dir: &Path, files: &[PathBuf]) -> Result<RunImage> {
+    let mut stack = vec![base_layer()?, update_layer()];
+    if !files.is_empty() {
+        stack.push(layer_of(files)?);
+    }
     let mut tree = Tree::new();
-    for (path, (node, _)) in base.iter().chain(&update) {
+    for (path, (node, _)) in stack.iter().flatten() {
         match removed_by(path) {
             Some(removed) => tree.remove(&removed),
             None => tree.insert(path.into(), node.clone()),
@@ -46,7 +53,7 @@ pub fn write(dir: &Path) -> Result<RunImage> {
     fs::create_dir_all(&blobs.dir).with_context(|| format!("make {}", blobs.dir.display()))?;
     let mut layers = Vec::new();
     let mut diff_ids = Vec::new();
-    for entries in [base, update] {
+    for entries in stack {
         let tar = tar_of(&entries)?;
         let mut gzip = GzBuilder::new().write(Vec::new(), Compression::default());
         gzip.write_all(&tar)?;
@@ -154,6 +161,21 @@ fn update_layer() -> Entries {
     entries
 }
 
+/// A layer of files that are on this machine.
+fn layer_of(files: &[PathBuf]) -> Result<Entries> {
+    let mut entries = Entries::new();
+    for file in files {
+        let content = fs::read(file).with_context(|| format!("read {}", file.display()))?;
+        let mode = fs::metadata(file)?.permissions().mode() & 0o777;
+        let in_image = file.strip_prefix("/").with_context(|| format!("{} is absolute", file.display()))?;
+        for parent in in_image.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
+            add(&mut entries, parent.to_str().context("a path is UTF-8")?, 0o755, Kind::Dir, b"");
+        }
+        add_file(&mut entries, in_image.to_str().context("a path is UTF-8")?, mode, &content);
+    }
+    Ok(entries)
+}
+
 /// The path that a whiteout removes; None when `path` is none.
 fn removed_by(path: &str) -> Option<PathBuf> {
     let (dir, name) = path.rsplit_once('/')?;
@@ -197,6 +219,14 @@ fn config(diff_ids: &[String]) -> Result<Value> {
         other => bail!("no name is known for the architecture {other}"),
     };
     let created = "2024-01-02T03:04:05Z";
+    let mut history = vec![
+        json!({"created": created, "created_by": "busybox --install"}),
+        json!({"created": created, "created_by": "ENV LANG=C.UTF-8", "empty_layer": true}),
+        json!({"created": created, "created_by": "update", "author": "Acme", "comment": "second layer"}),
+    ];
+    if diff_ids.len() > 2 {
+        history.push(json!({"created": created, "created_by": "files of the machine"}));
+    }
     Ok(json!({
         "created": created,
         "author": "Acme",
@@ -223,11 +253,7 @@ fn config(diff_ids: &[String]) -> Result<Value> {
             "com.example.vendor": {"kept": [1, 2.5, "three", null]},
         },
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        "history": [
-            {"created": created, "created_by": "busybox --install"},
-            {"created": created, "created_by": "ENV LANG=C.UTF-8", "empty_layer": true},
-            {"created": created, "created_by": "update", "author": "Acme", "comment": "second layer"},
-        ],
+        "history": history,
         "com.example.vendor": {"kept": true},
     }))
 }

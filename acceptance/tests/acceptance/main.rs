@@ -8,6 +8,8 @@ mod bounds;
 mod cache_image;
 mod drop_in;
 mod killed;
+mod libcnb;
+mod node_app;
 mod other_run_images;
 mod owners;
 mod real_image;
@@ -52,6 +54,8 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(bounds::trials(&executables));
     trials.extend(killed::trials(&executables));
     trials.extend(other_run_images::trials(&executables));
+    trials.extend(libcnb::trials(&executables));
+    trials.extend(node_app::trials(&executables));
     trials.extend(owners::trials(&executables));
     trials.extend(real_image::trials(&executables));
     trials.extend(rebased::trials(&executables));
