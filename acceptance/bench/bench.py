@@ -193,7 +193,7 @@ class Bench:
     def row(self, work, rival, asked, ours, theirs):
         ratio = theirs["wall"] / ours["wall"]
         self.rows.append({"work": work, "rival": rival, "ours": ours, "theirs": theirs, "ratio": ratio, "asked": asked})
-        print(f"{work} / {rival}: {ratio:.2f}", file=sys.stderr)
+        print(line(self.rows[-1]), file=sys.stderr, flush=True)
 
     def against(self, work, rival, asked, ours, theirs):
         self.row(work, rival, asked, *in_turns(self.options.rounds, ours, theirs))
@@ -201,9 +201,9 @@ class Bench:
     def all(self):
         build = inputs.node_app(self.dir / "node", self.options.quick)
         self.first(build)
+        self.base_image(build)
         self.nothing_changed(build)
         self.restores(build)
-        self.base_image(build)
         self.extremes(build)
         if self.options.plot:
             self.options.plot.write_text(plot.svg(self.scaling()))
@@ -296,15 +296,20 @@ class Bench:
                 "notes": self.notes}
 
 
+def line(row):
+    """A row of the table."""
+    def pair(name, unit, digits):
+        both = (row[who][name] for who in ("ours", "theirs"))
+        return " / ".join("–" if value is None else f"{value / unit:.{digits}f}" for value in both)
+    return (f"{row['work']:32}{row['rival']:20}{pair('wall', 1, 2):>15}{pair('cpu', 1, 2):>15}{pair('rss', MIB, 0):>13}"
+            f"{pair('written', 10**6, 0):>15}{row['ratio']:>8.2f}{row['asked']:>7}")
+
+
 def table(result):
     head = f"{'work':32}{'rival':20}{'wall s':>15}{'CPU s':>15}{'peak MiB':>13}{'written MB':>15}{'ratio':>8}{'asked':>7}"
     print(head, "ours / theirs".center(len(head)), sep="\n")
     for row in result["rows"]:
-        def pair(name, unit, digits):
-            both = (row[who][name] for who in ("ours", "theirs"))
-            return " / ".join("–" if value is None else f"{value / unit:.{digits}f}" for value in both)
-        print(f"{row['work']:32}{row['rival']:20}{pair('wall', 1, 2):>15}{pair('cpu', 1, 2):>15}{pair('rss', MIB, 0):>13}"
-              f"{pair('written', 10**6, 0):>15}{row['ratio']:>8.2f}{row['asked']:>7}")
+        print(line(row))
     base = result["base"]
     print(f"{base['work']}: {base['ours']}, {base['rival']}: {base['theirs']}; asked: {base['asked']}")
     for note in result["notes"]:

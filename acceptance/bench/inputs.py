@@ -66,7 +66,7 @@ def node_app(dir, quick):
         subprocess.run(["npm", "install", "--prefix", modules, "--no-save", "--ignore-scripts", "--no-audit", "--no-fund",
                         "--legacy-peer-deps", *PACKAGES], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         sysroot = subprocess.run(["rustc", "--print", "sysroot"], check=True, capture_output=True, text=True).stdout.strip()
-        for library in sorted(Path(sysroot, "lib").glob("*.so")):
+        for library in sorted(Path(sysroot, "lib").glob("*.so*")):
             shutil.copy(library, toolchain)
     for i in range(20 if quick else 500):
         write(build.app / f"src/{i % 10}/{i}.js", text(i, 8000))
