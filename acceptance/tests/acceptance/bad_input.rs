@@ -296,7 +296,14 @@ fn files_of_the_exporter() -> Vec<Row> {
         (Write("layers/analyzed.toml", "[run-image]\nreference = []"), APP, 3, &["analyzed.toml", "line 2"]),
         (Write("layers/analyzed.toml", "[[metadata]]\n"), APP, 3, &["layers/analyzed.toml", "line 1"]),
         (Write("layers/analyzed.toml", ""), APP, 3, &["run image not found", "layers/analyzed.toml"]),
-        (Write("layers/analyzed.toml", "[run-image]\nreference = 'x'"), APP, 3, &["`x`"]),
+        (Write("layers/analyzed.toml", "[run-image]\nreference = 'X'"), APP, 3, &["`X`"]),
+        // A name without a digest is what an extension leaves that chose the run image.
+        (
+            Write("layers/analyzed.toml", "[run-image]\nreference = 'x'"),
+            APP,
+            62,
+            &["library/x/latest", "skopeo"],
+        ),
         (
             Write("layers/analyzed.toml", "[run-image]\nreference = '/etc@sha256:0'"),
             APP,
