@@ -40,7 +40,7 @@ const CALLS: [(&str, usize); 9] = [
     ("renameat2", 4),
 ];
 /// In how many places an export is killed by the clock.
-const MOMENTS: u32 = 60;
+const MOMENTS: u32 = 100;
 /// Of how many exports one is looked at by skopeo.
 const INSPECT_EVERY: u32 = 6;
 
