@@ -63,7 +63,7 @@ impl Layout {
         if let [only] = candidates.as_slice() {
             return self.load(only);
         }
-        let with_platforms = self.images_with_platforms()?;
+        let with_platforms = self.with_platforms(candidates)?;
         let fitting = |fits: &dyn Fn(&Platform) -> bool| -> Vec<&Descriptor> {
             with_platforms.iter().filter(|(_, p)| fits(p)).map(|(descriptor, _)| descriptor).collect()
         };
@@ -148,8 +148,15 @@ impl Layout {
 
     /// All images with what they run on: the index tells it, or their configuration.
     pub(super) fn images_with_platforms(&self) -> Result<Vec<(Descriptor, Platform)>, LayoutError> {
-        let images = self.images()?.into_iter();
-        images.map(|descriptor| Ok((descriptor.clone(), self.platform_of(&descriptor)?))).collect()
+        self.with_platforms(self.images()?)
+    }
+
+    fn with_platforms(&self, images: Vec<Descriptor>) -> Result<Vec<(Descriptor, Platform)>, LayoutError> {
+        let with_platform = |descriptor| {
+            let platform = self.platform_of(&descriptor)?;
+            Ok((descriptor, platform))
+        };
+        images.into_iter().map(with_platform).collect()
     }
 
     fn platform_of(&self, descriptor: &Descriptor) -> Result<Platform, LayoutError> {
