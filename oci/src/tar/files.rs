@@ -103,7 +103,19 @@ impl<'a> Files<'a> {
         Ok(())
     }
 
+    /// Looks the file up by its name, since an empty one then needs no more: most of a file's cost is opening it. If
+    /// another file takes its place before it is opened, what can be read differs from the size, or is no less right.
     fn add_file(&mut self, dir: BorrowedFd<'_>, leaf: &[u8]) -> Result<(), TarError> {
+        let stat = statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| self.unreadable("look up", e))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(TarError::Changed(self.path()));
+        }
+        let size =
+            u64::try_from(stat.st_size).map_err(|_| self.unreadable("look up", ErrorKind::InvalidData))?;
+        self.write_header(Kind::File { size }, permissions(&stat))?;
+        if size == 0 {
+            return Ok(());
+        }
         // NONBLOCK: if a FIFO has taken the file's place, opening it must not wait for a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = match openat(dir, leaf, flags, Mode::empty()) {
@@ -111,13 +123,6 @@ impl<'a> Files<'a> {
             Err(Errno::LOOP) => return Err(TarError::Changed(self.path())),
             Err(error) => return Err(self.unreadable("open", error)),
         };
-        let stat = fstat(&file).map_err(|e| self.unreadable("look up", e))?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(TarError::Changed(self.path()));
-        }
-        let size =
-            u64::try_from(stat.st_size).map_err(|_| self.unreadable("look up", ErrorKind::InvalidData))?;
-        self.write_header(Kind::File { size }, permissions(&stat))?;
         let Self { place, name, out, .. } = self;
         write_contents(&file, size, *out, &|| path_on_disk(place, name))
     }

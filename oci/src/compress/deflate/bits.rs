@@ -1,5 +1,22 @@
 //! Bits into bytes, the first bit lowest, as RFC 1951 § 3.1.1 packs them.
 
+/// A few bits, the first one lowest; those above are 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Bits {
+    pub(super) value: u64,
+    /// How many: below 64.
+    pub(super) n: u32,
+}
+
+impl Bits {
+    /// These and then those, of which there is room for all. Bits that are joined first and then put need not wait for what was
+    /// put before.
+    #[inline(always)]
+    pub(super) fn then(self, next: Self) -> Self {
+        Self { value: self.value | next.value << (self.n & 63), n: self.n + next.n }
+    }
+}
+
 /// Appends bits to a buffer that is known to be large enough, with eight bytes to spare.
 ///
 /// Bits gather in a word; [`BitWriter::flush`] moves the whole bytes among them out and leaves fewer than 8. So between
@@ -22,8 +39,15 @@ impl<'a> BitWriter<'a> {
     /// Adds the `n` lowest bits of `value`, whose other bits are 0.
     #[inline(always)]
     pub(super) fn put(&mut self, value: u32, n: u32) {
-        debug_assert!(u64::from(value) >> n == 0 && self.count + n < 64, "{value:#x} has more than {n} bits");
-        self.bits |= u64::from(value) << self.count;
+        self.put_all(Bits { value: value.into(), n });
+    }
+
+    /// Adds these bits.
+    #[inline(always)]
+    pub(super) fn put_all(&mut self, Bits { value, n }: Bits) {
+        debug_assert!(value >> n == 0 && self.count + n < 64, "{value:#x} has more than {n} bits");
+        // The mask says what the compiler cannot know: that there is room.
+        self.bits |= value << (self.count & 63);
         self.count += n;
     }
 

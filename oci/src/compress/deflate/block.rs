@@ -1,6 +1,6 @@
 //! Writes a block in the shortest of the three forms that deflate has (RFC 1951 § 3.2.3 ff.).
 
-use super::bits::BitWriter;
+use super::bits::{BitWriter, Bits};
 use super::huffman::{self, Code};
 use super::matches::Tokens;
 use super::symbols::{self, DISTANCES, END_OF_BLOCK, FIRST_LENGTH, LENGTHS, LITERALS_AND_LENGTHS};
@@ -127,56 +127,60 @@ impl Codes {
         Self { literals: huffman::codes(literals), distances: huffman::codes(distances) }
     }
 
+    /// For each literal: its code.
+    fn literals(&self) -> [Bits; 256] {
+        std::array::from_fn(|byte| self.literals[byte].into())
+    }
+
     /// For each length: its code together with its extra bits.
-    fn lengths(&self) -> [(u32, u32); 256] {
+    fn lengths(&self) -> [Bits; 256] {
         std::array::from_fn(|length| {
             let symbol = symbols::length_symbol(length as u8);
-            let code = self.literals[FIRST_LENGTH + symbol];
-            let extra = symbols::length_extra_bits(length as u8) << code.length;
-            (u32::from(code.bits) | extra, u32::from(code.length) + symbols::length_extra(symbol))
+            let extra = symbols::length_extra_bits(length as u8);
+            Bits::from(self.literals[FIRST_LENGTH + symbol])
+                .then(Bits { value: extra.into(), n: symbols::length_extra(symbol) })
         })
+    }
+}
+
+impl From<Code> for Bits {
+    fn from(code: Code) -> Self {
+        Self { value: code.bits.into(), n: code.length.into() }
     }
 }
 
 /// Writes the tokens and the end of the block.
 fn write_tokens(bits: &mut BitWriter<'_>, tokens: &Tokens, codes: &Codes) {
+    let literal_codes = codes.literals();
     let lengths = codes.lengths();
     bits.flush();
     let mut literals = tokens.literals();
     for sequence in &tokens.sequences {
         let (now, later) = literals.split_at(sequence.literals as usize);
         literals = later;
-        write_literals(bits, now, codes);
-        let (value, n) = lengths[usize::from(sequence.length)];
-        bits.put(value, n);
+        write_literals(bits, now, &literal_codes);
         let symbol = usize::from(sequence.distance_symbol);
-        let code = codes.distances[symbol];
-        bits.put(u32::from(code.bits), u32::from(code.length));
-        bits.put(symbols::distance_extra_bits(sequence.distance, symbol), symbols::distance_extra(symbol));
+        let extra = symbols::distance_extra_bits(sequence.distance, symbol);
+        let distance = Bits::from(codes.distances[symbol])
+            .then(Bits { value: extra.into(), n: symbols::distance_extra(symbol) });
+        bits.put_all(lengths[usize::from(sequence.length)].then(distance));
         bits.flush();
     }
-    write_literals(bits, literals, codes);
-    let end = codes.literals[END_OF_BLOCK];
-    bits.put(u32::from(end.bits), u32::from(end.length));
+    write_literals(bits, literals, &literal_codes);
+    bits.put_all(codes.literals[END_OF_BLOCK].into());
     bits.flush();
 }
 
 #[inline(always)]
-fn write_literals(bits: &mut BitWriter<'_>, literals: &[u8], codes: &Codes) {
-    let put = |bits: &mut BitWriter<'_>, byte: u8| {
-        let code = codes.literals[usize::from(byte)];
-        bits.put(u32::from(code.bits), u32::from(code.length));
-    };
+fn write_literals(bits: &mut BitWriter<'_>, literals: &[u8], codes: &[Bits; 256]) {
+    let code = |byte: u8| codes[usize::from(byte)];
     let (quads, rest) = literals.as_chunks();
     for &[a, b, c, d] in quads {
-        put(bits, a);
-        put(bits, b);
-        put(bits, c);
-        put(bits, d);
+        bits.put_all(code(a).then(code(b)).then(code(c).then(code(d))));
         bits.flush();
     }
     for &byte in rest {
-        put(bits, byte);
+        bits.put_all(code(byte));
     }
     bits.flush();
 }

@@ -5,12 +5,15 @@ use super::symbols::{self, MAX_MATCH, MIN_MATCH, WINDOW};
 
 /// So many places in the hash table; at two bytes each, it stays in the first-level cache.
 const PLACES: usize = 1 << 14;
-/// How many bytes are hashed. Shorter repetitions are hardly worth their reference, and cost time.
-const HASHED: u32 = 5;
-/// How many bytes must be equal for a reference.
-const LEAST: usize = 4;
-/// Searching looks at words of eight bytes, at two positions, and stops where there is no such word.
+/// How many bytes must be equal for a repetition to be found. Shorter ones are hardly worth their reference, and cost time.
+const LEAST: usize = 6;
+/// How many positions one step of the search looks at: all that have [`LEAST`] bytes in a word of eight. Where among them a repetition
+/// begins decides no branch, for that is hard to predict.
+const POSITIONS: usize = 8 - LEAST + 1;
+/// The search stops where there are fewer bytes than that.
 const MARGIN: usize = 16;
+/// By so many bits a word is shifted so that only its first [`LEAST`] bytes count.
+const UNUSED: u32 = 64 - 8 * LEAST as u32;
 /// After so many literals without a reference (as a power of two), positions are skipped, more and more of them.
 const PATIENCE: u32 = 7;
 
@@ -121,18 +124,21 @@ impl Matcher {
         let mut copied = start; // up to here there are tokens
         let mut at = start;
         while let Some(word) = load(data, at).filter(|_| at + MARGIN <= data.len()) {
-            // Two positions per step.
-            let distance = place(table, word, at);
-            let next_distance = place(table, word >> 8, at + 1);
-            let found = repeats(data, at, word, distance);
-            let next_found = repeats(data, at + 1, word >> 8, next_distance);
-            if !(found | next_found) {
-                at += 2 + ((at - copied) >> PATIENCE);
+            let mut distances = [0; POSITIONS];
+            let mut found = 0_u32;
+            for (i, distance) in distances.iter_mut().enumerate() {
+                let word = word >> (8 * i);
+                *distance = place(table, word, at + i);
+                found |= u32::from(repeats(data, at + i, word, *distance)) << i;
+            }
+            if found == 0 {
+                at += POSITIONS + ((at - copied) >> PATIENCE);
                 continue;
             }
-            let (from, distance) = if found { (at, distance) } else { (at + 1, next_distance) };
+            let first = found.trailing_zeros() as usize;
+            let (from, distance) = (at + first, distances[first]);
             let end = from + LEAST + common_length(&data[from + LEAST..], &data[from + LEAST - distance..]);
-            let from = from - common_ending(&data[copied..from], &data[..from - distance]);
+            let from = from - common_ending(&data[..from], &data[..from - distance], from - copied);
             tokens.add_literals(data, copied, from);
             tokens.add_reference(from - copied, end - from, distance);
             if let Some(word) = load(data, end - 2) {
@@ -149,7 +155,7 @@ impl Matcher {
 /// Notes that these bytes are at `at`, and says how far back bytes like them were seen last.
 #[inline(always)]
 fn place(table: &mut [u16; PLACES], word: u64, at: usize) -> usize {
-    let bytes = word << (64 - 8 * HASHED);
+    let bytes = word << UNUSED;
     let hash = (bytes.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - PLACES.ilog2())) as usize;
     let last = std::mem::replace(&mut table[hash], at as u16);
     usize::from((at as u16).wrapping_sub(last))
@@ -163,35 +169,41 @@ fn load(data: &[u8], at: usize) -> Option<u64> {
 
 /// Whether the first [`LEAST`] bytes of `word`, which is at `at`, are also found this far before it.
 #[inline(always)]
-#[expect(
-    clippy::needless_bitwise_bool,
-    reason = "whether a position is too old is hard to predict: no branch"
-)]
 fn repeats(data: &[u8], at: usize, word: u64, distance: usize) -> bool {
-    let old = data[at - distance..].first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
-    (distance.wrapping_sub(1) < WINDOW) & (old == Some(word as u32))
+    let old = load(data, at - distance);
+    // Whether a position is too old is hard to predict: no branch.
+    (distance.wrapping_sub(1) < WINDOW) & old.is_some_and(|old| (old ^ word) << UNUSED == 0)
 }
 
 /// With how many equal bytes these begin.
 #[inline(always)]
 fn common_length(data: &[u8], old: &[u8]) -> usize {
+    // Most are shorter than 16 bytes: that is one step, and no loop whose end would have to be predicted.
     let (words, _) = data.as_chunks();
     let (old_words, _) = old.as_chunks();
     let mut length = 0;
     for (word, old_word) in words.iter().zip(old_words) {
-        let difference = u64::from_le_bytes(*word) ^ u64::from_le_bytes(*old_word);
+        let difference = u128::from_le_bytes(*word) ^ u128::from_le_bytes(*old_word);
         if difference != 0 {
             return length + (difference.trailing_zeros() / 8) as usize;
         }
-        length += 8;
+        length += 16;
     }
     length + data[length..].iter().zip(&old[length..]).take_while(|(a, b)| a == b).count()
 }
 
-/// With how many equal bytes these end.
+/// With how many equal bytes these end; it need not look at more than `most`, which `data` has.
 #[inline(always)]
-fn common_ending(data: &[u8], old: &[u8]) -> usize {
-    data.iter().rev().zip(old.iter().rev()).take_while(|(a, b)| a == b).count()
+fn common_ending(data: &[u8], old: &[u8], most: usize) -> usize {
+    // Here too, one word decides nearly always.
+    if let (Some(word), Some(old_word)) = (data.last_chunk(), old.last_chunk()) {
+        let difference = u64::from_le_bytes(*word) ^ u64::from_le_bytes(*old_word);
+        let equal = (difference.leading_zeros() / 8) as usize;
+        if equal < 8 || most <= 8 {
+            return equal.min(most);
+        }
+    }
+    data.iter().rev().zip(old.iter().rev()).take(most).take_while(|(a, b)| a == b).count()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@
 //!
 //! # The choices
 //! - `matches`: takes the first repetition that it finds (greedy), at the one position that a small hash table remembers (one
-//!   probe). The hash is over 5 bytes: shorter repetitions gain little. Where nothing repeats, it skips ahead.
+//!   probe). Repetitions of fewer than 6 bytes are not looked for: they gain little. Where nothing repeats, it skips ahead.
 //! - `block`: 128 KiB share a code, which adapts to changing contents for a price of about 80 bytes each. The exact length
 //!   of all three forms is known before one is written.
 //! - `huffman`: codes are limited to 14 bits for literals, so that four fit into a word between two flushes.
