@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the executables against rivals that do the same work, in turns, and prints a table.
 
-    cargo build --release --workspace && python3 acceptance/bench/bench.py [--json] [--rounds N] [--quick] [--plot FILE]
+    cargo run -p drydock-package && python3 acceptance/bench/bench.py [--json] [--rounds N] [--quick] [--plot FILE]
 
 Rivals are shell pipelines (GNU tar, sha256sum, pigz) and, if REFERENCE_LIFECYCLE_DIR names a folder with its
 executables, the Go lifecycle. Every run finds its input in the page cache, where it was written, and the disk idle (`sync`).
@@ -322,7 +322,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="how often each work is done; the median counts (default: 5)")
     parser.add_argument("--quick", action="store_true", help="small inputs, to try the script itself")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="measure scaling too, and write the plot (SVG) here")
-    parser.add_argument("--executables", type=Path, default=HERE.parents[1] / "target/release", help="default: target/release")
+    parser.add_argument("--executables", type=Path, default=HERE.parents[1] / "target/dist",
+                        help="default: those that ship, in target/dist")
     parser.add_argument("--dir", type=Path, help="where a temporary folder for inputs and outputs is made; needs 12 GB")
     options = parser.parse_args()
     options.executables = options.executables.resolve()

@@ -32,6 +32,11 @@ macro_rules! digest_type {
                 Self(hash.finalize().into())
             }
 
+            /// From the hash's bytes.
+            pub fn from_bytes(hash: [u8; 32]) -> Self {
+                Self(hash)
+            }
+
             /// The 64 hex digits, without the algorithm: the blob's file name.
             pub fn hex(&self) -> String {
                 let mut text = String::with_capacity(64);

@@ -6,6 +6,7 @@ pub mod compress;
 pub mod config;
 pub mod digest;
 pub mod file;
+mod hash;
 pub mod layout;
 pub mod manifest;
 pub mod media;

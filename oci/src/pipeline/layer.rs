@@ -1,197 +1,108 @@
-//! One layer on its way: the source fills chunks, one thread hashes them, workers compress them, one thread writes them in order.
+//! One layer on its way out: what was hashed and written of it so far.
 
-use std::collections::BTreeMap;
-use std::io::{self, Write as _};
-use std::panic;
+use std::io::Write as _;
 use std::path::Path;
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread;
 
-use sha2::{Digest as _, Sha256};
-
-use super::pool::{Pool, Slot};
-use super::worker::{Chunk, Task};
-use super::{Blob, Done, Error, Failure, Job, Source};
-use crate::compress::{Checksum, Compression, Format, Framing};
+use super::board::Chunk;
+use super::{Blob, Done, Error};
+use crate::compress::{Compression, Format, Framing};
 use crate::digest::{DiffId, Digest};
 use crate::file::TempFile;
-use crate::sink::Sink;
+use crate::hash::{Hasher, update_two};
 
-/// Does one job.
-pub(super) fn run<'p, E: Send>(
-    job: &Job<'_, E>,
-    pool: &'p Pool,
-    workers: &Sender<Task<'p>>,
-) -> Result<Done, Failure<E>> {
-    if job.known.is_some() || (job.blob.is_none() && job.copy.is_none()) {
-        let (hash, size) = only_hash(job.source, pool)?;
-        let diff_id = DiffId::from_hash(hash);
-        if job.known.is_none_or(|known| known == diff_id) {
-            return Ok(Done { diff_id, size, blob: None, copy: None });
-        }
-    }
-    hash_and_write(job, pool, workers)
+/// A layer that is being hashed, and written if that is wanted.
+#[derive(Debug)]
+pub(super) struct Layer {
+    hasher: Hasher,
+    /// Bytes in its tar.
+    size: u64,
+    blob: Option<BlobFile>,
+    copy: Option<Output>,
 }
 
-fn only_hash<E: Send>(source: &Source<'_, E>, pool: &Pool) -> Result<(Sha256, u64), Failure<E>> {
-    thread::scope(|scope| {
-        let (chunks, filled) = mpsc::channel();
-        let hashing = scope.spawn(|| hash(filled, |_, slot| drop(slot)));
-        let produced = produce(source, pool, chunks);
-        let hashed = hashing.join().unwrap_or_else(|cause| panic::resume_unwind(cause));
-        produced.map(|()| hashed)
-    })
-}
-
-fn hash_and_write<'p, E: Send>(
-    job: &Job<'_, E>,
-    pool: &'p Pool,
-    workers: &Sender<Task<'p>>,
-) -> Result<Done, Failure<E>> {
-    let compression = job.blob.map_or(Compression::NONE, |(_, compression)| compression);
-    let blob = job.blob.map(|(dir, _)| BlobFile::create(dir, compression.format())).transpose()?;
-    let copy = job.copy.map(Output::create).transpose()?;
-
-    thread::scope(|scope| {
-        let (chunks, filled) = mpsc::channel();
-        let (collector, compressed) = mpsc::channel();
-        let hashing = scope.spawn(move || {
-            hash(filled, |index, slot| {
-                let chunk = Chunk { index, slot, encoded: 0, checksum: Checksum::default() };
-                if compression == Compression::NONE {
-                    // A collector that could not write is gone; the run is about to end.
-                    drop(collector.send(chunk));
-                } else {
-                    let task = Task { chunk, compression, collector: collector.clone() };
-                    workers.send(task).expect("the receiver lives as long as the run");
-                }
-            })
-        });
-        let collecting = scope.spawn(move || {
-            let collected = collect(&compressed, blob, copy);
-            if collected.is_err() {
-                // The source would go on for long.
-                pool.stop();
-            }
-            collected
-        });
-        let produced = produce(job.source, pool, chunks);
-        let (hash, size) = hashing.join().unwrap_or_else(|cause| panic::resume_unwind(cause));
-        let collected = collecting.join().unwrap_or_else(|cause| panic::resume_unwind(cause));
-        // If writing failed, that is why the source did.
-        let (blob, copy) = collected?;
-        produced?;
-        let blob = blob.map(|blob| blob.finish(&hash));
-        Ok(Done { diff_id: DiffId::from_hash(hash), size, blob, copy: copy.map(|copy| copy.file) })
-    })
-}
-
-/// Lets the source fill chunks, of which there is at least one.
-fn produce<'p, E>(
-    source: &Source<'_, E>,
-    pool: &'p Pool,
-    chunks: Sender<Slot<'p>>,
-) -> Result<(), Failure<E>> {
-    let mut sink = ChunkSink { pool, slot: None, chunks, empty: true, refused: false };
-    let written = source(&mut sink);
-    if sink.refused {
-        // Whatever the source made of it.
-        return Err(Failure::Elsewhere);
-    }
-    written.map_err(Error::Source)?;
-    if sink.empty {
-        sink.slot().map_err(|_| Failure::Elsewhere)?;
-    }
-    sink.pass_on();
-    Ok(())
-}
-
-/// Puts what the source writes into chunks.
-struct ChunkSink<'p> {
-    pool: &'p Pool,
-    slot: Option<Slot<'p>>,
-    chunks: Sender<Slot<'p>>,
-    /// No chunk was passed on.
-    empty: bool,
-    /// The source was told to stop.
-    refused: bool,
-}
-
-impl<'p> ChunkSink<'p> {
-    fn slot(&mut self) -> io::Result<&mut Slot<'p>> {
-        let slot = self.slot.take().or_else(|| self.pool.take());
-        self.refused = slot.is_none();
-        let slot = slot.ok_or_else(|| io::Error::other("stopped, because something else failed"))?;
-        Ok(self.slot.insert(slot))
-    }
-
-    fn pass_on(&mut self) {
-        if let Some(slot) = self.slot.take() {
-            self.empty = false;
-            self.chunks.send(slot).expect("the hasher takes chunks for as long as there is a sender");
-        }
-    }
-}
-
-impl Sink for ChunkSink<'_> {
-    fn space(&mut self) -> io::Result<&mut [u8]> {
-        // A full slot is passed on at once: there is space.
-        Ok(self.slot()?.space())
-    }
-
-    fn advance(&mut self, n: usize) {
-        let slot = self.slot.as_mut().expect("there was a `space` before");
-        slot.advance(n);
-        if slot.is_full() {
-            self.pass_on();
-        }
-    }
-}
-
-/// Hashes and counts all chunks, and hands each on with its number.
-fn hash<'p>(filled: Receiver<Slot<'p>>, hand_on: impl Fn(u64, Slot<'p>)) -> (Sha256, u64) {
-    let mut hash = Sha256::new();
-    let mut size = 0;
-    for (index, slot) in (0..).zip(filled) {
-        hash.update(slot.chunk());
-        size += slot.chunk().len() as u64;
-        hand_on(index, slot);
-    }
-    (hash, size)
-}
-
-type Written = (Option<BlobFile>, Option<Output>);
-
-/// Writes chunks in the order of their numbers, whatever order they come in.
-fn collect<E>(
-    compressed: &Receiver<Chunk<'_>>,
-    mut blob: Option<BlobFile>,
-    mut copy: Option<Output>,
-) -> Result<Written, Error<E>> {
-    let mut early = BTreeMap::new();
-    let mut next = 0;
-    for chunk in compressed {
-        early.insert(chunk.index, chunk);
-        while let Some(chunk) = early.remove(&next) {
-            next += 1;
-            if let Some(copy) = &mut copy {
-                copy.write(chunk.slot.chunk())?;
-            }
-            if let Some(blob) = &mut blob {
-                blob.add(&chunk)?;
-            }
-        }
-    }
-    if let Some(blob) = &mut blob {
-        blob.write(&blob.framing.tail())?;
-    }
-    Ok((blob, copy))
+/// A blob that is being written.
+#[derive(Debug)]
+struct BlobFile {
+    output: Output,
+    format: Format,
+    framing: Framing,
+    hasher: Hasher,
 }
 
 /// A file that is being written, without a name yet.
+#[derive(Debug)]
 struct Output {
     file: TempFile,
     size: u64,
+}
+
+/// A stream, and the bytes that it goes on with.
+type Stream<'a> = (&'a mut Hasher, &'a [u8]);
+
+impl Layer {
+    /// With these outputs, in these folders.
+    pub(super) fn create<E>(
+        blob: Option<(&Path, Compression)>,
+        copy: Option<&Path>,
+    ) -> Result<Self, Error<E>> {
+        let blob = blob.map(|(dir, compression)| BlobFile::create(dir, compression.format())).transpose()?;
+        let copy = copy.map(Output::create).transpose()?;
+        Ok(Self { hasher: Hasher::new(), size: 0, blob, copy })
+    }
+
+    /// Writes the next chunk, which has been hashed.
+    pub(super) fn write<E>(&mut self, chunk: &Chunk<'_>) -> Result<(), Error<E>> {
+        let tar = chunk.slot.chunk();
+        self.size += tar.len() as u64;
+        if let Some(copy) = &mut self.copy {
+            copy.write(tar)?;
+        }
+        if let Some(blob) = &mut self.blob {
+            blob.framing.add(&chunk.checksum);
+            let bytes = encoding(blob.format, chunk);
+            blob.output.write(bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the blob.
+    pub(super) fn finish<E>(self) -> Result<Done, Error<E>> {
+        let blob = self.blob.map(|blob| blob.finish(&self.hasher)).transpose()?;
+        let diff_id = DiffId::from_bytes(self.hasher.finish());
+        Ok(Done { diff_id, size: self.size, blob, copy: self.copy.map(|copy| copy.file) })
+    }
+
+    /// What of the next chunk is hashed, and by whom: tar, and blob if it is another.
+    fn hashed<'a>(&'a mut self, chunk: &'a Chunk<'_>) -> (Stream<'a>, Option<Stream<'a>>) {
+        let encoded = self.blob.as_mut().filter(|blob| blob.format != Format::Plain);
+        let encoded = encoded.map(|blob| (&mut blob.hasher, encoding(blob.format, chunk)));
+        ((&mut self.hasher, chunk.slot.chunk()), encoded)
+    }
+}
+
+/// Hashes the next chunk of each of these layers: two streams of bytes at a time, the most alike in length.
+pub(super) fn hash(layers: &mut [(Layer, Chunk<'_>)]) {
+    let mut streams = Vec::with_capacity(4);
+    for (layer, chunk) in layers {
+        let (tar, encoded) = layer.hashed(chunk);
+        streams.push(tar);
+        streams.extend(encoded);
+    }
+    streams.sort_by_key(|(_, bytes)| bytes.len());
+    while let Some(stream) = streams.pop() {
+        match streams.pop() {
+            Some(other) => update_two([stream, other]),
+            None => stream.0.update(stream.1),
+        }
+    }
+}
+
+/// What of a chunk goes into the blob.
+fn encoding<'a>(format: Format, chunk: &'a Chunk<'_>) -> &'a [u8] {
+    match format {
+        Format::Plain => chunk.slot.chunk(),
+        Format::Gzip | Format::Zstd => &chunk.slot.output()[..chunk.encoded],
+    }
 }
 
 impl Output {
@@ -209,44 +120,29 @@ impl Output {
     }
 }
 
-/// A blob that is being written.
-struct BlobFile {
-    output: Output,
-    format: Format,
-    framing: Framing,
-    hash: Sha256,
-}
-
 impl BlobFile {
     fn create<E>(dir: &Path, format: Format) -> Result<Self, Error<E>> {
         let framing = Framing::new(format);
         let head = framing.head();
-        let mut blob = Self { output: Output::create(dir)?, format, framing, hash: Sha256::new() };
+        let mut blob = Self { output: Output::create(dir)?, format, framing, hasher: Hasher::new() };
         blob.write(head)?;
         Ok(blob)
     }
 
-    fn add<E>(&mut self, chunk: &Chunk<'_>) -> Result<(), Error<E>> {
-        if self.format == Format::Plain {
-            return self.output.write(chunk.slot.chunk());
-        }
-        self.framing.add(&chunk.checksum);
-        self.write(&chunk.slot.output()[..chunk.encoded])
-    }
-
     fn write<E>(&mut self, bytes: &[u8]) -> Result<(), Error<E>> {
-        self.hash.update(bytes);
+        self.hasher.update(bytes);
         self.output.write(bytes)
     }
 
     /// `tar` is the hash of what is in it: it is the blob's own, if the blob is the tar.
-    fn finish(self, tar: &Sha256) -> Blob {
-        let hash = if self.format == Format::Plain { tar.clone() } else { self.hash };
-        Blob {
-            digest: Digest::from_hash(hash),
+    fn finish<E>(mut self, tar: &Hasher) -> Result<Blob, Error<E>> {
+        self.write(&self.framing.tail())?;
+        let hasher = if self.format == Format::Plain { tar.clone() } else { self.hasher };
+        Ok(Blob {
+            digest: Digest::from_bytes(hasher.finish()),
             size: self.output.size,
             file: self.output.file,
             media_type: self.format.media_type(),
-        }
+        })
     }
 }

@@ -1,23 +1,26 @@
 //! Writes layers in one pass: tar, diff ID, compression, digest and blob at the same time, on all cores.
 //!
 //! ```text
-//! source ──▶ chunk ──▶ hash ──▶ compress ──▶ in order ──▶ hash ──▶ blob
-//!            in a slot (diff ID)  (workers)      └─▶ copy   (digest)
+//! source ──▶ chunk ──▶ compress ──▶ in order ──▶ hash tar and encoding ──▶ write blob and copy
+//!            in a slot                           (diff ID)    (digest)
 //! ```
-//! For each layer in work, one thread runs the source, one hashes, one puts in order and writes. The threads that compress
-//! serve all layers. Several layers are in work at once, begun in the order of the jobs.
+//! For each layer in work, one thread runs the source. All else is done by workers, as many as there are cores, for whichever layer there is
+//! something to do. Several layers are in work at once, begun in the order of the jobs. Two streams are hashed in less time than
+//! one after the other: so a worker finishes chunks of two layers at a time where it can.
 //!
 //! **Memory is bounded.** A chunk and its encoding travel in one slot, and there is a fixed number of slots: about four MiB for each thread,
 //! whatever the layers are. A source waits for a slot.
 //!
 //! **Nothing waits in a circle.** Only a source waits for a slot, and when it does it holds none. Every slot that
-//! it has passed on has all the room that the rest of its way needs, and the threads on that way wait for nothing but input: so it comes
+//! it has passed on has all the room that the rest of its way needs, and workers wait for nothing but something to do: so it comes
 //! back. That holds for a single slot too.
 //!
 //! **Bytes do not depend on threads.** Chunks end where the tar says, each is encoded by itself, and they are written in order.
 //!
 //! The first failure stops all: no source gets space any more, what is on its way is dropped, temporary files are removed.
 
+mod board;
+mod lane;
 mod layer;
 mod pool;
 mod worker;
@@ -26,17 +29,16 @@ use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Sender};
+use std::sync::atomic::AtomicUsize;
 use std::{panic, thread};
 
 use crate::compress::Compression;
 use crate::digest::{DiffId, Digest};
 use crate::file::TempFile;
 use crate::sink::Sink;
+use board::Board;
+use lane::Outcomes;
 use pool::Pool;
-use worker::Task;
 
 /// Writes a layer's tar. The same bytes each time: it may be called twice.
 ///
@@ -118,34 +120,40 @@ impl<E> From<Error<E>> for Failure<E> {
     }
 }
 
+/// Ends the run if a thread panics: others would wait for it.
+struct StopOnPanic<'a, 'p, E> {
+    board: &'a Board<'p, E>,
+    pool: &'a Pool,
+}
+
+impl<E> Drop for StopOnPanic<'_, '_, E> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.board.break_off();
+            self.pool.stop();
+        }
+    }
+}
+
 /// So many layers at once are enough: beyond that, more threads are better used within them.
 const MOST_LANES: usize = 16;
 
 /// Does all jobs. The results are in the order of the jobs; the error is that of the first job that failed by itself.
 ///
-/// `threads` is how many chunks are compressed at a time, and how many layers are in work: the number of cores.
+/// `threads` is how many chunks are worked on at a time, and how many layers are in work: the number of cores.
 pub fn run<E: Send>(jobs: &[Job<'_, E>], threads: NonZeroUsize) -> Result<Vec<Done>, Error<E>> {
     let threads = threads.get();
     let lanes = jobs.len().min(threads).min(MOST_LANES);
-    // One in work and one waiting, for each worker; one being filled and one being written, for each layer.
+    // One in work and one waiting, for each worker; one being filled and one waiting for its turn, for each layer.
     let pool = Pool::new(2 * threads + 2 * lanes);
-    let (workers, tasks) = mpsc::channel();
-    let tasks = Mutex::new(tasks);
+    let board = Board::new(lanes);
     let next = AtomicUsize::new(0);
 
-    let mut outcomes: Vec<(usize, Result<Done, Failure<E>>)> = thread::scope(|scope| {
-        let lanes: Vec<_> = (0..lanes)
-            .map(|_| {
-                let (pool, next, workers) = (&pool, &next, workers.clone());
-                scope.spawn(move || lane(jobs, next, pool, &workers))
-            })
-            .collect();
-        // From here on only lanes give tasks: when they are done, so are the workers.
-        drop(workers);
-        if jobs.iter().any(|job| job.blob.is_some()) {
-            for _ in 0..threads {
-                scope.spawn(|| worker::work(&tasks));
-            }
+    let mut outcomes: Outcomes<E> = thread::scope(|scope| {
+        let lanes: Vec<_> =
+            (0..lanes).map(|_| scope.spawn(|| lane::run(jobs, &next, &pool, &board))).collect();
+        for _ in 0..threads {
+            scope.spawn(|| worker::work(&board, &pool));
         }
         let join = |lane: thread::ScopedJoinHandle<'_, _>| {
             lane.join().unwrap_or_else(|cause| panic::resume_unwind(cause))
@@ -153,7 +161,7 @@ pub fn run<E: Send>(jobs: &[Job<'_, E>], threads: NonZeroUsize) -> Result<Vec<Do
         lanes.into_iter().flat_map(join).collect()
     });
 
-    outcomes.sort_unstable_by_key(|&(index, _)| index);
+    outcomes.sort_unstable_by_key(|&(number, _)| number);
     let mut done = Vec::with_capacity(jobs.len());
     for (_, outcome) in outcomes {
         match outcome {
@@ -164,26 +172,6 @@ pub fn run<E: Send>(jobs: &[Job<'_, E>], threads: NonZeroUsize) -> Result<Vec<Do
     }
     assert!(done.len() == jobs.len(), "a job ends early only when one has failed");
     Ok(done)
-}
-
-/// Does one job after the other, until there are no more or one has failed.
-fn lane<'p, E: Send>(
-    jobs: &[Job<'_, E>],
-    next: &AtomicUsize,
-    pool: &'p Pool,
-    workers: &Sender<Task<'p>>,
-) -> Vec<(usize, Result<Done, Failure<E>>)> {
-    let mut outcomes = Vec::new();
-    while !pool.is_stopped() {
-        let index = next.fetch_add(1, Ordering::Relaxed);
-        let Some(job) = jobs.get(index) else { break };
-        let outcome = layer::run(job, pool, workers);
-        if outcome.is_err() {
-            pool.stop();
-        }
-        outcomes.push((index, outcome));
-    }
-    outcomes
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use std::fs;
 use std::io::Read as _;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::compress::{CHUNK, decompressed};
@@ -172,6 +172,28 @@ fn source_that_ignores_the_stop_changes_nothing() {
         Job { source: &failing, known: None, blob: None, copy: None },
     ];
     assert_eq!(run(&jobs, threads(2)).unwrap_err().to_string(), "file changed");
+}
+
+#[test]
+fn a_source_that_panics_ends_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let endless = |sink: &mut dyn Sink| -> io::Result<()> {
+        loop {
+            sink.write_all(&[0; 1000])?;
+        }
+    };
+    let panicking = |sink: &mut dyn Sink| -> io::Result<()> {
+        sink.write_all(&bytes(1, 2 * CHUNK))?;
+        panic!("on purpose")
+    };
+    let blob = Some((dir.path(), FAST));
+    let jobs = [
+        Job { source: &endless as &Source<'_, io::Error>, known: None, blob, copy: None },
+        Job { source: &panicking, known: None, blob, copy: None },
+    ];
+    let ended = panic::catch_unwind(panic::AssertUnwindSafe(|| run(&jobs, threads(2)).map(|_| ())));
+    assert!(ended.is_err());
+    assert_eq!(names(dir.path()), 0, "a temporary file is left");
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Makes the planned layers: from disk in one pass each, or taken over from the previous image.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::thread;
 
 use anyhow::{Context as _, anyhow};
 use drydock_oci::compress::Compression;
@@ -47,21 +49,24 @@ pub(super) struct Maker<'a> {
     pub(super) cache: Option<&'a CacheExport>,
 }
 
+/// What was brought from the previous image, or why it could not be.
+type Brought = BTreeMap<DiffId, anyhow::Result<Descriptor>>;
+
 impl Maker<'_> {
     /// Makes the layers; the results are in order.
     pub(super) fn make(&self, plans: &[LayerPlan], log: &dyn Log) -> anyhow::Result<Vec<MadeLayer>> {
         let blobs_dir = self.writer.blobs_dir();
         let mut made: Vec<Option<MadeLayer>> = plans.iter().map(|_| None).collect();
+        let mut brought = Brought::new();
         // In the second round are layers whose blob in the previous image turned out to be of no use.
         for reusing in [true, false] {
-            let open: Vec<usize> = (0..plans.len()).filter(|&at| made[at].is_none()).collect();
-            let mut from_disk = Vec::new();
-            for at in open {
-                match &plans[at].content {
-                    Content::Previous => made[at] = Some(self.take_over(&plans[at])?),
-                    Content::Source(source) => from_disk.push((at, |out: &mut dyn Sink| source.write(out))),
-                }
-            }
+            let open = (0..plans.len()).filter(|&at| made[at].is_none());
+            let from_disk: Vec<_> = open
+                .filter_map(|at| match &plans[at].content {
+                    Content::Source(source) => Some((at, |out: &mut dyn Sink| source.write(out))),
+                    Content::Previous => None,
+                })
+                .collect();
             let jobs: Vec<Job<'_, TarError>> = from_disk
                 .iter()
                 .map(|(at, source)| (&plans[*at], source))
@@ -72,14 +77,28 @@ impl Maker<'_> {
                     copy: self.staging(plan),
                 })
                 .collect();
-            for ((at, _), done) in from_disk.iter().zip(self.run(jobs, log)?) {
-                made[*at] = self.finish(&plans[*at], done, log);
+            let done = thread::scope(|scope| {
+                let bringing = reusing.then(|| scope.spawn(|| self.bring_early(plans)));
+                let done = self.run(jobs, log);
+                brought.extend(
+                    bringing
+                        .into_iter()
+                        .flat_map(|bringing| bringing.join().expect("it returns errors and does not panic")),
+                );
+                done
+            })?;
+            for ((at, _), done) in from_disk.iter().zip(done) {
+                made[*at] = self.finish(&plans[*at], done, &brought, log);
             }
         }
-        Ok(made
-            .into_iter()
-            .map(|made| made.expect("the second round reuses nothing, so it makes every layer"))
-            .collect())
+        let all = made.into_iter().zip(plans).map(|(made, plan)| match (made, &plan.content) {
+            (Some(made), _) => Ok(made),
+            (None, Content::Previous) => self.take_over(plan, &brought),
+            (None, Content::Source(_)) => {
+                unreachable!("the second round reuses nothing, so it makes every layer")
+            }
+        });
+        all.collect()
     }
 
     /// Runs the jobs; without the copies for the cache, if these cannot be written: an image is worth having anyway.
@@ -117,7 +136,7 @@ impl Maker<'_> {
     }
 
     /// `None` if the layer is as it was, but its blob cannot be had.
-    fn finish(&self, plan: &LayerPlan, done: Done, log: &dyn Log) -> Option<MadeLayer> {
+    fn finish(&self, plan: &LayerPlan, done: Done, brought: &Brought, log: &dyn Log) -> Option<MadeLayer> {
         let Done { diff_id, blob, copy, .. } = done;
         let layer = match blob {
             Some(blob) => Some(NewLayer {
@@ -125,7 +144,7 @@ impl Maker<'_> {
                 descriptor: Descriptor::new(blob.media_type, blob.digest, blob.size),
                 blob: BlobSource::Temporary(blob.file),
             }),
-            None if plan.in_image => match self.bring(&diff_id) {
+            None if plan.in_image => match self.reused(&diff_id, brought) {
                 Ok(layer) => Some(layer),
                 Err(error) => {
                     log.warn(&format!("Layer '{}' is made again, it cannot be reused: {error:#}", plan.id));
@@ -138,23 +157,49 @@ impl Maker<'_> {
     }
 
     /// A layer without contents on disk.
-    fn take_over(&self, plan: &LayerPlan) -> anyhow::Result<MadeLayer> {
+    fn take_over(&self, plan: &LayerPlan, brought: &Brought) -> anyhow::Result<MadeLayer> {
         let id = &plan.id;
         let diff_id =
             plan.previous.with_context(|| format!("cannot reuse '{id}': its diff ID is not known"))?;
-        let layer = self.bring(&diff_id).with_context(|| {
+        let layer = self.reused(&diff_id, brought).with_context(|| {
             format!("cannot reuse layer '{id}' of the previous image; remove that image to have everything built again")
         })?;
         Ok(MadeLayer { diff_id, layer: Some(layer), reused: true, tar: None })
     }
 
-    /// Brings a layer of the previous image into the new one.
-    fn bring(&self, diff_id: &DiffId) -> anyhow::Result<NewLayer> {
+    /// Brings what will be taken from the previous image, and checks what may be, where it need not be brought. It is done at the
+    /// same time as layers are hashed, since which of them are unchanged is known only in the end.
+    fn bring_early(&self, plans: &[LayerPlan]) -> Brought {
+        let wanted = plans.iter().filter_map(|plan| match plan.content {
+            Content::Previous => plan.previous,
+            Content::Source(_) if plan.in_image => self.unchanged(plan).filter(|id| self.is_in_place(id)),
+            Content::Source(_) => None,
+        });
+        wanted.collect::<BTreeSet<_>>().into_iter().map(|diff_id| (diff_id, self.bring(&diff_id))).collect()
+    }
+
+    fn is_in_place(&self, diff_id: &DiffId) -> bool {
+        let layer = self.previous.and_then(|image| image.layer(diff_id));
+        layer.is_some_and(|layer| self.writer.has(&layer.descriptor))
+    }
+
+    /// A layer of the previous image for the new one.
+    fn reused(&self, diff_id: &DiffId, brought: &Brought) -> anyhow::Result<NewLayer> {
+        let descriptor = match brought.get(diff_id) {
+            Some(Ok(descriptor)) => descriptor.clone(),
+            Some(Err(error)) => return Err(anyhow!("{error:#}")),
+            None => self.bring(diff_id)?,
+        };
+        Ok(NewLayer { diff_id: *diff_id, descriptor, blob: BlobSource::Placed })
+    }
+
+    /// Brings a layer of the previous image into the new one's layout.
+    fn bring(&self, diff_id: &DiffId) -> anyhow::Result<Descriptor> {
         let image = self.previous.ok_or_else(|| anyhow!("there is no previous image"))?;
         let layer =
             image.layer(diff_id).ok_or_else(|| anyhow!("{} has no layer {diff_id}", image.identifier()))?;
         layer.check_present()?;
         self.writer.bring(&layer, self.link)?;
-        Ok(NewLayer { diff_id: *diff_id, descriptor: layer.descriptor, blob: BlobSource::Placed })
+        Ok(layer.descriptor)
     }
 }
