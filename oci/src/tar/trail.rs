@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, openat};
-use rustix::io::Result;
+use rustix::io::{Result, fcntl_dupfd_cloexec};
 
 /// Handles that one trail keeps open, besides its root's.
 const MAX_OPEN: usize = 64;
@@ -44,6 +44,12 @@ impl Trail {
     fn new(root: OwnedFd, access: OFlags) -> Self {
         let flags = access | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Self { root, flags, path: Vec::new(), steps: Vec::new() }
+    }
+
+    /// Another trail of the same kind, at the same root.
+    pub(super) fn another(&self) -> Result<Self> {
+        let root = fcntl_dupfd_cloexec(&self.root, 0)?;
+        Ok(Self { root, flags: self.flags, path: Vec::new(), steps: Vec::new() })
     }
 
     /// The current directory's path from the root; empty at the root.

@@ -92,7 +92,7 @@ fn extension(
     }
     let mut contents = Vec::new();
     input.contents(size, |piece| {
-        contents.extend_from_slice(piece);
+        contents.extend_from_slice(&piece);
         Ok(())
     })?;
     Ok(contents)

@@ -1,6 +1,7 @@
 //! The bytes of the tar: read in large chunks, given to the hasher, and lent in pieces.
 
 use std::io::{ErrorKind, Read};
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
@@ -16,6 +17,22 @@ const CHUNK: usize = 512 * BLOCK;
 /// Bytes of which the first so many count.
 type Filled = (Arc<Box<[u8]>>, usize);
 
+/// Some of the tar's bytes, without a copy: the chunk is not filled again while anybody has a piece of it.
+pub(super) struct Piece {
+    chunk: Arc<Box<[u8]>>,
+    range: Range<usize>,
+    /// Where in the tar the chunk begins.
+    pub(super) chunk_offset: u64,
+}
+
+impl Deref for Piece {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.chunk[self.range.clone()]
+    }
+}
+
 /// The tar, from where reading it has come to.
 pub(super) struct Input<R> {
     reader: R,
@@ -24,7 +41,7 @@ pub(super) struct Input<R> {
     chunk: Filled,
     /// What has been lent of the current chunk.
     used: usize,
-    /// Earlier chunks; those that the hasher is done with are filled again.
+    /// Earlier chunks; those that nobody uses any more are filled again.
     spare: Vec<Arc<Box<[u8]>>>,
     /// Where in the tar the current chunk begins.
     offset: u64,
@@ -39,6 +56,11 @@ impl<R: Read> Input<R> {
     /// How much of the tar has been lent.
     pub(super) fn offset(&self) -> u64 {
         self.offset + self.used as u64
+    }
+
+    /// Where in the tar the current chunk begins.
+    pub(super) fn chunk_offset(&self) -> u64 {
+        self.offset
     }
 
     /// The next block; none at the end of the tar.
@@ -68,16 +90,20 @@ impl<R: Read> Input<R> {
     pub(super) fn contents(
         &mut self,
         size: u64,
-        mut pass: impl FnMut(&[u8]) -> Result<(), ExtractError>,
+        mut pass: impl FnMut(Piece) -> Result<(), ExtractError>,
     ) -> Result<(), ExtractError> {
         let mut left = size;
         while left > 0 {
-            let piece = self.piece(left)?;
-            if piece.is_empty() {
+            let length = self.piece(left)?.len();
+            if length == 0 {
                 return Err(ended_early());
             }
-            left -= piece.len() as u64;
-            pass(piece)?;
+            left -= length as u64;
+            pass(Piece {
+                chunk: Arc::clone(&self.chunk.0),
+                range: self.used - length..self.used,
+                chunk_offset: self.offset,
+            })?;
         }
         // Contents begin on a block, and blocks don't straddle chunks: the padding is in this chunk.
         let padding = size.next_multiple_of(BLOCK as u64) - size;

@@ -4,11 +4,14 @@
 //! ([`Trail`](super::trail::Trail)); names are taken apart beforehand, and `..` is refused. So nothing outside is
 //! created, changed or read, wherever symlinks point that are in the archive or were there before.
 //!
-//! The tar is read once: another thread hashes it meanwhile. What was made is removed again if the hash is wrong. Until
-//! then no new directory has permissions that would be in the way of that.
+//! The tar is read once: another thread hashes it meanwhile, and a third makes some of the files if the tar is large
+//! ([`helper`]). What was made is removed again if the hash is wrong. Until then no new directory has permissions that
+//! would be in the way of that.
 
 mod entry;
+mod helper;
 mod input;
+mod make;
 mod names;
 mod restore;
 
@@ -20,6 +23,7 @@ use std::thread;
 
 use crate::digest::DiffId;
 
+use self::helper::Sharing;
 use self::input::{Input, hash_chunks};
 use self::restore::Restorer;
 
@@ -66,7 +70,7 @@ pub enum ExtractError {
         /// What was read.
         found: DiffId,
     },
-    /// No thread can be started to hash the tar.
+    /// No thread can be started to hash the tar, or to make files.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
     /// Extraction failed, and what had been made until then cannot be removed either.
@@ -98,7 +102,17 @@ pub enum ExtractError {
 /// Several threads may extract into the same directory, if the tars have nothing in common but directories that are
 /// there before: what one extraction makes, it may remove.
 pub fn extract(tar: impl Read, diff_id: DiffId, below: &Path, into: &Path) -> Result<(), ExtractError> {
-    let mut restorer = Restorer::new(below, into)?;
+    extract_sharing(tar, diff_id, below, into, Sharing::default())
+}
+
+fn extract_sharing(
+    tar: impl Read,
+    diff_id: DiffId,
+    below: &Path,
+    into: &Path,
+    sharing: Sharing,
+) -> Result<(), ExtractError> {
+    let mut restorer = Restorer::new(below, into, sharing)?;
     let extracted = extract_and_hash(tar, &mut restorer).and_then(|found| {
         if found == diff_id {
             restorer.finish_directories()
@@ -109,7 +123,7 @@ pub fn extract(tar: impl Read, diff_id: DiffId, below: &Path, into: &Path) -> Re
     extracted.map_err(|cause| undo(cause, restorer.made(), into))
 }
 
-fn extract_and_hash(tar: impl Read, restorer: &mut Restorer<'_>) -> Result<DiffId, ExtractError> {
+fn extract_and_hash(tar: impl Read, restorer: &mut Restorer) -> Result<DiffId, ExtractError> {
     let (to_hasher, from_reader) = sync_channel(QUEUE);
     thread::scope(|scope| {
         let hasher = thread::Builder::new()
@@ -124,7 +138,7 @@ fn extract_and_hash(tar: impl Read, restorer: &mut Restorer<'_>) -> Result<DiffI
 }
 
 /// Removes what was made.
-fn undo(mut cause: ExtractError, made: &[Vec<u8>], into: &Path) -> ExtractError {
+fn undo<'a>(mut cause: ExtractError, made: impl Iterator<Item = &'a [u8]>, into: &Path) -> ExtractError {
     use std::os::unix::ffi::OsStrExt as _;
     for path in made {
         let path = into.join(std::ffi::OsStr::from_bytes(path));
@@ -143,5 +157,7 @@ fn undo(mut cause: ExtractError, made: &[Vec<u8>], into: &Path) -> ExtractError 
     cause
 }
 
+#[cfg(test)]
+mod sharing_tests;
 #[cfg(test)]
 mod tests;

@@ -7,14 +7,14 @@ use tar::EntryType;
 
 use super::*;
 
-const BELOW: &str = "/layers";
+pub(super) const BELOW: &str = "/layers";
 
 /// Name, type, and the text that [`tar_of`] puts in.
-type Entries<'a> = &'a [(&'a str, EntryType, &'a str)];
+pub(super) type Entries<'a> = &'a [(&'a str, EntryType, &'a str)];
 
 /// An archive of these entries, whose names and targets are put into the headers as they are. The last text is the
 /// target of links, and the contents of anything else.
-fn tar_of(entries: Entries<'_>) -> Vec<u8> {
+pub(super) fn tar_of(entries: Entries<'_>) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, entry_type, text) in entries {
         let mut header = tar::Header::new_ustar();
@@ -36,7 +36,7 @@ fn tar_of(entries: Entries<'_>) -> Vec<u8> {
 }
 
 /// Corrects the checksums of all headers.
-fn seal(tar: &mut [u8]) {
+pub(super) fn seal(tar: &mut [u8]) {
     for block in tar.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
         block[148..156].fill(b' ');
         let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
@@ -45,12 +45,12 @@ fn seal(tar: &mut [u8]) {
 }
 
 /// A directory to extract into, beside one that must not be touched.
-struct Place {
+pub(super) struct Place {
     dir: tempfile::TempDir,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("into")).unwrap();
         fs::create_dir(dir.path().join("outside")).unwrap();
@@ -58,7 +58,7 @@ impl Place {
         Self { dir }
     }
 
-    fn root(&self) -> PathBuf {
+    pub(super) fn root(&self) -> PathBuf {
         self.dir.path().join("into")
     }
 
@@ -66,7 +66,7 @@ impl Place {
         extract(tar, DiffId::of(tar), Path::new(BELOW), &self.root())
     }
 
-    fn assert_outside_is_untouched(&self, context: &str) {
+    pub(super) fn assert_outside_is_untouched(&self, context: &str) {
         assert_eq!(describe(&self.dir.path().join("outside")), ["secret 644 secret"], "{context}");
         let names = fs::read_dir(self.dir.path()).unwrap().count();
         assert_eq!(names, 2, "{context}");
@@ -75,7 +75,7 @@ impl Place {
 }
 
 /// What is in a directory: path, permissions (not a symlink's), contents or target.
-fn describe(dir: &Path) -> Vec<String> {
+pub(super) fn describe(dir: &Path) -> Vec<String> {
     fn add(path: &Path, name: &Path, lines: &mut Vec<String>) {
         let metadata = fs::symlink_metadata(path).unwrap();
         let mode = metadata.permissions().mode() & 0o7777;
