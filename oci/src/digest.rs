@@ -7,7 +7,8 @@ use std::io::{self, Write};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
+
+use crate::hash::Hasher;
 
 /// A text that is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,17 +25,14 @@ macro_rules! digest_type {
         impl $name {
             /// Of these bytes.
             pub fn of(bytes: &[u8]) -> Self {
-                Self(Sha256::digest(bytes).into())
+                let mut hash = Hasher::new();
+                hash.update(bytes);
+                Self::from_hash(hash)
             }
 
-            /// From a finished hash.
-            pub fn from_hash(hash: Sha256) -> Self {
-                Self(hash.finalize().into())
-            }
-
-            /// From the hash's bytes.
-            pub fn from_bytes(hash: [u8; 32]) -> Self {
-                Self(hash)
+            /// Of all bytes that were hashed.
+            pub(crate) fn from_hash(hash: Hasher) -> Self {
+                Self(hash.finish())
             }
 
             /// The 64 hex digits, without the algorithm: the blob's file name.
@@ -117,14 +115,14 @@ impl DiffId {
 /// Passes everything on to a writer, hashes it and counts it.
 pub struct HashingWriter<W> {
     inner: W,
-    hash: Sha256,
+    hash: Hasher,
     size: u64,
 }
 
 impl<W: Write> HashingWriter<W> {
     /// Around a writer.
     pub fn new(inner: W) -> Self {
-        Self { inner, hash: Sha256::new(), size: 0 }
+        Self { inner, hash: Hasher::new(), size: 0 }
     }
 
     /// The writer, what went through it, and how many bytes that was.

@@ -20,7 +20,6 @@ const INITIAL: State =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 /// The hash of one stream, which comes in pieces.
-#[derive(Clone)]
 pub(crate) struct Hasher {
     state: State,
     /// What is short of a block.

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
-use sha2::{Digest as _, Sha256};
 
 use super::blob_path;
 use super::error::{IoContext as _, LayoutError};
 use crate::config::ImageConfig;
 use crate::digest::{DiffId, Digest};
+use crate::hash::Hasher;
 use crate::manifest::{Descriptor, Index, Manifest, REF_NAME};
 use crate::media;
 use crate::platform::Platform;
@@ -322,7 +322,7 @@ pub(super) fn read_blob(layout: &Path, descriptor: &Descriptor) -> Result<Vec<u8
 
 /// The digest of the rest of a file.
 pub(super) fn hash(file: &mut File) -> io::Result<Digest> {
-    let mut hash = Sha256::new();
+    let mut hash = Hasher::new();
     let mut buffer = vec![0; 256 * 1024];
     loop {
         match file.read(&mut buffer) {

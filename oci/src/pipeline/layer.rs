@@ -67,8 +67,8 @@ impl Layer {
 
     /// Ends the blob.
     pub(super) fn finish<E>(self) -> Result<Done, Error<E>> {
-        let blob = self.blob.map(|blob| blob.finish(&self.hasher)).transpose()?;
-        let diff_id = DiffId::from_bytes(self.hasher.finish());
+        let diff_id = DiffId::from_hash(self.hasher);
+        let blob = self.blob.map(|blob| blob.finish(diff_id)).transpose()?;
         Ok(Done { diff_id, size: self.size, blob, copy: self.copy.map(|copy| copy.file) })
     }
 
@@ -134,12 +134,15 @@ impl BlobFile {
         self.output.write(bytes)
     }
 
-    /// `tar` is the hash of what is in it: it is the blob's own, if the blob is the tar.
-    fn finish<E>(mut self, tar: &Hasher) -> Result<Blob, Error<E>> {
+    /// Ends the blob of a tar with this diff ID.
+    fn finish<E>(mut self, diff_id: DiffId) -> Result<Blob, Error<E>> {
         self.write(&self.framing.tail())?;
-        let hasher = if self.format == Format::Plain { tar.clone() } else { self.hasher };
+        let digest = match self.format {
+            Format::Plain => diff_id.of_plain_blob(),
+            Format::Gzip | Format::Zstd => Digest::from_hash(self.hasher),
+        };
         Ok(Blob {
-            digest: Digest::from_bytes(hasher.finish()),
+            digest,
             size: self.output.size,
             file: self.output.file,
             media_type: self.format.media_type(),

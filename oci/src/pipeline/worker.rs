@@ -1,10 +1,9 @@
 //! Compresses, hashes and writes chunks of all layers, on as many threads as there are cores.
 
-use super::Error;
-use super::StopOnPanic;
 use super::board::{Board, Chunk, Step};
 use super::layer::{self, Layer};
 use super::pool::Pool;
+use super::{Error, StopOnPanic};
 use crate::compress::{Encoded, Encoder};
 
 /// Does what there is to do until there will be no more.

@@ -5,10 +5,9 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
-use sha2::{Digest as _, Sha256};
-
 use super::ExtractError;
 use crate::digest::DiffId;
+use crate::hash::Hasher;
 use crate::tar::header::BLOCK;
 
 /// A whole number of blocks, so that no block is in two chunks.
@@ -149,7 +148,7 @@ impl<R: Read> Input<R> {
 
 /// Hashes all chunks that come, to the last.
 pub(super) fn hash_chunks(chunks: &Receiver<Filled>) -> DiffId {
-    let mut hash = Sha256::new();
+    let mut hash = Hasher::new();
     for (chunk, filled) in chunks {
         hash.update(&chunk[..filled]);
     }
