@@ -1,13 +1,14 @@
 //! One layer on its way out: what was hashed and written of it so far.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use super::board::Chunk;
 use super::{Blob, Done, Error};
 use crate::compress::{Compression, Format, Framing};
 use crate::digest::{DiffId, Digest};
-use crate::file::TempFile;
+use crate::file::{TempFile, write_unread};
 use crate::hash::{Hasher, update_two};
 
 /// A layer that is being hashed, and written if that is wanted.
@@ -55,12 +56,13 @@ impl Layer {
         let tar = chunk.slot.chunk();
         self.size += tar.len() as u64;
         if let Some(copy) = &mut self.copy {
-            copy.write(tar)?;
+            // It is read by the next build.
+            copy.write(tar, write_unread)?;
         }
         if let Some(blob) = &mut self.blob {
             blob.framing.add(&chunk.checksum);
             let bytes = encoding(blob.format, chunk);
-            blob.output.write(bytes)?;
+            blob.output.write(bytes, File::write_all)?;
         }
         Ok(())
     }
@@ -112,8 +114,12 @@ impl Output {
         Ok(Self { file, size: 0 })
     }
 
-    fn write<E>(&mut self, bytes: &[u8]) -> Result<(), Error<E>> {
-        let written = self.file.file().write_all(bytes);
+    fn write<E>(
+        &mut self,
+        bytes: &[u8],
+        write: fn(&mut File, &[u8]) -> io::Result<()>,
+    ) -> Result<(), Error<E>> {
+        let written = write(self.file.file(), bytes);
         written.map_err(|source| Error::Write { path: self.file.path().to_owned(), source })?;
         self.size += bytes.len() as u64;
         Ok(())
@@ -131,7 +137,7 @@ impl BlobFile {
 
     fn write<E>(&mut self, bytes: &[u8]) -> Result<(), Error<E>> {
         self.hasher.update(bytes);
-        self.output.write(bytes)
+        self.output.write(bytes, File::write_all)
     }
 
     /// Ends the blob of a tar with this diff ID.

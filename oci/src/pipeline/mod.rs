@@ -53,7 +53,7 @@ pub struct Job<'a, E> {
     pub known: Option<DiffId>,
     /// Compress it like this, into a temporary file in this folder.
     pub blob: Option<(&'a Path, Compression)>,
-    /// Write the tar itself into a temporary file in this folder, in the same pass.
+    /// Write the tar itself into a temporary file in this folder, in the same pass. It should not be what is read next: it is not kept in memory.
     pub copy: Option<&'a Path>,
 }
 
