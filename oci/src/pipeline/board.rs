@@ -47,8 +47,6 @@ struct State<'p, E> {
     layers: BTreeMap<usize, InWork<'p, E>>,
     /// Jobs whose layer is here, and so is its next chunk.
     ready: VecDeque<usize>,
-    /// Workers that have layers to finish chunks of.
-    finishing: usize,
     /// Threads that may still begin layers.
     lanes: usize,
     /// A thread has panicked: nothing is waited for any more.
@@ -79,7 +77,6 @@ impl<'p, E> Board<'p, E> {
             to_compress: VecDeque::new(),
             layers: BTreeMap::new(),
             ready: VecDeque::new(),
-            finishing: 0,
             lanes,
             broken: false,
         };
@@ -119,7 +116,6 @@ impl<'p, E> Board<'p, E> {
     /// Gives layers back whose next chunk is finished; or tells why it is not.
     pub(super) fn give_back(&self, finished: Vec<(usize, Result<Layer, Error<E>>)>) {
         let mut state = self.lock();
-        state.finishing -= 1;
         for (job, outcome) in finished {
             let Some(layer) = state.layers.get_mut(&job) else { continue };
             layer.next += 1;
@@ -202,11 +198,9 @@ impl<'p, E> Board<'p, E> {
 
 impl<'p, E> State<'p, E> {
     /// Takes the next chunk of two layers, which are finished in less time together than one after the other. So a chunk waits
-    /// for one of another layer as long as there is something else to do; and one worker is enough for two layers.
+    /// for one of another layer as long as there is something else to do.
     fn finish(&mut self) -> Option<Step<'p>> {
-        let in_work = self.layers.len();
-        let may_wait = self.ready.len() < in_work.min(2) && !self.to_compress.is_empty();
-        if may_wait || 2 * self.finishing >= in_work {
+        if self.ready.len() < self.layers.len().min(2) && !self.to_compress.is_empty() {
             return None;
         }
         let jobs = self.ready.drain(..self.ready.len().min(2));
@@ -217,11 +211,7 @@ impl<'p, E> State<'p, E> {
                 Some((layer.layer.take()?, chunk))
             })
             .collect();
-        if taken.is_empty() {
-            return None;
-        }
-        self.finishing += 1;
-        Some(Step::Finish(taken))
+        (!taken.is_empty()).then_some(Step::Finish(taken))
     }
 
     fn forget(&mut self, job: usize) {
