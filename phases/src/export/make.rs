@@ -12,7 +12,6 @@ use drydock_oci::file::TempFile;
 use drydock_oci::layout::{BlobSource, Image, LayoutWriter, LinkMode, NewLayer};
 use drydock_oci::manifest::Descriptor;
 use drydock_oci::pipeline::{self, Done, Job};
-use drydock_oci::sink::Sink;
 use drydock_oci::tar::TarError;
 
 use super::cached::CacheExport;
@@ -49,60 +48,78 @@ pub(super) struct Maker<'a> {
     pub(super) cache: Option<&'a CacheExport>,
 }
 
+/// A layer that is made from files.
+struct FromDisk<'p> {
+    /// Which of all planned layers.
+    at: usize,
+    plan: &'p LayerPlan,
+    source: Box<pipeline::Source<'p, TarError>>,
+    /// The diff ID with which nothing has to be written for it.
+    known: Option<DiffId>,
+}
+
 /// What was brought from the previous image, or why it could not be.
 type Brought = BTreeMap<DiffId, anyhow::Result<Descriptor>>;
 
 impl Maker<'_> {
     /// Makes the layers; the results are in order.
     pub(super) fn make(&self, plans: &[LayerPlan], log: &dyn Log) -> anyhow::Result<Vec<MadeLayer>> {
-        let blobs_dir = self.writer.blobs_dir();
         let mut made: Vec<Option<MadeLayer>> = plans.iter().map(|_| None).collect();
-        let mut brought = Brought::new();
-        // In the second round are layers whose blob in the previous image turned out to be of no use.
-        for reusing in [true, false] {
-            let open = (0..plans.len()).filter(|&at| made[at].is_none());
-            let from_disk: Vec<_> = open
-                .filter_map(|at| match &plans[at].content {
-                    Content::Source(source) => Some((at, |out: &mut dyn Sink| source.write(out))),
-                    Content::Previous => None,
-                })
-                .collect();
-            let jobs: Vec<Job<'_, TarError>> = from_disk
-                .iter()
-                .map(|(at, source)| (&plans[*at], source))
-                .map(|(plan, source)| Job {
-                    source,
-                    known: if reusing { self.unchanged(plan) } else { None },
-                    blob: plan.in_image.then_some((blobs_dir.as_path(), self.compression)),
-                    copy: self.staging(plan),
-                })
-                .collect();
-            let done = thread::scope(|scope| {
-                let bringing = reusing.then(|| scope.spawn(|| self.bring_early(plans)));
-                let done = self.run(jobs, log);
-                brought.extend(
-                    bringing
-                        .into_iter()
-                        .flat_map(|bringing| bringing.join().expect("it returns errors and does not panic")),
-                );
-                done
-            })?;
-            for ((at, _), done) in from_disk.iter().zip(done) {
-                made[*at] = self.finish(&plans[*at], done, &brought, log);
-            }
+        let mut from_disk = self.layers_from_disk(plans);
+        // Which layers are unchanged is known only when all are hashed: what may be reused is brought at the same time.
+        let (done, brought) = thread::scope(|scope| {
+            let bringing = scope.spawn(|| self.bring_early(plans, &from_disk));
+            let done = self.run(&from_disk, log);
+            (done, bringing.join().expect("it returns errors and does not panic"))
+        });
+        for (layer, done) in from_disk.iter().zip(done?) {
+            made[layer.at] = self.finish(layer.plan, done, &brought, log);
+        }
+        // Those whose blob in the previous image turned out to be of no use are written after all.
+        from_disk.retain_mut(|layer| {
+            layer.known = None;
+            made[layer.at].is_none()
+        });
+        for (layer, done) in from_disk.iter().zip(self.run(&from_disk, log)?) {
+            made[layer.at] = self.finish(layer.plan, done, &brought, log);
         }
         let all = made.into_iter().zip(plans).map(|(made, plan)| match (made, &plan.content) {
             (Some(made), _) => Ok(made),
             (None, Content::Previous) => self.take_over(plan, &brought),
             (None, Content::Source(_)) => {
-                unreachable!("the second round reuses nothing, so it makes every layer")
+                unreachable!(
+                    "what is not compared with the previous image is written, so every layer is made"
+                )
             }
         });
         all.collect()
     }
 
-    /// Runs the jobs; without the copies for the cache, if these cannot be written: an image is worth having anyway.
-    fn run(&self, mut jobs: Vec<Job<'_, TarError>>, log: &dyn Log) -> anyhow::Result<Vec<Done>> {
+    fn layers_from_disk<'p>(&self, plans: &'p [LayerPlan]) -> Vec<FromDisk<'p>> {
+        let layer = |(at, plan): (usize, &'p LayerPlan)| match &plan.content {
+            Content::Source(source) => Some(FromDisk {
+                at,
+                plan,
+                source: Box::new(|out| source.write(out)),
+                known: self.unchanged(plan),
+            }),
+            Content::Previous => None,
+        };
+        plans.iter().enumerate().filter_map(layer).collect()
+    }
+
+    /// Hashes and writes these layers; without the copies for the cache, if these cannot be written: an image is worth having anyway.
+    fn run(&self, layers: &[FromDisk<'_>], log: &dyn Log) -> anyhow::Result<Vec<Done>> {
+        let blobs_dir = self.writer.blobs_dir();
+        let mut jobs: Vec<Job<'_, TarError>> = layers
+            .iter()
+            .map(|layer| Job {
+                source: &*layer.source,
+                known: layer.known,
+                blob: layer.plan.in_image.then_some((blobs_dir.as_path(), self.compression)),
+                copy: self.staging(layer.plan),
+            })
+            .collect();
         match pipeline::run(&jobs, self.threads) {
             Err(pipeline::Error::Write { path, source })
                 if self.cache.is_some_and(|cache| path.starts_with(cache.staging())) =>
@@ -167,15 +184,14 @@ impl Maker<'_> {
         Ok(MadeLayer { diff_id, layer: Some(layer), reused: true, tar: None })
     }
 
-    /// Brings what will be taken from the previous image, and checks what may be, where it need not be brought. It is done at the
-    /// same time as layers are hashed, since which of them are unchanged is known only in the end.
-    fn bring_early(&self, plans: &[LayerPlan]) -> Brought {
-        let wanted = plans.iter().filter_map(|plan| match plan.content {
-            Content::Previous => plan.previous,
-            Content::Source(_) if plan.in_image => self.unchanged(plan).filter(|id| self.is_in_place(id)),
-            Content::Source(_) => None,
-        });
-        wanted.collect::<BTreeSet<_>>().into_iter().map(|diff_id| (diff_id, self.bring(&diff_id))).collect()
+    /// Brings what will be taken from the previous image, and checks what may be, where it need not be brought.
+    fn bring_early(&self, plans: &[LayerPlan], from_disk: &[FromDisk<'_>]) -> Brought {
+        let taken = plans.iter().filter(|plan| matches!(plan.content, Content::Previous));
+        let taken = taken.filter_map(|plan| plan.previous);
+        let in_image = from_disk.iter().filter(|layer| layer.plan.in_image);
+        let in_place = in_image.filter_map(|layer| layer.known).filter(|id| self.is_in_place(id));
+        let wanted: BTreeSet<_> = taken.chain(in_place).collect();
+        wanted.into_iter().map(|diff_id| (diff_id, self.bring(&diff_id))).collect()
     }
 
     fn is_in_place(&self, diff_id: &DiffId) -> bool {
