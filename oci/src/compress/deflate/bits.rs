@@ -17,10 +17,13 @@ impl Bits {
     }
 }
 
+/// So many bits can be put between two flushes.
+pub(super) const ROOM: u32 = 56;
+
 /// Appends bits to a buffer that is known to be large enough, with eight bytes to spare.
 ///
 /// Bits gather in a word; [`BitWriter::flush`] moves the whole bytes among them out and leaves fewer than 8. So between
-/// two flushes there is room for 56 bits.
+/// two flushes there is [`ROOM`].
 pub(super) struct BitWriter<'a> {
     out: &'a mut [u8],
     /// How many bytes of `out` are complete.
@@ -51,7 +54,7 @@ impl<'a> BitWriter<'a> {
         self.count += n;
     }
 
-    /// Makes room for 56 bits.
+    /// Makes [`ROOM`].
     #[inline(always)]
     pub(super) fn flush(&mut self) {
         self.out[self.at..][..8].copy_from_slice(&self.bits.to_le_bytes());

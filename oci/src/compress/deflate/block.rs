@@ -1,9 +1,9 @@
 //! Writes a block in the shortest of the three forms that deflate has (RFC 1951 § 3.2.3 ff.).
 
-use super::bits::{BitWriter, Bits};
+use super::bits::{BitWriter, Bits, ROOM};
 use super::huffman::{self, Code};
-use super::matches::Tokens;
 use super::symbols::{self, DISTANCES, END_OF_BLOCK, FIRST_LENGTH, LENGTHS, LITERALS_AND_LENGTHS};
+use super::tokens::{Counts, DISTANCE, FIRSTS, LENGTH, SECONDS, Token, Tokens};
 
 /// No literal and no length has a longer code: then four literals fit between two flushes.
 const LITERAL_LIMIT: usize = 14;
@@ -17,21 +17,23 @@ const FORM_STORED: u32 = 0;
 const FORM_FIXED: u32 = 1;
 const FORM_DYNAMIC: u32 = 2;
 
-/// The codes that a block's symbols are written with.
+/// The codes that a block's tokens are written with.
 struct Codes {
-    literals: [Code; LITERALS_AND_LENGTHS],
-    distances: [Code; DISTANCES],
+    /// For each first symbol of a token: its code and, for a length, the extra bits.
+    firsts: [Bits; FIRSTS],
+    seconds: [Second; SECONDS],
+    end: Bits,
 }
 
 /// Writes `data`, which are these tokens, as one block that is not the stream's last.
 pub(super) fn write(bits: &mut BitWriter<'_>, data: &[u8], tokens: &Tokens) {
-    let literal_counts = literal_counts(tokens);
-    let literals = huffman::lengths(&literal_counts, LITERAL_LIMIT);
-    let distances = huffman::lengths(&tokens.distance_counts, huffman::MAX_LENGTH);
+    let counts = tokens.counts();
+    let literals = huffman::lengths(&counts.literals, LITERAL_LIMIT);
+    let distances = huffman::lengths(&counts.distances, huffman::MAX_LENGTH);
     let header = Header::new(&literals, &distances);
 
     let size = |literals: &[u8; _], distances: &[u8; _]| {
-        3 + cost(&literal_counts, literals) + cost(&tokens.distance_counts, distances) + extra_bits(tokens)
+        3 + cost(&counts.literals, literals) + cost(&counts.distances, distances) + extra_bits(&counts)
     };
     let dynamic = header.cost() + size(&literals, &distances);
     let fixed = size(&FIXED_LITERALS, &FIXED_DISTANCES);
@@ -88,58 +90,55 @@ const FIXED_LITERALS: [u8; LITERALS_AND_LENGTHS] = {
 };
 const FIXED_DISTANCES: [u8; DISTANCES] = [5; DISTANCES];
 
-fn literal_counts(tokens: &Tokens) -> [u32; LITERALS_AND_LENGTHS] {
-    // Four tables, so that runs of one byte do not wait for one counter.
-    let mut tables = [[0_u32; 256]; 4];
-    let mut quads = tokens.literals().chunks_exact(4);
-    for quad in &mut quads {
-        for (table, &byte) in tables.iter_mut().zip(quad) {
-            table[usize::from(byte)] += 1;
-        }
-    }
-    for &byte in quads.remainder() {
-        tables[0][usize::from(byte)] += 1;
-    }
-    let mut counts = [0; LITERALS_AND_LENGTHS];
-    for (byte, count) in counts[..256].iter_mut().enumerate() {
-        *count = tables.iter().map(|table| table[byte]).sum();
-    }
-    counts[END_OF_BLOCK] = 1;
-    counts[FIRST_LENGTH..][..LENGTHS].copy_from_slice(&tokens.length_counts);
-    counts
-}
-
 /// How many bits these symbols take with codes of these lengths.
 fn cost<const N: usize>(counts: &[u32; N], lengths: &[u8; N]) -> u64 {
     counts.iter().zip(lengths).map(|(&count, &length)| u64::from(count) * u64::from(length)).sum()
 }
 
-fn extra_bits(tokens: &Tokens) -> u64 {
-    let lengths =
-        tokens.length_counts.iter().enumerate().map(|(symbol, &n)| (n, symbols::length_extra(symbol)));
-    let distances =
-        tokens.distance_counts.iter().enumerate().map(|(symbol, &n)| (n, symbols::distance_extra(symbol)));
+fn extra_bits(counts: &Counts) -> u64 {
+    let lengths = counts.literals[FIRST_LENGTH..][..LENGTHS].iter().enumerate();
+    let lengths = lengths.map(|(symbol, &n)| (n, symbols::length_extra(symbol)));
+    let distances = counts.distances.iter().enumerate();
+    let distances = distances.map(|(symbol, &n)| (n, symbols::distance_extra(symbol)));
     lengths.chain(distances).map(|(n, bits)| u64::from(n) * u64::from(bits)).sum()
+}
+
+/// The second symbol of a token in a code.
+#[derive(Clone, Copy)]
+struct Second {
+    code: Code,
+    /// How many bits are the code and its extra bits.
+    n: u8,
 }
 
 impl Codes {
     fn new(literals: &[u8; LITERALS_AND_LENGTHS], distances: &[u8; DISTANCES]) -> Self {
-        Self { literals: huffman::codes(literals), distances: huffman::codes(distances) }
+        let literals = huffman::codes(literals);
+        let distances = huffman::codes(distances);
+        let mut firsts = [Bits { value: 0, n: 0 }; FIRSTS];
+        let mut seconds = [Second { code: Code::default(), n: 0 }; SECONDS];
+        for (byte, &code) in literals[..256].iter().enumerate() {
+            firsts[byte] = code.into();
+            seconds[byte] = Second { code, n: code.length };
+        }
+        for less in 0..=255 {
+            let symbol = symbols::length_symbol(less);
+            let extra =
+                Bits { value: symbols::length_extra_bits(less).into(), n: symbols::length_extra(symbol) };
+            firsts[LENGTH + usize::from(less)] = Bits::from(literals[FIRST_LENGTH + symbol]).then(extra);
+        }
+        for (symbol, &code) in distances.iter().enumerate() {
+            let n = code.length + symbols::distance_extra(symbol) as u8;
+            seconds[DISTANCE + symbol] = Second { code, n };
+        }
+        Self { firsts, seconds, end: literals[END_OF_BLOCK].into() }
     }
 
-    /// For each literal: its code.
-    fn literals(&self) -> [Bits; 256] {
-        std::array::from_fn(|byte| self.literals[byte].into())
-    }
-
-    /// For each length: its code together with its extra bits.
-    fn lengths(&self) -> [Bits; 256] {
-        std::array::from_fn(|length| {
-            let symbol = symbols::length_symbol(length as u8);
-            let extra = symbols::length_extra_bits(length as u8);
-            Bits::from(self.literals[FIRST_LENGTH + symbol])
-                .then(Bits { value: extra.into(), n: symbols::length_extra(symbol) })
-        })
+    #[inline(always)]
+    fn bits(&self, token: Token) -> Bits {
+        let Second { code, n } = self.seconds[token.second()];
+        let second = u64::from(code.bits) | u64::from(token.extra()) << (code.length & 63);
+        self.firsts[token.first()].then(Bits { value: second, n: n.into() })
     }
 }
 
@@ -151,37 +150,25 @@ impl From<Code> for Bits {
 
 /// Writes the tokens and the end of the block.
 fn write_tokens(bits: &mut BitWriter<'_>, tokens: &Tokens, codes: &Codes) {
-    let literal_codes = codes.literals();
-    let lengths = codes.lengths();
     bits.flush();
-    let mut literals = tokens.literals();
-    for sequence in &tokens.sequences {
-        let (now, later) = literals.split_at(sequence.literals as usize);
-        literals = later;
-        write_literals(bits, now, &literal_codes);
-        let symbol = usize::from(sequence.distance_symbol);
-        let extra = symbols::distance_extra_bits(sequence.distance, symbol);
-        let distance = Bits::from(codes.distances[symbol])
-            .then(Bits { value: extra.into(), n: symbols::distance_extra(symbol) });
-        bits.put_all(lengths[usize::from(sequence.length)].then(distance));
+    let (pairs, rest) = tokens.all().as_chunks();
+    for &[a, b] in pairs {
+        let (a, b) = (codes.bits(a), codes.bits(b));
+        // There is room for two of nearly all: this is easy to predict.
+        if a.n + b.n <= ROOM {
+            bits.put_all(a.then(b));
+        } else {
+            bits.put_all(a);
+            bits.flush();
+            bits.put_all(b);
+        }
         bits.flush();
     }
-    write_literals(bits, literals, &literal_codes);
-    bits.put_all(codes.literals[END_OF_BLOCK].into());
-    bits.flush();
-}
-
-#[inline(always)]
-fn write_literals(bits: &mut BitWriter<'_>, literals: &[u8], codes: &[Bits; 256]) {
-    let code = |byte: u8| codes[usize::from(byte)];
-    let (quads, rest) = literals.as_chunks();
-    for &[a, b, c, d] in quads {
-        bits.put_all(code(a).then(code(b)).then(code(c).then(code(d))));
+    for &token in rest {
+        bits.put_all(codes.bits(token));
         bits.flush();
     }
-    for &byte in rest {
-        bits.put_all(code(byte));
-    }
+    bits.put_all(codes.end);
     bits.flush();
 }
 

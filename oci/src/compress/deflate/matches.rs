@@ -1,7 +1,7 @@
 //! Finds repetitions: turns bytes into literals and references to earlier bytes (LZ77).
 
-use super::BLOCK;
-use super::symbols::{self, MAX_MATCH, MIN_MATCH, WINDOW};
+use super::symbols::WINDOW;
+use super::tokens::Tokens;
 
 /// So many places in the hash table; at two bytes each, it stays in the first-level cache.
 const PLACES: usize = 1 << 14;
@@ -15,88 +15,7 @@ const MARGIN: usize = 16;
 /// By so many bits a word is shifted so that only its first [`LEAST`] bytes count.
 const UNUSED: u32 = 64 - 8 * LEAST as u32;
 /// After so many literals without a reference (as a power of two), positions are skipped, more and more of them.
-const PATIENCE: u32 = 7;
-
-/// Literals, and then a reference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sequence {
-    pub(super) literals: u32,
-    /// Less [`MIN_MATCH`].
-    pub(super) length: u8,
-    pub(super) distance_symbol: u8,
-    /// Less 1.
-    pub(super) distance: u16,
-}
-
-/// A block as literals and references, and how often each symbol occurs in it.
-pub(super) struct Tokens {
-    pub(super) sequences: Vec<Sequence>,
-    /// The literals of all sequences, and after them those that no reference follows. The rest of it is arbitrary.
-    literals: Box<[u8]>,
-    used: usize,
-    pub(super) length_counts: [u32; symbols::LENGTHS],
-    pub(super) distance_counts: [u32; symbols::DISTANCES],
-}
-
-impl Tokens {
-    fn new() -> Self {
-        Self {
-            sequences: Vec::with_capacity(BLOCK / LEAST),
-            literals: vec![0; BLOCK + MARGIN].into(),
-            used: 0,
-            length_counts: [0; symbols::LENGTHS],
-            distance_counts: [0; symbols::DISTANCES],
-        }
-    }
-
-    /// All literals of the block, in order.
-    pub(super) fn literals(&self) -> &[u8] {
-        &self.literals[..self.used]
-    }
-
-    fn clear(&mut self) {
-        self.sequences.clear();
-        self.used = 0;
-        self.length_counts.fill(0);
-        self.distance_counts.fill(0);
-    }
-
-    #[inline(always)]
-    fn add_literals(&mut self, data: &[u8], from: usize, to: usize) {
-        let n = to - from;
-        // Most runs are short, and copying a fixed number of bytes is much faster than copying just as many as there are.
-        match data[from..].first_chunk::<MARGIN>() {
-            Some(wide) if n <= MARGIN => self.literals[self.used..][..MARGIN].copy_from_slice(wide),
-            _ => self.literals[self.used..][..n].copy_from_slice(&data[from..to]),
-        }
-        self.used += n;
-    }
-
-    /// A reference after so many literals; split, where it is longer than deflate can express.
-    #[inline(always)]
-    fn add_reference(&mut self, mut literals: usize, mut length: usize, distance: usize) {
-        let less = (distance - 1) as u16;
-        let symbol = symbols::distance_symbol(less);
-        loop {
-            // No rest may be too short for a reference of its own.
-            let now = if length <= MAX_MATCH { length } else { MAX_MATCH.min(length - MIN_MATCH) };
-            let sequence = Sequence {
-                literals: literals as u32,
-                length: (now - MIN_MATCH) as u8,
-                distance_symbol: symbol as u8,
-                distance: less,
-            };
-            self.length_counts[symbols::length_symbol(sequence.length)] += 1;
-            self.distance_counts[symbol] += 1;
-            self.sequences.push(sequence);
-            length -= now;
-            literals = 0;
-            if length == 0 {
-                break;
-            }
-        }
-    }
-}
+const PATIENCE: u32 = 6;
 
 /// Remembers where in a chunk bytes were seen.
 pub(super) struct Matcher {
@@ -140,7 +59,7 @@ impl Matcher {
             let end = from + LEAST + common_length(&data[from + LEAST..], &data[from + LEAST - distance..]);
             let from = from - common_ending(&data[..from], &data[..from - distance], from - copied);
             tokens.add_literals(data, copied, from);
-            tokens.add_reference(from - copied, end - from, distance);
+            tokens.add_reference(end - from, distance);
             if let Some(word) = load(data, end - 2) {
                 place(table, word, end - 2);
             }
@@ -208,22 +127,25 @@ fn common_ending(data: &[u8], old: &[u8], most: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tokens::tests::{Item, items};
     use super::*;
 
-    /// The last block of `data` as (literals, length, distance) and the number of literals after them.
-    fn tokens(data: &[u8], start: usize) -> (Vec<(u32, usize, usize)>, usize) {
+    /// The last block of `data`: each reference as (literals before it, length, distance), and the number of literals after them.
+    fn tokens(data: &[u8], start: usize) -> (Vec<(usize, usize, usize)>, usize) {
         let mut matcher = Matcher::new();
         if start > 0 {
             matcher.block(&data[..start], 0);
         }
-        let tokens = matcher.block(data, start);
-        let readable =
-            |s: &Sequence| (s.literals, usize::from(s.length) + MIN_MATCH, usize::from(s.distance) + 1);
-        let sequences: Vec<_> = tokens.sequences.iter().map(readable).collect();
-        let taken: u32 = sequences.iter().map(|&(literals, ..)| literals).sum();
-        assert_eq!(tokens.length_counts.iter().sum::<u32>() as usize, sequences.len());
-        assert_eq!(tokens.distance_counts.iter().sum::<u32>() as usize, sequences.len());
-        (sequences, tokens.literals().len() - taken as usize)
+        let (mut references, mut literals) = (Vec::new(), 0);
+        for item in items(matcher.block(data, start)) {
+            match item {
+                Item::Literal(_) => literals += 1,
+                Item::Reference { length, distance } => {
+                    references.push((std::mem::take(&mut literals), length, distance));
+                }
+            }
+        }
+        (references, literals)
     }
 
     #[test]
@@ -252,11 +174,11 @@ mod tests {
         for (n, lengths) in
             [(259, vec![258]), (260, vec![256, 3]), (262, vec![258, 3]), (517, vec![258, 258])]
         {
-            let (sequences, rest) = tokens(&vec![7; n], 0);
-            let found: Vec<usize> = sequences.iter().map(|&(_, length, _)| length).collect();
-            let literals: u32 = sequences.iter().map(|&(literals, ..)| literals).sum();
-            assert_eq!(literals as usize + found.iter().sum::<usize>() + rest, n);
-            assert!(sequences.iter().all(|&(.., distance)| distance == 1));
+            let (references, rest) = tokens(&vec![7; n], 0);
+            let found: Vec<usize> = references.iter().map(|&(_, length, _)| length).collect();
+            let literals: usize = references.iter().map(|&(literals, ..)| literals).sum();
+            assert_eq!(literals + found.iter().sum::<usize>() + rest, n);
+            assert!(references.iter().all(|&(.., distance)| distance == 1));
             assert_eq!(found, lengths, "{n} bytes");
         }
     }

@@ -1,6 +1,6 @@
 //! The encoder for gzip's level 1: made for layers, where time counts more than the last percent of size.
 //!
-//! It takes about a third less time than the fastest level of zlib-rs, and its output is about as long as that of
+//! It takes about 60 % of the time of the fastest level of zlib-rs, and its output is about as long as that of
 //! `gzip -1`. It uses no instructions that only some processors have, and no number that depends on addresses, threads or earlier chunks: the same
 //! chunk has the same encoding everywhere.
 //!
@@ -13,6 +13,7 @@
 //! # The choices
 //! - `matches`: takes the first repetition that it finds (greedy), at the one position that a small hash table remembers (one
 //!   probe). Repetitions of fewer than 6 bytes are not looked for: they gain little. Where nothing repeats, it skips ahead.
+//! - `tokens`: what was found is kept in words of one form, which are counted and written without a decision for each.
 //! - `block`: 128 KiB share a code, which adapts to changing contents for a price of about 80 bytes each. The exact length
 //!   of all three forms is known before one is written.
 //! - `huffman`: codes are limited to 14 bits for literals, so that four fit into a word between two flushes.
@@ -28,6 +29,7 @@ mod block;
 mod huffman;
 mod matches;
 mod symbols;
+mod tokens;
 
 use std::fmt;
 
