@@ -5,11 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, lstat, major, minor, openat, readlinkat, statat,
-};
-use rustix::io::{Errno, read, retry_on_intr};
+use rustix::fs::{AtFlags, CWD, FileType, Stat, fstat, lstat, major, minor, readlinkat, statat};
+use rustix::io::Errno;
 
+use super::ahead::{self, Contents};
 use super::error::TarError;
 use super::header::{Header, Kind, Owner, write_end, write_padding};
 use super::place::Place;
@@ -50,28 +49,33 @@ impl<'a> Files<'a> {
         let path = &self.place.dir;
         let stat = lstat(path).map_err(TarError::read("look up", path))?;
         self.set_name(b"", b"");
-        self.add_named(CWD, path.as_os_str().as_bytes(), FileType::from_raw_mode(stat.st_mode))
+        self.add_named(CWD, path.as_os_str().as_bytes(), FileType::from_raw_mode(stat.st_mode)).map(drop)
     }
 
     /// Adds `leaf`, which is in the directory at `path` below the place, open as `dir`. Sockets are left out.
     ///
-    /// `file_type` is what it was when it was listed. If it isn't any more, that is an error.
+    /// `file_type` is what it was when it was listed. If it isn't any more, that is an error. Tells where a file's contents were.
     pub(super) fn add(
         &mut self,
         dir: BorrowedFd<'_>,
         path: &[u8],
         leaf: &[u8],
         file_type: FileType,
-    ) -> Result<(), TarError> {
+    ) -> Result<Contents, TarError> {
         self.set_name(path, leaf);
         self.add_named(dir, leaf, file_type)
     }
 
-    fn add_named(&mut self, dir: BorrowedFd<'_>, leaf: &[u8], file_type: FileType) -> Result<(), TarError> {
+    fn add_named(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        leaf: &[u8],
+        file_type: FileType,
+    ) -> Result<Contents, TarError> {
         match file_type {
-            FileType::RegularFile => self.add_file(dir, leaf),
-            FileType::Symlink => self.add_symlink(dir, leaf),
-            FileType::Socket => Ok(()),
+            FileType::RegularFile => return self.add_file(dir, leaf),
+            FileType::Symlink => self.add_symlink(dir, leaf)?,
+            FileType::Socket => {}
             _ => {
                 let stat = statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW)
                     .map_err(|e| self.unreadable("look up", e))?;
@@ -86,9 +90,10 @@ impl<'a> Files<'a> {
                     FileType::BlockDevice => Kind::BlockDevice { major, minor },
                     _ => return Err(self.unreadable("archive", ErrorKind::Unsupported)),
                 };
-                self.write_header(kind, permissions(&stat))
+                self.write_header(kind, permissions(&stat))?;
             }
         }
+        Ok(Contents::InMemory)
     }
 
     fn add_symlink(&mut self, dir: BorrowedFd<'_>, leaf: &[u8]) -> Result<(), TarError> {
@@ -105,7 +110,7 @@ impl<'a> Files<'a> {
 
     /// Looks the file up by its name, since an empty one then needs no more: most of a file's cost is opening it. If
     /// another file takes its place before it is opened, what can be read differs from the size, or is no less right.
-    fn add_file(&mut self, dir: BorrowedFd<'_>, leaf: &[u8]) -> Result<(), TarError> {
+    fn add_file(&mut self, dir: BorrowedFd<'_>, leaf: &[u8]) -> Result<Contents, TarError> {
         let stat = statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| self.unreadable("look up", e))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(TarError::Changed(self.path()));
@@ -114,11 +119,9 @@ impl<'a> Files<'a> {
             u64::try_from(stat.st_size).map_err(|_| self.unreadable("look up", ErrorKind::InvalidData))?;
         self.write_header(Kind::File { size }, permissions(&stat))?;
         if size == 0 {
-            return Ok(());
+            return Ok(Contents::InMemory);
         }
-        // NONBLOCK: if a FIFO has taken the file's place, opening it must not wait for a writer.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = match openat(dir, leaf, flags, Mode::empty()) {
+        let file = match ahead::open(dir, leaf) {
             Ok(file) => file,
             Err(Errno::LOOP) => return Err(TarError::Changed(self.path())),
             Err(error) => return Err(self.unreadable("open", error)),
@@ -160,7 +163,7 @@ fn permissions(stat: &Stat) -> u32 {
     stat.st_mode & 0o7777
 }
 
-/// Writes the contents of a file, which must have exactly `size` bytes, and pads them.
+/// Writes the contents of a file, which must have exactly `size` bytes, and pads them. Tells where they were.
 ///
 /// `path` tells the file's path for an error.
 pub(super) fn write_contents(
@@ -168,13 +171,18 @@ pub(super) fn write_contents(
     size: u64,
     out: &mut dyn Sink,
     path: &dyn Fn() -> PathBuf,
-) -> Result<(), TarError> {
+) -> Result<Contents, TarError> {
     let mut left = size;
     // Whether it has been seen that nothing follows. An empty file is not read at all.
     let mut at_end = size == 0;
     let changed = || TarError::Changed(path());
-    let read = |buffer: &mut [u8]| {
-        retry_on_intr(|| read(&file, &mut *buffer)).map_err(|error| TarError::read("read", &path())(error))
+    let mut contents = Contents::InMemory;
+    let mut read = |buffer: &mut [u8]| -> Result<usize, TarError> {
+        let (n, found) = ahead::read(&file, buffer).map_err(|e| TarError::read("read", &path())(e))?;
+        if found == Contents::OnDisk {
+            contents = found;
+        }
+        Ok(n)
     };
     while left > 0 {
         let space = out.space().map_err(TarError::Write)?;
@@ -191,7 +199,8 @@ pub(super) fn write_contents(
     if !at_end && read(&mut [0])? > 0 {
         return Err(changed());
     }
-    write_padding(size, out).map_err(TarError::Write)
+    write_padding(size, out).map_err(TarError::Write)?;
+    Ok(contents)
 }
 
 fn path_on_disk(place: &Place, name: &[u8]) -> PathBuf {
@@ -211,7 +220,7 @@ mod tests {
     fn taken_for(size: u64, sink: &mut dyn Sink, file: &Path) -> bool {
         let file = File::open(file).unwrap();
         match write_contents(&file, size, sink, &|| "the file".into()) {
-            Ok(()) => true,
+            Ok(_) => true,
             Err(TarError::Changed(path)) => {
                 assert_eq!(path, Path::new("the file"));
                 false

@@ -4,6 +4,7 @@
 //! ([`DirLayer`]), a slice of the app ([`slice_layers`]), the launcher ([`LauncherLayer`]), links for the process types
 //! ([`ProcessTypesLayer`]). All entries have one time of modification and no names of users or groups.
 
+mod ahead;
 mod dir;
 mod error;
 mod extract;

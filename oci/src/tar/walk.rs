@@ -8,12 +8,15 @@ use std::os::unix::ffi::OsStrExt as _;
 use rustix::fs::{AtFlags, FileType, RawDir, statat};
 use rustix::io::Errno;
 
+use super::ahead::{Contents, ask_for};
 use super::error::TarError;
 use super::place::Place;
 use super::trail::Trail;
 
 /// Room for some hundred entries: most directories take one system call, and one that says that there is no more.
 const BUFFER: usize = 32 << 10;
+/// So many files are asked for ahead of their turn, and after so many that were in memory no more are.
+const AHEAD: usize = 64;
 
 /// A walk under way. However deep the tree is, this is a list of open directories, not a recursion.
 #[derive(Debug)]
@@ -24,6 +27,8 @@ pub(super) struct Walk<'p> {
     open: Vec<Listing>,
     leaf: Vec<u8>,
     lister: Lister,
+    /// So many files must be found in memory before no more are asked for.
+    doubts: usize,
 }
 
 /// What a walk found next.
@@ -44,13 +49,31 @@ impl<'p> Walk<'p> {
     pub(super) fn new(place: &'p Place, root: OwnedFd) -> Result<Self, TarError> {
         let mut lister = Lister::default();
         let listing = lister.list(root.as_fd()).map_err(TarError::read("list", &place.dir))?;
-        Ok(Self { place, trail: Trail::listing(root), open: vec![listing], leaf: Vec::new(), lister })
+        Ok(Self {
+            place,
+            trail: Trail::listing(root),
+            open: vec![listing],
+            leaf: Vec::new(),
+            lister,
+            doubts: 0,
+        })
+    }
+
+    /// Says that files to come are probably not in memory.
+    pub(super) fn ask_ahead(&mut self) {
+        self.doubts = AHEAD;
     }
 
     /// Goes on by one; none at the end.
     pub(super) fn next(&mut self) -> Result<Option<Found<'_>>, TarError> {
         let file_type = loop {
             let Some(listing) = self.open.last_mut() else { return Ok(None) };
+            // If the directory cannot be opened again, that is an error below.
+            if self.doubts > 0
+                && let Ok((dir, _)) = self.trail.current()
+            {
+                self.doubts = listing.ask_ahead(dir, self.doubts);
+            }
             if let Some((leaf, file_type)) = listing.next() {
                 self.leaf.clear();
                 self.leaf.extend_from_slice(leaf);
@@ -71,7 +94,7 @@ impl<'p> Walk<'p> {
     }
 
     fn enter(&mut self) -> Result<(), TarError> {
-        let Self { place, trail, open, leaf, lister } = self;
+        let Self { place, trail, open, leaf, lister, .. } = self;
         let child = |trail: &Trail| {
             let above = place.join(trail.path());
             above.join(OsStr::from_bytes(leaf))
@@ -101,6 +124,8 @@ struct Listing {
     names: Vec<u8>,
     entries: Vec<Entry>,
     next: usize,
+    /// Up to here they were asked for.
+    asked: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -137,7 +162,7 @@ impl Lister {
             entries.push(Entry { start, end: names.len(), file_type });
         }
         entries.sort_unstable_by(|a, b| names[a.start..a.end].cmp(&names[b.start..b.end]));
-        Ok(Listing { names, entries, next: 0 })
+        Ok(Listing { names, entries, next: 0, asked: 0 })
     }
 
     /// Takes a listing back that is not needed any more.
@@ -147,6 +172,23 @@ impl Lister {
 }
 
 impl Listing {
+    /// Asks for the files that are next in the directory, as long as there are doubts; returns what is left of them.
+    fn ask_ahead(&mut self, dir: BorrowedFd<'_>, mut doubts: usize) -> usize {
+        self.asked = self.asked.max(self.next);
+        let until = self.entries.len().min(self.next + AHEAD);
+        while self.asked < until && doubts > 0 {
+            let entry = self.entries[self.asked];
+            self.asked += 1;
+            if entry.file_type == FileType::RegularFile {
+                doubts = match ask_for(dir, &self.names[entry.start..entry.end]) {
+                    Contents::OnDisk => AHEAD,
+                    Contents::InMemory => doubts - 1,
+                };
+            }
+        }
+        doubts
+    }
+
     /// The next name and what it was when the directory was listed.
     fn next(&mut self) -> Option<(&[u8], FileType)> {
         let entry = self.entries.get(self.next)?;
