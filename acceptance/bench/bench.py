@@ -4,7 +4,8 @@
     cargo run -p drydock-package && python3 acceptance/bench/bench.py [--json] [--rounds N] [--quick] [--plot FILE]
 
 Rivals are shell pipelines (GNU tar, sha256sum, pigz) and, if REFERENCE_LIFECYCLE_DIR names a folder with its
-executables, the Go lifecycle. Every run finds its input in the page cache, where it was written, and the disk idle (`sync`).
+executables, the Go lifecycle. Before each run, all files that it reads are read once, since a machine may take back what is idle
+in its page cache, and the disk has nothing left to write (`sync`).
 """
 
 import argparse
@@ -76,7 +77,7 @@ class Tool:
         command = self.command("exporter", build, "-app", build.app, "-launcher", self.launcher, *self.cached(cache),
                                "-analyzed", self.scratch / "used.toml", "-run", self.scratch / "run.toml",
                                "-report", self.scratch / "report.toml", "app")
-        return run([*prefix, *command], self.env)
+        return run([*prefix, *command], self.env, reads=[*build.folders(), self.repository, self.cache])
 
     def forget(self):
         """Removes what an export has made."""
@@ -99,12 +100,16 @@ class Tool:
     def restore(self, build):
         shutil.copy(self.scratch / "again.toml", self.scratch / "used.toml")
         return run(self.command("restorer", build, *self.cached(True), "-analyzed", self.scratch / "used.toml",
-                                "-run", self.scratch / "run.toml"), self.env)
+                                "-run", self.scratch / "run.toml"), self.env, reads=[self.repository, self.cache])
 
 
-def run(command, env=None):
-    """Measures a command with a process of its own, because a child's peak memory counts from its parent's."""
+def run(command, env=None, reads=()):
+    """Measures a command, which reads these files and folders, with a process of its own, because a child's peak memory counts
+    from its parent's."""
     os.sync()
+    read = ["bash", "-c", 'find "$@" -type f -print0 | xargs -0 -r cat >/dev/null', "read", *reads]
+    if reads:
+        subprocess.run(read, check=True)
     command = [sys.executable, "-I", "-S", HERE / "measure.py", *command]
     measured = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True)
     if measured.returncode != 0:
@@ -114,7 +119,8 @@ def run(command, env=None):
 
 def shell_export(dir, build, run_image):
     out = Path(tempfile.mkdtemp(dir=dir))
-    cost = run(["bash", "-c", EXPORT, "export", out, run_image or "", *build.layer_dirs(), build.app])
+    cost = run(["bash", "-c", EXPORT, "export", out, run_image or "", *build.layer_dirs(), build.app],
+               reads=[*build.folders(), *filter(None, [run_image])])
     shutil.rmtree(out)
     return cost
 
@@ -236,7 +242,7 @@ class Bench:
         if not layers.is_mounted:
             self.notes.append("restore: into fresh folders, because no file system can be mounted here")
         tars = sorted((self.ours.cache / "committed").glob("*.tar"))
-        gnu = lambda: run(["bash", "-c", RESTORE, "restore", *tars])
+        gnu = lambda: run(["bash", "-c", RESTORE, "restore", *tars], reads=tars)
         self.against("restore", "sha256sum, tar -x", 1.5, lambda: layers.restore(lambda: self.ours.restore(build)),
                      lambda: layers.restore(gnu))
         if self.reference:

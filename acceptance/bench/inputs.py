@@ -49,6 +49,9 @@ class Build:
         write(path.with_name(name + ".toml"), "[types]\nlaunch = true\ncache = true\n")
         return path
 
+    def folders(self):
+        return [self.layers, self.app]
+
     def layer_dirs(self):
         return sorted(path for path in (self.layers / BUILDPACK).iterdir() if path.is_dir())
 
