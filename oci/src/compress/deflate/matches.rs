@@ -3,8 +3,9 @@
 use super::symbols::WINDOW;
 use super::tokens::Tokens;
 
-/// So many places in the hash table; at two bytes each, it stays in the first-level cache.
-const PLACES: usize = 1 << 14;
+/// So many places in the hash table; at two bytes each, they take half of the first-level cache. Twice as many make blobs 0.9 % shorter
+/// and take 4 % longer.
+const PLACES: usize = 1 << 13;
 /// How many bytes must be equal for a repetition to be found. Shorter ones are hardly worth their reference, and cost time.
 const LEAST: usize = 6;
 /// How many positions one step of the search looks at: all that have [`LEAST`] bytes in a word of eight. Where among them a repetition
@@ -15,7 +16,7 @@ const MARGIN: usize = 16;
 /// By so many bits a word is shifted so that only its first [`LEAST`] bytes count.
 const UNUSED: u32 = 64 - 8 * LEAST as u32;
 /// After so many literals without a reference (as a power of two), positions are skipped, more and more of them.
-const PATIENCE: u32 = 6;
+const PATIENCE: u32 = 5;
 
 /// Remembers where in a chunk bytes were seen.
 pub(super) struct Matcher {

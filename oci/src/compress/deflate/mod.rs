@@ -1,7 +1,7 @@
 //! The encoder for gzip's level 1: made for layers, where time counts more than the last percent of size.
 //!
-//! It takes about 60 % of the time of the fastest level of zlib-rs, and its output is about as long as that of
-//! `gzip -1`. It uses no instructions that only some processors have, and no number that depends on addresses, threads or earlier chunks: the same
+//! It takes about 60 % of the time of the fastest level of zlib-rs, and its output is 3 to 4 % longer than
+//! that of `gzip -1`, and shorter than that of Go's level 1. It uses no instructions that only some processors have, and no number that depends on addresses, threads or earlier chunks: the same
 //! chunk has the same encoding everywhere.
 //!
 //! # The format
