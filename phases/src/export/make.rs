@@ -9,7 +9,7 @@ use anyhow::{Context as _, anyhow};
 use drydock_oci::compress::Compression;
 use drydock_oci::digest::DiffId;
 use drydock_oci::file::TempFile;
-use drydock_oci::layout::{BlobSource, Image, LayoutWriter, LinkMode, NewLayer};
+use drydock_oci::layout::{BlobSource, Image, ImageLayer, LayoutWriter, LinkMode, NewLayer};
 use drydock_oci::manifest::Descriptor;
 use drydock_oci::pipeline::{self, Done, Job};
 use drydock_oci::tar::TarError;
@@ -64,6 +64,11 @@ type Brought = BTreeMap<DiffId, anyhow::Result<Descriptor>>;
 impl Maker<'_> {
     /// Makes the layers; the results are in order.
     pub(super) fn make(&self, plans: &[LayerPlan], log: &dyn Log) -> anyhow::Result<Vec<MadeLayer>> {
+        // What cannot be had is better told before the work than after it.
+        for plan in plans.iter().filter(|plan| matches!(plan.content, Content::Previous)) {
+            let diff_id = taken_over(plan)?;
+            self.find(&diff_id).with_context(|| cannot_reuse(plan))?;
+        }
         let mut made: Vec<Option<MadeLayer>> = plans.iter().map(|_| None).collect();
         let mut from_disk = self.layers_from_disk(plans);
         // Which layers are unchanged is known only when all are hashed: what may be reused is brought at the same time.
@@ -175,12 +180,8 @@ impl Maker<'_> {
 
     /// A layer without contents on disk.
     fn take_over(&self, plan: &LayerPlan, brought: &Brought) -> anyhow::Result<MadeLayer> {
-        let id = &plan.id;
-        let diff_id =
-            plan.previous.with_context(|| format!("cannot reuse '{id}': its diff ID is not known"))?;
-        let layer = self.reused(&diff_id, brought).with_context(|| {
-            format!("cannot reuse layer '{id}' of the previous image; remove that image to have everything built again")
-        })?;
+        let diff_id = taken_over(plan)?;
+        let layer = self.reused(&diff_id, brought).with_context(|| cannot_reuse(plan))?;
         Ok(MadeLayer { diff_id, layer: Some(layer), reused: true, tar: None })
     }
 
@@ -211,11 +212,29 @@ impl Maker<'_> {
 
     /// Brings a layer of the previous image into the new one's layout.
     fn bring(&self, diff_id: &DiffId) -> anyhow::Result<Descriptor> {
+        let layer = self.find(diff_id)?;
+        self.writer.bring(&layer, self.link)?;
+        Ok(layer.descriptor)
+    }
+
+    /// A layer of the previous image whose blob is there, as far as its size tells.
+    fn find(&self, diff_id: &DiffId) -> anyhow::Result<ImageLayer> {
         let image = self.previous.ok_or_else(|| anyhow!("there is no previous image"))?;
         let layer =
             image.layer(diff_id).ok_or_else(|| anyhow!("{} has no layer {diff_id}", image.identifier()))?;
         layer.check_present()?;
-        self.writer.bring(&layer, self.link)?;
-        Ok(layer.descriptor)
+        Ok(layer)
     }
+}
+
+/// The diff ID of a layer without contents on disk.
+fn taken_over(plan: &LayerPlan) -> anyhow::Result<DiffId> {
+    plan.previous.with_context(|| format!("cannot reuse '{}': its diff ID is not known", plan.id))
+}
+
+fn cannot_reuse(plan: &LayerPlan) -> String {
+    format!(
+        "cannot reuse layer '{}' of the previous image; remove that image to have everything built again",
+        plan.id
+    )
 }

@@ -1,8 +1,8 @@
 //! The encoder for gzip's level 1: made for layers, where time counts more than the last percent of size.
 //!
-//! It takes about 60 % of the time of the fastest level of zlib-rs, and its output is 3 to 4 % longer than
-//! that of `gzip -1`, and shorter than that of Go's level 1. It uses no instructions that only some processors have, and no number that depends on addresses, threads or earlier chunks: the same
-//! chunk has the same encoding everywhere.
+//! It takes about 60 % of the time of the fastest level of zlib-rs. Its output is 3 to 4 % longer than that of `gzip -1`, and shorter
+//! than that of Go's level 1. It uses no instructions that only some processors have, and no number that depends on addresses,
+//! threads or earlier chunks: the same chunk has the same encoding everywhere.
 //!
 //! # The format
 //! Deflate (RFC 1951) is a row of blocks of bits. A block holds literal bytes and references (so many bytes, from so far back,
