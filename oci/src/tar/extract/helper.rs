@@ -13,7 +13,7 @@
 //! next chunk: so few messages are sent, and each keeps only one chunk from being filled again.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::fs;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
@@ -242,7 +242,7 @@ fn start(mut maker: Maker) -> Result<Running, ExtractError> {
 /// Makes what comes, to the last or to the first error, and tells of every batch that is done.
 fn make_all(maker: &mut Maker, batches: &Receiver<Batch>, done: &Sender<()>) -> Result<(), ExtractError> {
     const IN_ORDER: &str = "a file is created first and finished last";
-    let mut current: Option<(OwnedFd, File)> = None;
+    let mut current: Option<(fs::File, File)> = None;
     for batch in batches {
         for step in batch {
             match step {

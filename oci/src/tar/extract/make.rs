@@ -1,12 +1,14 @@
 //! Making one thing at a time, by handles of the directories on the way to it.
 
 use std::ffi::OsStr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fchmod, fstat, openat, statat, unlinkat};
-use rustix::io::{Errno, retry_on_intr, write};
+use rustix::io::Errno;
 
 use super::ExtractError;
 use crate::tar::trail::{Trail, split_leaf};
@@ -65,13 +67,20 @@ impl From<ExtractError> for Problem {
 
 impl Maker {
     pub(super) fn new(into: &Path) -> Result<Self, ExtractError> {
-        Ok(Self { into: into.to_owned(), trail: root(into)?, made: Vec::new() })
+        // The directory itself may be reached through symlinks: its path is the caller's.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(into, flags, Mode::empty()).map_err(|e| failure("open", into, e))?;
+        Ok(Self { into: into.to_owned(), trail: Trail::reaching(root), made: Vec::new() })
     }
 
     /// One that makes files below the same directory.
     pub(super) fn another(&self) -> Result<Self, ExtractError> {
-        let trail = self.trail.another().map_err(|error| failure("open", &self.into, error))?;
-        Ok(Self { into: self.into.clone(), trail, made: Vec::new() })
+        Ok(Self { into: self.into.clone(), trail: self.another_trail()?, made: Vec::new() })
+    }
+
+    /// A trail of its own below the same directory.
+    pub(super) fn another_trail(&self) -> Result<Trail, ExtractError> {
+        self.trail.another().map_err(|error| failure("open", &self.into, error))
     }
 
     /// Makes something that is no directory with `make`, in place of what is there. The trail is where it belongs.
@@ -93,18 +102,18 @@ impl Maker {
     }
 
     /// Makes an empty file.
-    pub(super) fn create_file(&mut self, new: New<'_>) -> Result<OwnedFd, Problem> {
+    pub(super) fn create_file(&mut self, new: New<'_>) -> Result<File, Problem> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        self.make(new, |dir, leaf| openat(dir, leaf, flags, new.at_first()))
+        self.make(new, |dir, leaf| openat(dir, leaf, flags, new.at_first())).map(File::from)
     }
 
     /// Appends to a file.
-    pub(super) fn write(&self, file: &OwnedFd, new: New<'_>, bytes: &[u8]) -> Result<(), ExtractError> {
-        write_all(file, bytes).map_err(|error| self.failure("write", new.path, error))
+    pub(super) fn write(&self, mut file: &File, new: New<'_>, bytes: &[u8]) -> Result<(), ExtractError> {
+        file.write_all(bytes).map_err(|error| self.failure("write", new.path, error))
     }
 
     /// Gives a file its permissions: after writing, which takes setuid and setgid away.
-    pub(super) fn finish_file(&self, file: &OwnedFd, new: New<'_>) -> Result<(), ExtractError> {
+    pub(super) fn finish_file(&self, file: &File, new: New<'_>) -> Result<(), ExtractError> {
         let changed = fstat(file).and_then(|stat| {
             // Asking is several times faster than changing, and most files are made with the right ones.
             if Mode::from_raw_mode(stat.st_mode) == new.mode { Ok(()) } else { fchmod(file, new.mode) }
@@ -119,21 +128,17 @@ impl Maker {
         }
     }
 
-    pub(super) fn failure(&self, action: &'static str, path: &[u8], error: Errno) -> ExtractError {
+    pub(super) fn failure(
+        &self,
+        action: &'static str,
+        path: &[u8],
+        error: impl Into<io::Error>,
+    ) -> ExtractError {
         failure(action, &self.into.join(OsStr::from_bytes(path)), error)
     }
 }
 
-/// A trail that begins at `into`.
-pub(super) fn root(into: &Path) -> Result<Trail, ExtractError> {
-    // The directory itself may be reached through symlinks: its path is the caller's.
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(into, flags, Mode::empty())
-        .map(Trail::reaching)
-        .map_err(|error| failure("open", into, error))
-}
-
-fn failure(action: &'static str, path: &Path, error: Errno) -> ExtractError {
+fn failure(action: &'static str, path: &Path, error: impl Into<io::Error>) -> ExtractError {
     ExtractError::Restore { action, path: path.to_owned(), source: error.into() }
 }
 
@@ -157,12 +162,4 @@ pub(super) fn replace<T>(
 pub(super) fn is_dir(dir: BorrowedFd<'_>, leaf: &[u8]) -> bool {
     statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
-}
-
-fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> rustix::io::Result<()> {
-    while !bytes.is_empty() {
-        let n = retry_on_intr(|| write(file, bytes))?;
-        bytes = &bytes[n..];
-    }
-    Ok(())
 }

@@ -11,7 +11,7 @@ use super::ExtractError;
 use super::entry::{Entry, Kind, read_entry};
 use super::helper::{Helper, Sharing};
 use super::input::Input;
-use super::make::{Maker, New, Problem, is_dir, replace, root};
+use super::make::{Maker, New, Problem, is_dir, replace};
 use super::names::{Below, Where};
 use crate::tar::trail::{Trail, split_leaf};
 
@@ -32,11 +32,12 @@ pub(super) struct Restorer {
 
 impl Restorer {
     pub(super) fn new(below: &Path, into: &Path, sharing: Sharing) -> Result<Self, ExtractError> {
+        let maker = Maker::new(into)?;
         Ok(Self {
             below: Below::new(below),
-            maker: Maker::new(into)?,
+            targets: maker.another_trail()?,
+            maker,
             helper: Helper::new(sharing),
-            targets: root(into)?,
             new_dirs: HashSet::new(),
             late_modes: BTreeMap::new(),
         })
