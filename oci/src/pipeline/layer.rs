@@ -1,6 +1,5 @@
 //! One layer on its way out: what was hashed and written of it so far.
 
-use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::Path;
 
@@ -18,23 +17,18 @@ pub(super) struct Layer {
     /// Bytes in its tar.
     size: u64,
     blob: Option<BlobFile>,
-    copy: Option<Output>,
+    copy: Option<TempFile>,
 }
 
 /// A blob that is being written.
 #[derive(Debug)]
 struct BlobFile {
-    output: Output,
+    file: TempFile,
+    /// Bytes in the file.
+    size: u64,
     format: Format,
     framing: Framing,
     hasher: Hasher,
-}
-
-/// A file that is being written, without a name yet.
-#[derive(Debug)]
-struct Output {
-    file: TempFile,
-    size: u64,
 }
 
 /// A stream, and the bytes that it goes on with.
@@ -47,7 +41,7 @@ impl Layer {
         copy: Option<&Path>,
     ) -> Result<Self, Error<E>> {
         let blob = blob.map(|(dir, compression)| BlobFile::create(dir, compression.format())).transpose()?;
-        let copy = copy.map(Output::create).transpose()?;
+        let copy = copy.map(create).transpose()?;
         Ok(Self { hasher: Hasher::new(), size: 0, blob, copy })
     }
 
@@ -57,12 +51,12 @@ impl Layer {
         self.size += tar.len() as u64;
         if let Some(copy) = &mut self.copy {
             // It is read by the next build.
-            copy.write(tar, write_unread)?;
+            let written = write_unread(copy.file(), tar);
+            written.map_err(failure(copy))?;
         }
         if let Some(blob) = &mut self.blob {
             blob.framing.add(&chunk.checksum);
-            let bytes = encoding(blob.format, chunk);
-            blob.output.write(bytes, File::write_all)?;
+            blob.write_hashed(encoding(blob.format, chunk))?;
         }
         Ok(())
     }
@@ -71,7 +65,7 @@ impl Layer {
     pub(super) fn finish<E>(self) -> Result<Done, Error<E>> {
         let diff_id = DiffId::from_hash(self.hasher);
         let blob = self.blob.map(|blob| blob.finish(diff_id)).transpose()?;
-        Ok(Done { diff_id, size: self.size, blob, copy: self.copy.map(|copy| copy.file) })
+        Ok(Done { diff_id, size: self.size, blob, copy: self.copy })
     }
 
     /// What of the next chunk is hashed, and by whom: tar, and blob if it is another.
@@ -107,37 +101,35 @@ fn encoding<'a>(format: Format, chunk: &'a Chunk<'_>) -> &'a [u8] {
     }
 }
 
-impl Output {
-    fn create<E>(dir: &Path) -> Result<Self, Error<E>> {
-        let file =
-            TempFile::create_in(dir).map_err(|source| Error::Write { path: dir.to_owned(), source })?;
-        Ok(Self { file, size: 0 })
-    }
+fn create<E>(dir: &Path) -> Result<TempFile, Error<E>> {
+    TempFile::create_in(dir).map_err(|source| Error::Write { path: dir.to_owned(), source })
+}
 
-    fn write<E>(
-        &mut self,
-        bytes: &[u8],
-        write: fn(&mut File, &[u8]) -> io::Result<()>,
-    ) -> Result<(), Error<E>> {
-        let written = write(self.file.file(), bytes);
-        written.map_err(|source| Error::Write { path: self.file.path().to_owned(), source })?;
-        self.size += bytes.len() as u64;
-        Ok(())
-    }
+/// That a file could not be written.
+fn failure<E>(file: &TempFile) -> impl FnOnce(io::Error) -> Error<E> {
+    |source| Error::Write { path: file.path().to_owned(), source }
 }
 
 impl BlobFile {
     fn create<E>(dir: &Path, format: Format) -> Result<Self, Error<E>> {
         let framing = Framing::new(format);
         let head = framing.head();
-        let mut blob = Self { output: Output::create(dir)?, format, framing, hasher: Hasher::new() };
+        let mut blob = Self { file: create(dir)?, size: 0, format, framing, hasher: Hasher::new() };
         blob.write(head)?;
         Ok(blob)
     }
 
     fn write<E>(&mut self, bytes: &[u8]) -> Result<(), Error<E>> {
         self.hasher.update(bytes);
-        self.output.write(bytes, File::write_all)
+        self.write_hashed(bytes)
+    }
+
+    /// Writes bytes that have been hashed.
+    fn write_hashed<E>(&mut self, bytes: &[u8]) -> Result<(), Error<E>> {
+        let written = self.file.file().write_all(bytes);
+        written.map_err(failure(&self.file))?;
+        self.size += bytes.len() as u64;
+        Ok(())
     }
 
     /// Ends the blob of a tar with this diff ID.
@@ -147,11 +139,6 @@ impl BlobFile {
             Format::Plain => diff_id.of_plain_blob(),
             Format::Gzip | Format::Zstd => Digest::from_hash(self.hasher),
         };
-        Ok(Blob {
-            digest,
-            size: self.output.size,
-            file: self.output.file,
-            media_type: self.format.media_type(),
-        })
+        Ok(Blob { digest, size: self.size, file: self.file, media_type: self.format.media_type() })
     }
 }

@@ -53,7 +53,8 @@ pub struct Job<'a, E> {
     pub known: Option<DiffId>,
     /// Compress it like this, into a temporary file in this folder.
     pub blob: Option<(&'a Path, Compression)>,
-    /// Write the tar itself into a temporary file in this folder, in the same pass. It should not be what is read next: it is not kept in memory.
+    /// Write the tar itself into a temporary file in this folder, in the same pass. It is not kept in memory: it should not be what
+    /// is read next.
     pub copy: Option<&'a Path>,
 }
 
@@ -142,6 +143,9 @@ const MOST_LANES: usize = 16;
 ///
 /// `threads` is how many chunks are worked on at a time, and how many layers are in work: the number of cores.
 pub fn run<E: Send>(jobs: &[Job<'_, E>], threads: NonZeroUsize) -> Result<Vec<Done>, Error<E>> {
+    if jobs.is_empty() {
+        return Ok(Vec::new());
+    }
     let threads = threads.get();
     let lanes = jobs.len().min(threads).min(MOST_LANES);
     // One in work and one waiting, for each worker; one being filled and one waiting for its turn, for each layer.
