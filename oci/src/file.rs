@@ -77,15 +77,17 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     temporary.persist(path)
 }
 
+/// As the offset of a read or a write: where the file is.
+pub(crate) const HERE: u64 = u64::MAX;
+
 /// Linux's `RWF_DONTCACHE`: what is written goes to the disk at once, and its memory is free when it is there.
 const DO_NOT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
 /// Writes what nobody reads soon. Memory for it need not be found then, nor be taken from files that are read; where the kernel
 /// (before 6.14) or the file system cannot do that, it is written like everything else.
 pub(crate) fn write_unread(file: &mut File, mut bytes: &[u8]) -> io::Result<()> {
-    // As the offset, -1 is where the file is.
     while !bytes.is_empty() {
-        match rustix::io::pwritev2(&*file, &[IoSlice::new(bytes)], u64::MAX, DO_NOT_CACHE) {
+        match rustix::io::pwritev2(&*file, &[IoSlice::new(bytes)], HERE, DO_NOT_CACHE) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => bytes = &bytes[n..],
             Err(Errno::INTR) => {}

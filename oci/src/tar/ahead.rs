@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{Advice, Mode, OFlags, fadvise, openat};
 use rustix::io::{self, Errno, ReadWriteFlags, preadv2, retry_on_intr};
 
+use crate::file::HERE;
+
 /// Where bytes were when they were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Contents {
@@ -15,9 +17,6 @@ pub(super) enum Contents {
     /// The disk had to be waited for.
     OnDisk,
 }
-
-/// As the offset of a read: where the file is.
-const HERE: u64 = u64::MAX;
 
 /// So much of a file is asked for. When it is read, the kernel goes on by itself.
 const BEGINNING: Option<NonZeroU64> = NonZeroU64::new(512 << 10);
