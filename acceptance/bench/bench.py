@@ -107,9 +107,8 @@ def run(command, env=None, reads=()):
     """Measures a command, which reads these files and folders, with a process of its own, because a child's peak memory counts
     from its parent's."""
     os.sync()
-    read = ["bash", "-c", 'find "$@" -type f -print0 | xargs -0 -r cat >/dev/null', "read", *reads]
     if reads:
-        subprocess.run(read, check=True)
+        subprocess.run(["bash", "-c", 'find "$@" -type f -print0 | xargs -0 -r cat >/dev/null', "read", *reads], check=True)
     command = [sys.executable, "-I", "-S", HERE / "measure.py", *command]
     measured = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True)
     if measured.returncode != 0:

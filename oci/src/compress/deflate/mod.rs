@@ -45,7 +45,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Allocates the tables: about 0.4 MiB.
+    /// Allocates the tables: about 0.3 MiB.
     pub fn new() -> Self {
         Self { matcher: Matcher::new() }
     }
