@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, anyhow};
-use drydock_oci::reference::LayoutPath;
+use drydock_model::reference::LayoutPath;
 use drydock_phases::{Error, Kind};
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid, chownat, fchown, mkdirat, openat};
 use rustix::process::{getegid, geteuid, getgid, getuid};

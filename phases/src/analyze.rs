@@ -5,9 +5,9 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use drydock_oci::layout::{Image, Layout, LayoutError};
-use drydock_oci::platform::Platform;
-use drydock_oci::reference::{LayoutDir, LayoutPath};
+use drydock_layout::{Image, Layout, LayoutError};
+use drydock_model::platform::Platform;
+use drydock_model::reference::{LayoutDir, LayoutPath};
 use drydock_spec::analyzed::{Analyzed, ImageIdentifier, LayersMetadata, RunImage};
 use drydock_spec::api::PlatformApi;
 use drydock_spec::label;

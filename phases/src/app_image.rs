@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use anyhow::anyhow;
-use drydock_oci::config::History;
-use drydock_oci::layout::{
+use drydock_layout::{
     BlobSource, Committed, Image, LayoutError, LayoutWriter, LinkMode, NewImage, NewLayer, Shared,
 };
-use drydock_oci::reference::{LayoutDir, LayoutPath};
+use drydock_model::config::History;
+use drydock_model::reference::{LayoutDir, LayoutPath};
 use drydock_spec::report::ImageReport;
 
 use crate::{Error, Log};

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::Context as _;
-use drydock_oci::file::write_atomically;
+use drydock_io::file::write_atomically;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

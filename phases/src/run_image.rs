@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
-use drydock_oci::config::ImageConfig;
-use drydock_oci::digest::Digest;
-use drydock_oci::layout::{Image, Layout, LayoutError};
-use drydock_oci::platform::Platform;
-use drydock_oci::reference::{LayoutDir, LayoutPath, ReferenceError};
+use drydock_layout::{Image, Layout, LayoutError};
+use drydock_model::config::ImageConfig;
+use drydock_model::digest::Digest;
+use drydock_model::platform::Platform;
+use drydock_model::reference::{LayoutDir, LayoutPath, ReferenceError};
 use drydock_spec::analyzed::{Distro, StackRunImage, Target};
 use drydock_spec::api::PlatformApi;
 use drydock_spec::label;

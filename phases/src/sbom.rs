@@ -8,12 +8,12 @@ use std::io::{self, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
-use drydock_oci::compress::{Format, decompressed};
-use drydock_oci::digest::DiffId;
-use drydock_oci::layout::Image;
-use drydock_oci::tar::extract;
+use drydock_encode::compress::{Format, decompressed};
+use drydock_layout::Image;
+use drydock_model::digest::DiffId;
 use drydock_spec::group::GroupElement;
 use drydock_spec::sbom::SbomFormat;
+use drydock_tar::extract;
 
 use crate::Log;
 use crate::buildpacks::dir_name;

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use drydock_oci::platform::Platform;
+use drydock_model::platform::Platform;
 use drydock_spec::analyzed::{Distro, Target};
 
 use crate::Log;

@@ -1,6 +1,6 @@
 //! The analyzer's flags and inputs.
 
-use drydock_oci::reference::LayoutPath;
+use drydock_model::reference::LayoutPath;
 use drydock_phases::analyze::Inputs;
 use drydock_phases::{Error, Log};
 

@@ -4,9 +4,9 @@ use std::num::NonZeroUsize;
 use std::thread::available_parallelism;
 
 use anyhow::anyhow;
-use drydock_oci::compress::Compression;
-use drydock_oci::layout::LinkMode;
-use drydock_oci::reference::LayoutPath;
+use drydock_encode::compress::Compression;
+use drydock_layout::LinkMode;
+use drydock_model::reference::LayoutPath;
 use drydock_phases::experimental::Experimental;
 use drydock_phases::export::{CacheLocation, Inputs};
 use drydock_phases::{Error, Log};

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
-use drydock_oci::reference::{LayoutDir, LayoutPath};
+use drydock_model::reference::{LayoutDir, LayoutPath};
 use drydock_phases::experimental::Experimental;
 use drydock_phases::{Error, Kind, Log};
 

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use drydock_oci::compress::Compression;
-use drydock_oci::layout::LinkMode;
+use drydock_encode::compress::Compression;
+use drydock_layout::LinkMode;
 use drydock_phases::export::CacheLocation;
 use drydock_phases::{Error, Kind};
 
@@ -312,7 +312,7 @@ fn the_exporter() {
         export(&env, &["-process-type", "web", "-parallel", "app", "app:2", "app:latest", ""]).unwrap();
     let inputs = task.inputs.unwrap();
     let names: Vec<_> =
-        inputs.output_images.iter().map(drydock_oci::reference::LayoutPath::ref_name).collect();
+        inputs.output_images.iter().map(drydock_model::reference::LayoutPath::ref_name).collect();
     assert_eq!(names, ["latest", "2"]);
     assert_eq!(inputs.cache, Some(CacheLocation::Dir("/c".into())));
     assert_eq!(inputs.launcher_path, Path::new("/cnb/lifecycle/launcher"));

@@ -13,16 +13,16 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
-use drydock_oci::config::{ImageConfig, RootFs, Settings};
-use drydock_oci::digest::DiffId;
-use drydock_oci::file::TempFile;
-use drydock_oci::layout::{
+use drydock_io::file::TempFile;
+use drydock_layout::{
     BlobSource, Image, ImageLayer, Layout, LayoutError, LayoutWriter, LinkMode, NewImage, NewLayer,
 };
-use drydock_oci::manifest::{Annotations, Descriptor};
-use drydock_oci::media;
-use drydock_oci::platform::Platform;
-use drydock_oci::reference::{LayoutDir, LayoutPath};
+use drydock_model::config::{ImageConfig, RootFs, Settings};
+use drydock_model::digest::DiffId;
+use drydock_model::manifest::{Annotations, Descriptor};
+use drydock_model::media;
+use drydock_model::platform::Platform;
+use drydock_model::reference::{LayoutDir, LayoutPath};
 use drydock_spec::cache::{CacheMetadata, METADATA_NAME};
 use rustix::fs::FlockOperation;
 

@@ -9,11 +9,11 @@ use std::fmt::Debug;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use drydock_oci::compress::{Format, decompressed};
-use drydock_oci::digest::DiffId;
-use drydock_oci::file::TempFile;
-use drydock_oci::layout::{ImageLayer, LinkMode};
-use drydock_oci::reference::{LayoutDir, LayoutPath};
+use drydock_encode::compress::{Format, decompressed};
+use drydock_io::file::TempFile;
+use drydock_layout::{ImageLayer, LinkMode};
+use drydock_model::digest::DiffId;
+use drydock_model::reference::{LayoutDir, LayoutPath};
 use drydock_spec::cache::CacheMetadata;
 
 use self::image::{ImageCache, ImageCacheWriter};

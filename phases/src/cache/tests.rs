@@ -4,11 +4,14 @@ use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use drydock_oci::config::ImageConfig;
-use drydock_oci::layout::{Layout, NewImage, NewLayer};
-use drydock_oci::manifest::{Annotations, Descriptor};
-use drydock_oci::{compress::Compression, layout::BlobSource, layout::LayoutWriter, media, pipeline};
-use drydock_oci::{platform::Platform, sink::Sink, tar::TarError};
+use drydock_encode::{compress::Compression, pipeline};
+use drydock_io::sink::Sink;
+use drydock_layout::{BlobSource, LayoutWriter};
+use drydock_layout::{Layout, NewImage, NewLayer};
+use drydock_model::config::ImageConfig;
+use drydock_model::manifest::{Annotations, Descriptor};
+use drydock_model::{media, platform::Platform};
+use drydock_tar::TarError;
 use serde_json::json;
 
 use super::*;

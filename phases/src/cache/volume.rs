@@ -14,9 +14,9 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
-use drydock_oci::digest::DiffId;
-use drydock_oci::file::{TempFile, write_atomically};
-use drydock_oci::layout::ImageLayer;
+use drydock_io::file::{TempFile, write_atomically};
+use drydock_layout::ImageLayer;
+use drydock_model::digest::DiffId;
 use drydock_spec::cache::{CacheMetadata, METADATA_NAME};
 use rustix::fs::FlockOperation;
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, anyhow, bail};
-use drydock_oci::reference::ImageRef;
+use drydock_model::reference::ImageRef;
 use drydock_spec::analyzed::{Analyzed, RunImage, Target};
 use drydock_spec::buildpack::ModuleKind;
 use drydock_spec::extend::ExtendConfig;

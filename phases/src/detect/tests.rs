@@ -270,7 +270,7 @@ fn the_environment_of_detect() {
     let printed = fixture.printed().replace(fixture.dir.path().to_str().unwrap(), "");
     let plan = printed.split("CNB_BUILD_PLAN_PATH=").nth(1).unwrap().lines().next().unwrap();
     assert!(plan.starts_with("/tmp/plan.") && plan.ends_with("/plan.toml"), "{plan}");
-    let arch = drydock_oci::platform::Platform::host().architecture;
+    let arch = drydock_model::platform::Platform::host().architecture;
     assert_eq!(
         printed.replace(plan, "PLAN"),
         format!(

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
-use drydock_oci::digest::{DiffId, Digest};
-use drydock_oci::layout::{ImageLayer, Layout};
-use drydock_oci::reference::LayoutPath;
+use drydock_layout::{ImageLayer, Layout};
+use drydock_model::digest::{DiffId, Digest};
+use drydock_model::reference::LayoutPath;
 use drydock_spec::cache::CacheMetadata;
 
 use super::Inputs;

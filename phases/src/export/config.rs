@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use anyhow::bail;
-use drydock_oci::config::{History, ImageConfig, Settings};
+use drydock_model::config::{History, ImageConfig, Settings};
 use drydock_spec::api::PlatformApi;
 use drydock_spec::launch::{BuildMetadata, Process};
 

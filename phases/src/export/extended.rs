@@ -8,11 +8,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
-use drydock_oci::config::ImageConfig;
-use drydock_oci::layout::{
-    BlobSource, Image, ImageLayer, Layout, LayoutError, LayoutWriter, LinkMode, NewLayer,
-};
-use drydock_oci::reference::LayoutDir;
+use drydock_layout::{BlobSource, Image, ImageLayer, Layout, LayoutError, LayoutWriter, LinkMode, NewLayer};
+use drydock_model::config::ImageConfig;
+use drydock_model::reference::LayoutDir;
 use drydock_spec::analyzed::Analyzed;
 
 use super::Inputs;

@@ -1,7 +1,7 @@
 //! The labels of the app image. Specification: `platform.md` § Exporter, § Labels.
 
 use anyhow::Context as _;
-use drydock_oci::config::ImageConfig;
+use drydock_model::config::ImageConfig;
 use drydock_spec::analyzed::LayersMetadata;
 use drydock_spec::api::PlatformApi;
 use drydock_spec::label;

@@ -6,13 +6,13 @@ use std::path::Path;
 use std::thread;
 
 use anyhow::{Context as _, anyhow};
-use drydock_oci::compress::Compression;
-use drydock_oci::digest::DiffId;
-use drydock_oci::file::TempFile;
-use drydock_oci::layout::{BlobSource, Image, ImageLayer, LayoutWriter, LinkMode, NewLayer};
-use drydock_oci::manifest::Descriptor;
-use drydock_oci::pipeline::{self, Done, Job};
-use drydock_oci::tar::TarError;
+use drydock_encode::compress::Compression;
+use drydock_encode::pipeline::{self, Done, Job};
+use drydock_io::file::TempFile;
+use drydock_layout::{BlobSource, Image, ImageLayer, LayoutWriter, LinkMode, NewLayer};
+use drydock_model::digest::DiffId;
+use drydock_model::manifest::Descriptor;
+use drydock_tar::TarError;
 
 use super::cached::CacheExport;
 use super::plan::{Content, LayerPlan};

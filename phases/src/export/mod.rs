@@ -15,11 +15,11 @@ use std::path::PathBuf;
 use std::thread;
 
 use anyhow::{Context as _, anyhow};
-use drydock_oci::compress::Compression;
-use drydock_oci::config::ImageConfig;
-use drydock_oci::layout::{Image, Layout, LinkMode, NewImage};
-use drydock_oci::manifest::Annotations;
-use drydock_oci::reference::{LayoutDir, LayoutPath};
+use drydock_encode::compress::Compression;
+use drydock_layout::{Image, Layout, LinkMode, NewImage};
+use drydock_model::config::ImageConfig;
+use drydock_model::manifest::Annotations;
+use drydock_model::reference::{LayoutDir, LayoutPath};
 use drydock_spec::analyzed::{Analyzed, LayersMetadata, RunImageForRebase, Sha, Stack, StackRunImage};
 use drydock_spec::api::PlatformApi;
 use drydock_spec::group::{Group, GroupElement};

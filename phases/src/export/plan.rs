@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use drydock_oci::digest::DiffId;
-use drydock_oci::tar::{DirLayer, LauncherLayer, LayerSource, Owner, ProcessTypesLayer, slice_layers};
+use drydock_model::digest::DiffId;
 use drydock_spec::analyzed::{BuildpackLayers, Layer, LayersMetadata};
 use drydock_spec::group::GroupElement;
 use drydock_spec::launch::BuildMetadata;
+use drydock_tar::{DirLayer, LauncherLayer, LayerSource, Owner, ProcessTypesLayer, slice_layers};
 
 use super::Inputs;
 use crate::Log;

@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, anyhow};
-use drydock_oci::config::ImageConfig;
-use drydock_oci::platform::Platform;
+use drydock_model::config::ImageConfig;
+use drydock_model::platform::Platform;
 use drydock_spec::analyzed::{Distro, Target};
 use drydock_spec::api::PlatformApi;
 use drydock_spec::label;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use drydock_oci::config::ImageConfig;
-use drydock_oci::digest::DiffId;
+use drydock_model::config::ImageConfig;
+use drydock_model::digest::DiffId;
 use drydock_spec::analyzed::LayersMetadata;
 use drydock_spec::api::PlatformApi;
 use drydock_spec::label;

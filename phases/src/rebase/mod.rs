@@ -12,11 +12,11 @@ mod names;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
-use drydock_oci::layout::{
+use drydock_layout::{
     BlobSource, Committed, Image, Layout, LayoutError, LayoutWriter, LinkMode, NewImage, NewLayer,
 };
-use drydock_oci::platform::Platform;
-use drydock_oci::reference::{LayoutDir, LayoutPath};
+use drydock_model::platform::Platform;
+use drydock_model::reference::{LayoutDir, LayoutPath};
 use drydock_spec::analyzed::LayersMetadata;
 use drydock_spec::api::PlatformApi;
 use drydock_spec::label;

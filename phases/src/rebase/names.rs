@@ -1,9 +1,9 @@
 //! Under which names the new run image is known: to the user, and to the app image's label.
 
 use anyhow::anyhow;
-use drydock_oci::digest::Digest;
-use drydock_oci::layout::Image;
-use drydock_oci::reference::{LayoutDir, LayoutPath};
+use drydock_layout::Image;
+use drydock_model::digest::Digest;
+use drydock_model::reference::{LayoutDir, LayoutPath};
 use drydock_spec::analyzed::{LayersMetadata, RunImageForRebase, Stack, StackRunImage};
 use drydock_spec::label;
 
@@ -125,7 +125,7 @@ mod tests {
             run_image: None,
             report_path: "/report.toml".into(),
             force: false,
-            link: drydock_oci::layout::LinkMode::Auto,
+            link: drydock_layout::LinkMode::Auto,
         }
     }
 

@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use anyhow::{Context as _, anyhow};
-use drydock_oci::digest::DiffId;
-use drydock_oci::reference::{LayoutDir, LayoutPath};
-use drydock_oci::tar::{ExtractError, extract};
+use drydock_model::digest::DiffId;
+use drydock_model::reference::{LayoutDir, LayoutPath};
 use drydock_spec::analyzed::{Analyzed, ImageIdentifier, Layer, LayersMetadata, RunImage};
 use drydock_spec::api::PlatformApi;
 use drydock_spec::cache::CacheMetadata;
 use drydock_spec::group::{Group, GroupElement};
+use drydock_tar::{ExtractError, extract};
 
 use crate::buildpacks::{check_group, dir_name};
 use crate::cache::{self, Cache};

@@ -4,13 +4,13 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use drydock_oci::digest::DiffId;
-use drydock_oci::sink::MemorySink;
-use drydock_oci::tar::{DirLayer, LayerSource as _, Owner};
+use drydock_io::sink::MemorySink;
+use drydock_model::digest::DiffId;
 use drydock_spec::analyzed::{BuildpackLayers, Layer, LayersMetadata, Store};
 use drydock_spec::api::PlatformApi;
 use drydock_spec::cache::{CacheMetadata, METADATA_NAME};
 use drydock_spec::group::GroupElement;
+use drydock_tar::{DirLayer, LayerSource as _, Owner};
 use tempfile::TempDir;
 
 use super::{Inputs, restore_group};

@@ -1,0 +1,144 @@
+//! One layer on its way out: what was hashed and written of it so far.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use super::board::Chunk;
+use super::{Blob, Done, Error};
+use crate::compress::{Compression, Format, Framing};
+use drydock_io::file::{TempFile, write_unread};
+use drydock_model::digest::{DiffId, Digest};
+use drydock_model::hash::{Hasher, update_two};
+
+/// A layer that is being hashed, and written if that is wanted.
+#[derive(Debug)]
+pub(super) struct Layer {
+    hasher: Hasher,
+    /// Bytes in its tar.
+    size: u64,
+    blob: Option<BlobFile>,
+    copy: Option<TempFile>,
+}
+
+/// A blob that is being written.
+#[derive(Debug)]
+struct BlobFile {
+    file: TempFile,
+    /// Bytes in the file.
+    size: u64,
+    format: Format,
+    framing: Framing,
+    hasher: Hasher,
+}
+
+/// A stream, and the bytes that it goes on with.
+type Stream<'a> = (&'a mut Hasher, &'a [u8]);
+
+impl Layer {
+    /// With these outputs, in these folders.
+    pub(super) fn create<E>(
+        blob: Option<(&Path, Compression)>,
+        copy: Option<&Path>,
+    ) -> Result<Self, Error<E>> {
+        let blob = blob.map(|(dir, compression)| BlobFile::create(dir, compression.format())).transpose()?;
+        let copy = copy.map(create).transpose()?;
+        Ok(Self { hasher: Hasher::new(), size: 0, blob, copy })
+    }
+
+    /// Writes the next chunk, which has been hashed.
+    pub(super) fn write<E>(&mut self, chunk: &Chunk<'_>) -> Result<(), Error<E>> {
+        let tar = chunk.slot.chunk();
+        self.size += tar.len() as u64;
+        if let Some(copy) = &mut self.copy {
+            // It is read by the next build.
+            let written = write_unread(copy.file(), tar);
+            written.map_err(failure(copy))?;
+        }
+        if let Some(blob) = &mut self.blob {
+            blob.framing.add(&chunk.checksum);
+            blob.write_hashed(encoding(blob.format, chunk))?;
+        }
+        Ok(())
+    }
+
+    /// Ends the blob.
+    pub(super) fn finish<E>(self) -> Result<Done, Error<E>> {
+        let diff_id = DiffId::from_hash(self.hasher);
+        let blob = self.blob.map(|blob| blob.finish(diff_id)).transpose()?;
+        Ok(Done { diff_id, size: self.size, blob, copy: self.copy })
+    }
+
+    /// What of the next chunk is hashed, and by whom: tar, and blob if it is another.
+    fn hashed<'a>(&'a mut self, chunk: &'a Chunk<'_>) -> (Stream<'a>, Option<Stream<'a>>) {
+        let encoded = self.blob.as_mut().filter(|blob| blob.format != Format::Plain);
+        let encoded = encoded.map(|blob| (&mut blob.hasher, encoding(blob.format, chunk)));
+        ((&mut self.hasher, chunk.slot.chunk()), encoded)
+    }
+}
+
+/// Hashes the next chunk of each of these layers: two streams of bytes at a time, the most alike in length.
+pub(super) fn hash(layers: &mut [(Layer, Chunk<'_>)]) {
+    let mut streams = Vec::with_capacity(4);
+    for (layer, chunk) in layers {
+        let (tar, encoded) = layer.hashed(chunk);
+        streams.push(tar);
+        streams.extend(encoded);
+    }
+    streams.sort_by_key(|(_, bytes)| bytes.len());
+    while let Some(stream) = streams.pop() {
+        match streams.pop() {
+            Some(other) => update_two([stream, other]),
+            None => stream.0.update(stream.1),
+        }
+    }
+}
+
+/// What of a chunk goes into the blob.
+fn encoding<'a>(format: Format, chunk: &'a Chunk<'_>) -> &'a [u8] {
+    match format {
+        Format::Plain => chunk.slot.chunk(),
+        Format::Gzip | Format::Zstd => &chunk.slot.output()[..chunk.encoded],
+    }
+}
+
+fn create<E>(dir: &Path) -> Result<TempFile, Error<E>> {
+    TempFile::create_in(dir).map_err(|source| Error::Write { path: dir.to_owned(), source })
+}
+
+/// That a file could not be written.
+fn failure<E>(file: &TempFile) -> impl FnOnce(io::Error) -> Error<E> {
+    |source| Error::Write { path: file.path().to_owned(), source }
+}
+
+impl BlobFile {
+    fn create<E>(dir: &Path, format: Format) -> Result<Self, Error<E>> {
+        let framing = Framing::new(format);
+        let head = framing.head();
+        let mut blob = Self { file: create(dir)?, size: 0, format, framing, hasher: Hasher::new() };
+        blob.write(head)?;
+        Ok(blob)
+    }
+
+    fn write<E>(&mut self, bytes: &[u8]) -> Result<(), Error<E>> {
+        self.hasher.update(bytes);
+        self.write_hashed(bytes)
+    }
+
+    /// Writes bytes that have been hashed.
+    fn write_hashed<E>(&mut self, bytes: &[u8]) -> Result<(), Error<E>> {
+        let written = self.file.file().write_all(bytes);
+        written.map_err(failure(&self.file))?;
+        self.size += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Ends the blob of a tar with this diff ID.
+    fn finish<E>(mut self, diff_id: DiffId) -> Result<Blob, Error<E>> {
+        self.write(&self.framing.tail())?;
+        let digest = match self.format {
+            Format::Plain => diff_id.of_plain_blob(),
+            Format::Gzip | Format::Zstd => Digest::from_hash(self.hasher),
+        };
+        Ok(Blob { digest, size: self.size, file: self.file, media_type: self.format.media_type() })
+    }
+}

@@ -1,0 +1,144 @@
+//! Files that appear whole or not at all: written beside their place under a temporary name, then renamed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::io::{Errno, ReadWriteFlags};
+
+/// Every temporary file's name begins with this: what a killed process left behind is known by it.
+pub const TEMPORARY_PREFIX: &str = ".drydock-";
+
+/// A file without its final name. Dropped before [`TempFile::persist`], it is removed.
+#[derive(Debug)]
+pub struct TempFile {
+    file: File,
+    /// None once it has its final name.
+    path: Option<PathBuf>,
+}
+
+impl TempFile {
+    /// A new, empty file of mode 0644 (whatever the umask) in `dir`, which must exist.
+    pub fn create_in(dir: &Path) -> io::Result<Self> {
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+            let path = dir.join(format!("{TEMPORARY_PREFIX}{}-{serial}", std::process::id()));
+            match OpenOptions::new().read(true).write(true).create_new(true).mode(0o644).open(&path) {
+                Ok(file) => {
+                    let temporary = Self { file, path: Some(path) };
+                    temporary.file.set_permissions(fs::Permissions::from_mode(0o644))?;
+                    return Ok(temporary);
+                }
+                // A killed process of the same number left it.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The open file.
+    pub fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Where it is until it is persisted.
+    pub fn path(&self) -> &Path {
+        self.path.as_deref().expect("the path is taken only by `persist`, which consumes the value")
+    }
+
+    /// Gives the file its final name, in place of whatever has that name.
+    pub fn persist(mut self, to: &Path) -> io::Result<()> {
+        fs::rename(self.path(), to)?;
+        self.path = None;
+        Ok(())
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // Nobody can be told here; the next writer of the same layout removes what is left.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Puts `bytes` at `path` in one step, with mode 0644: a reader finds the old file or the new one, whole.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    let mut temporary = TempFile::create_in(dir)?;
+    temporary.file().write_all(bytes)?;
+    temporary.persist(path)
+}
+
+/// As the offset of a read or a write: where the file is.
+pub const HERE: u64 = u64::MAX;
+
+/// Linux's `RWF_DONTCACHE`: what is written goes to the disk at once, and its memory is free when it is there.
+const DO_NOT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+
+/// Writes what nobody reads soon. Memory for it need not be found then, nor be taken from files that are read; where the kernel
+/// (before 6.14) or the file system cannot do that, it is written like everything else.
+pub fn write_unread(file: &mut File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::pwritev2(&*file, &[IoSlice::new(bytes)], HERE, DO_NOT_CACHE) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => bytes = &bytes[n..],
+            Err(Errno::INTR) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return file.write_all(bytes),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Seek as _};
+
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn replaces_in_one_step() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index.json");
+        write_atomically(&path, b"one").unwrap();
+        write_atomically(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(names(dir.path()), ["index.json"]);
+    }
+
+    /// In a file system with a disk beneath, as a rule, and in memory, where it is not possible.
+    #[test]
+    fn what_is_not_read_soon_is_written_all_the_same() {
+        let memory = rustix::fs::memfd_create("memory", rustix::fs::MemfdFlags::empty()).unwrap();
+        for mut file in [tempfile::tempfile().unwrap(), File::from(memory)] {
+            file.write_all(b"a").unwrap();
+            write_unread(&mut file, b"bc").unwrap();
+            write_unread(&mut file, b"").unwrap();
+            file.write_all(b"d").unwrap();
+            file.rewind().unwrap();
+            let mut found = String::new();
+            file.read_to_string(&mut found).unwrap();
+            assert_eq!(found, "abcd");
+        }
+    }
+
+    #[test]
+    fn dropped_before_its_name_it_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(TempFile::create_in(dir.path()).unwrap());
+        assert!(names(dir.path()).is_empty());
+    }
+}

@@ -1,0 +1,6 @@
+//! What a store does with bytes: foreign files read within limits, own files that appear whole or not at all, and sinks
+//! that lend their buffers.
+
+pub mod file;
+pub mod read;
+pub mod sink;

@@ -1,0 +1,86 @@
+//! Reading what others wrote: regular files only, opened without waiting for anybody, and no more bytes than a limit.
+//!
+//! A FIFO, a device or a socket in place of a file is an error ([`ErrorKind::InvalidInput`]), and so is a file with more
+//! bytes than the caller can have use for ([`ErrorKind::FileTooLarge`]). Symlinks are followed.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+/// Opens a regular file for reading.
+pub fn open(path: &Path) -> io::Result<File> {
+    open_at(CWD, path)
+}
+
+/// Opens a regular file whose path begins at `dir`.
+pub fn open_at(dir: impl AsFd, path: &Path) -> io::Result<File> {
+    // Without NONBLOCK, a FIFO would be waited for; a regular file does not care.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(openat(dir, path, flags, Mode::empty())?);
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file"))
+    }
+}
+
+/// Reads a regular file of at most `limit` bytes.
+pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    read_all(open(path)?, limit)
+}
+
+/// Reads a regular file of at most `limit` bytes, which must be UTF-8.
+pub fn read_to_string(path: &Path, limit: u64) -> io::Result<String> {
+    String::from_utf8(read(path, limit)?)
+        .map_err(|error| io::Error::new(ErrorKind::InvalidData, error.utf8_error()))
+}
+
+/// Reads the rest of a file, which has at most `limit` bytes.
+pub fn read_all(file: File, limit: u64) -> io::Result<Vec<u8>> {
+    let too_large = || io::Error::new(ErrorKind::FileTooLarge, format!("more than {limit} bytes"));
+    let size = file.metadata()?.len();
+    if size > limit {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(size).map_err(|_| too_large())?);
+    // It may grow meanwhile, and files of the kernel have no size.
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit { Err(too_large()) } else { Ok(bytes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use rustix::fs::mkfifoat;
+
+    use super::*;
+
+    #[test]
+    fn only_regular_files_within_the_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("file"), b"12345").unwrap();
+        symlink("file", path("link")).unwrap();
+        mkfifoat(CWD, path("fifo"), Mode::RWXU).unwrap();
+        symlink("/dev/zero", path("device")).unwrap();
+        for (name, limit, want) in [
+            ("file", 5, Ok("12345")),
+            ("file", 4, Err(ErrorKind::FileTooLarge)),
+            ("link", 5, Ok("12345")),
+            ("fifo", 5, Err(ErrorKind::InvalidInput)),
+            ("device", 5, Err(ErrorKind::InvalidInput)),
+            (".", 5, Err(ErrorKind::InvalidInput)),
+            ("missing", 5, Err(ErrorKind::NotFound)),
+        ] {
+            let got = read_to_string(&path(name), limit);
+            assert_eq!(got.as_deref().map_err(io::Error::kind), want, "{name}");
+        }
+        // Files of the kernel say that they are empty.
+        assert_eq!(read(Path::new("/proc/version"), 3).unwrap_err().kind(), ErrorKind::FileTooLarge);
+    }
+}

@@ -1,0 +1,112 @@
+//! What can be wrong with a layout.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use drydock_model::digest::Digest;
+use drydock_model::platform::Platform;
+
+/// What is wrong with a layout, and where.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    /// There is no layout.
+    #[error("no image at `{}`: there is no index.json", .0.display())]
+    NotFound(PathBuf),
+    /// A file or a folder could not be used.
+    #[error("failed to {action} `{}`", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file does not say what it should.
+    #[error("`{}` is malformed: {reason}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// In what way.
+        reason: String,
+    },
+    /// A blob is not there.
+    #[error("`{}` lacks blob {digest}", layout.display())]
+    MissingBlob {
+        /// The layout's folder.
+        layout: PathBuf,
+        /// The blob.
+        digest: Digest,
+    },
+    /// A blob holds something else than its name says.
+    #[error("blob `{}` is corrupt: it has digest {found}", path.display())]
+    Corrupt {
+        /// The blob's file.
+        path: PathBuf,
+        /// The digest of what it holds.
+        found: Digest,
+    },
+    /// A blob has another size than its descriptor says.
+    #[error("blob `{}` is corrupt: it has {found} bytes, its descriptor says {expected}", path.display())]
+    WrongSize {
+        /// The blob's file.
+        path: PathBuf,
+        /// What the descriptor says.
+        expected: u64,
+        /// What the file has.
+        found: u64,
+    },
+    /// No image fits the platform.
+    #[error("`{}` has no image for platform {wanted}; it has: {}", path.display(), list(available))]
+    NoPlatform {
+        /// The layout's folder.
+        path: PathBuf,
+        /// What was asked for.
+        wanted: Box<Platform>,
+        /// What there is.
+        available: Vec<Platform>,
+    },
+    /// Several images fit.
+    #[error(
+        "`{}` has several images for platform {platform}, and none or several of them are named `{ref_name}`: {}",
+        path.display(), list(digests)
+    )]
+    Ambiguous {
+        /// The layout's folder.
+        path: PathBuf,
+        /// What was asked for.
+        platform: Box<Platform>,
+        /// The name that was asked for.
+        ref_name: String,
+        /// Their manifests.
+        digests: Vec<Digest>,
+    },
+    /// The image is not, or no longer, in the layout.
+    #[error("`{}` holds no image with digest {wanted}; it has: {}", path.display(), list(available))]
+    NoManifest {
+        /// The layout's folder.
+        path: PathBuf,
+        /// What was asked for.
+        wanted: Digest,
+        /// What there is.
+        available: Vec<Digest>,
+    },
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    match items {
+        [] => "nothing".to_owned(),
+        items => items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// Says which action on which path failed.
+pub(crate) trait IoContext<T> {
+    fn at(self, action: &'static str, path: &Path) -> Result<T, LayoutError>;
+}
+
+impl<T> IoContext<T> for io::Result<T> {
+    fn at(self, action: &'static str, path: &Path) -> Result<T, LayoutError> {
+        self.map_err(|source| LayoutError::Io { action, path: path.to_owned(), source })
+    }
+}

@@ -1,0 +1,100 @@
+//! Names of entries, as paths below the directory that is extracted to.
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use crate::place::clean;
+
+/// The directory whose contents are extracted, as the tar calls it.
+#[derive(Debug)]
+pub(super) struct Below {
+    names: Vec<Vec<u8>>,
+}
+
+/// Where an entry belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Where {
+    /// It is the directory itself, or one above it.
+    Above,
+    /// In the directory.
+    Below,
+}
+
+impl Below {
+    pub(super) fn new(dir: &Path) -> Self {
+        let dir = clean(dir);
+        let names = dir.as_os_str().as_bytes().split(|&byte| byte == b'/').filter(|name| !name.is_empty());
+        Self { names: names.map(<[u8]>::to_vec).collect() }
+    }
+
+    /// Tells where `name` belongs, and puts its path below the directory into `path`: names joined with single slashes,
+    /// none of them `.` or `..`.
+    pub(super) fn locate(&self, name: &[u8], path: &mut Vec<u8>) -> Result<Where, &'static str> {
+        path.clear();
+        if name.is_empty() {
+            return Err("it has no name");
+        }
+        if name.contains(&0) {
+            return Err("its name has a NUL");
+        }
+        let mut above = self.names.iter();
+        for name in name.split(|&byte| byte == b'/').filter(|&name| !matches!(name, b"" | b".")) {
+            if name == b".." {
+                return Err("its name has a `..`");
+            }
+            match above.next() {
+                Some(expected) if expected == name => {}
+                Some(_) => return Err("it lies outside"),
+                None => {
+                    if !path.is_empty() {
+                        path.push(b'/');
+                    }
+                    path.extend_from_slice(name);
+                }
+            }
+        }
+        Ok(if path.is_empty() { Where::Above } else { Where::Below })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locates_names() {
+        let below = Below::new(Path::new("/layers/./x/"));
+        let mut path = Vec::new();
+        let mut locate = |name: &str| {
+            below
+                .locate(name.as_bytes(), &mut path)
+                .map(|place| (place, String::from_utf8(path.clone()).unwrap()))
+        };
+        for above in ["/", ".", "./", "/layers", "layers/", "/layers/x", "//layers//x//"] {
+            assert_eq!(locate(above), Ok((Where::Above, String::new())), "{above}");
+        }
+        for (name, path) in [("/layers/x/a", "a"), ("layers/x//a/./b/", "a/b"), ("./layers/x/...", "...")] {
+            assert_eq!(locate(name), Ok((Where::Below, path.to_owned())), "{name}");
+        }
+        let outside = [
+            "",
+            "/etc",
+            "/layers/y",
+            "/layersx/x/a",
+            "/layers/x/../x/a",
+            "../layers/x/a",
+            "..",
+            "/layers/x/\0",
+        ];
+        for name in outside {
+            assert!(locate(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn everything_is_below_the_root() {
+        let mut path = Vec::new();
+        assert_eq!(Below::new(Path::new("/")).locate(b"a/b", &mut path), Ok(Where::Below));
+        assert_eq!(path, b"a/b");
+    }
+}

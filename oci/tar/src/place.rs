@@ -1,0 +1,127 @@
+//! Where a tree lies on disk, and what it is called in the archive.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{self, Component, Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::error::TarError;
+use super::header::{Header, Kind, Owner};
+use drydock_io::sink::Sink;
+
+/// A directory to archive under its own absolute name.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// On disk.
+    pub(super) dir: PathBuf,
+    /// In the archive.
+    pub(super) name: Vec<u8>,
+    /// The directories above it but `/`, the topmost first.
+    pub(super) parents: Vec<Parent>,
+}
+
+/// A directory above: it enters the archive as it is, not with the layer's owner.
+#[derive(Debug)]
+pub(super) struct Parent {
+    pub(super) name: Vec<u8>,
+    pub(super) mode: u32,
+    pub(super) owner: Owner,
+}
+
+impl Place {
+    /// Of `dir`, as it and its parents are on disk now.
+    pub(super) fn on_disk(dir: &Path) -> Result<Self, TarError> {
+        let dir = clean(&path::absolute(dir).map_err(TarError::read("find", dir))?);
+        let mut parents = Vec::new();
+        for parent in dir.ancestors().skip(1).filter(|parent| parent.parent().is_some()) {
+            let metadata = fs::metadata(parent).map_err(TarError::read("look up", parent))?;
+            parents.push(Parent {
+                name: parent.as_os_str().as_bytes().to_vec(),
+                mode: metadata.mode() & 0o7777,
+                owner: Owner { uid: metadata.uid(), gid: metadata.gid() },
+            });
+        }
+        parents.reverse();
+        Ok(Self { name: dir.clone().into_os_string().into_vec(), dir, parents })
+    }
+
+    /// Opens it, for listing; none if it is something else than a directory, for example a symlink.
+    pub(super) fn open(&self) -> Result<Option<OwnedFd>, TarError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::open(&self.dir, flags, Mode::empty()) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(error) => Err(TarError::read("open", &self.dir)(error)),
+        }
+    }
+
+    /// On disk, what is called `path` below it.
+    pub(super) fn join(&self, path: &[u8]) -> PathBuf {
+        if path.is_empty() { self.dir.clone() } else { self.dir.join(OsStr::from_bytes(path)) }
+    }
+
+    /// Writes the entries of the directories above.
+    pub(super) fn write_parents(&self, out: &mut dyn Sink) -> io::Result<()> {
+        for Parent { name, mode, owner } in &self.parents {
+            Header { name, kind: Kind::Dir, mode: *mode, owner: *owner }.write(out)?;
+        }
+        Ok(())
+    }
+}
+
+/// Without `.`, `..`, doubled slashes and a slash at the end, as far as can be told without looking at the disk.
+pub(super) fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => match clean.components().next_back() {
+                Some(Component::Normal(_)) => {
+                    clean.pop();
+                }
+                Some(Component::RootDir) => {}
+                _ => clean.push(component),
+            },
+            _ => clean.push(component),
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cleans_paths() {
+        for (path, expected) in [
+            ("/a//b/./c/", "/a/b/c"),
+            ("/../a/../b", "/b"),
+            ("a/../../b", "../b"),
+            ("./a", "a"),
+            ("", ""),
+            (".", ""),
+            ("/", "/"),
+        ] {
+            assert_eq!(clean(Path::new(path)), Path::new(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn parents_are_all_but_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::on_disk(&dir.path().join("missing/../x")).unwrap();
+        let names: Vec<_> = place.parents.iter().map(|parent| OsStr::from_bytes(&parent.name)).collect();
+        let mut expected: Vec<_> = dir.path().ancestors().map(Path::as_os_str).collect();
+        expected.pop();
+        expected.reverse();
+        assert_eq!(names, expected);
+        assert_eq!(place.dir, dir.path().join("x"));
+    }
+}

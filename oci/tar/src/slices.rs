@@ -1,0 +1,339 @@
+//! The layers of the app: one for each slice, and one for what remains.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use super::LayerSource;
+use super::error::TarError;
+use super::files::Files;
+use super::glob::Glob;
+use super::header::Owner;
+use super::place::{Place, clean};
+use super::trail::{Trail, split_leaf};
+use super::walk::{Found, Walk};
+use drydock_io::sink::Sink;
+
+/// The part of an app that one slice selects, or what no slice selects.
+///
+/// Like a [`DirLayer`](super::DirLayer), but entries are in the order of their whole paths' bytes. If nothing is
+/// selected, the directories above the app are left out as well: the tar is empty.
+#[derive(Debug, Clone)]
+pub struct SliceLayer {
+    app: Arc<Place>,
+    owner: Owner,
+    entries: Vec<Entry>,
+}
+
+/// Something in the app.
+#[derive(Debug, Clone)]
+struct Entry {
+    /// Below the app directory; empty for that directory itself.
+    path: Vec<u8>,
+    file_type: FileType,
+}
+
+/// Splits the app at `app_dir` into layers: one for each slice, which is a list of globs, and last one for the rest.
+///
+/// A glob is matched against paths below the app directory as Go's `filepath.Match` does it, where `*` and `?` stop at
+/// a slash; it may also begin with the app directory's own path. What matches is taken with all that is below it, unless
+/// an earlier slice has it already, together with the directories on the way to it. Those are in later slices too, until
+/// all that is in them has been taken.
+pub fn slice_layers(
+    app_dir: &Path,
+    slices: &[Vec<String>],
+    owner: Owner,
+) -> Result<Vec<SliceLayer>, TarError> {
+    slice_place(Place::on_disk(app_dir)?, slices, owner)
+}
+
+fn slice_place(app: Place, slices: &[Vec<String>], owner: Owner) -> Result<Vec<SliceLayer>, TarError> {
+    let slices = slices
+        .iter()
+        .map(|globs| globs.iter().filter_map(|glob| Selector::parse(glob, &app.dir).transpose()).collect())
+        .collect::<Result<Vec<Vec<Selector>>, _>>()?;
+    let mut tree = Tree::read(&app)?;
+    let app = Arc::new(app);
+    let layer = |entries| SliceLayer { app: Arc::clone(&app), owner, entries };
+    let mut layers: Vec<_> = slices.iter().map(|selectors| layer(tree.take(selectors))).collect();
+    layers.push(layer(tree.rest()));
+    Ok(layers)
+}
+
+/// What one pattern of a slice selects.
+enum Selector {
+    /// The app directory itself, named by its absolute path.
+    App,
+    /// What matches, but not the app directory.
+    Below(Glob),
+}
+
+impl Selector {
+    /// None if the pattern cannot match anything in the app.
+    fn parse(pattern: &str, app_dir: &Path) -> Result<Option<Self>, TarError> {
+        let cleaned = clean(Path::new(pattern));
+        let below = if cleaned.is_absolute() { cleaned.strip_prefix(app_dir).ok() } else { Some(&*cleaned) };
+        let text = below.unwrap_or(&cleaned).to_str().expect("components of a `str` are UTF-8");
+        let glob = Glob::parse(text)?;
+        Ok(match below {
+            Some(below) if !below.as_os_str().is_empty() => Some(Self::Below(glob)),
+            Some(_) if cleaned.is_absolute() => Some(Self::App),
+            _ => None,
+        })
+    }
+
+    fn selects(&self, path: &[u8]) -> bool {
+        match self {
+            Self::App => path.is_empty(),
+            Self::Below(glob) => !path.is_empty() && glob.matches(path),
+        }
+    }
+}
+
+impl LayerSource for SliceLayer {
+    fn write(&self, out: &mut dyn Sink) -> Result<(), TarError> {
+        if self.entries.is_empty() {
+            return super::header::write_end(out).map_err(TarError::Write);
+        }
+        let mut files = Files::begin(&self.app, self.owner, out)?;
+        let Some(root) = self.app.open()? else {
+            files.add_place()?;
+            return files.end();
+        };
+        let mut trail = Trail::reaching(root);
+        for Entry { path, file_type } in &self.entries {
+            let (parent, leaf) = split_leaf(path);
+            trail.go_to(parent).map_err(|error| unreachable_dir(&self.app.join(parent), error))?;
+            let (dir, _) = trail.current().map_err(|error| unreachable_dir(&self.app.join(parent), error))?;
+            if leaf.is_empty() {
+                files.add_open_dir(dir, b"")?;
+            } else {
+                files.add(dir, parent, leaf, *file_type)?;
+            }
+        }
+        files.end()
+    }
+}
+
+fn unreachable_dir(path: &Path, error: Errno) -> TarError {
+    match error {
+        Errno::NOTDIR | Errno::LOOP | Errno::NOENT => TarError::Changed(path.to_owned()),
+        error => TarError::read("open", path)(error),
+    }
+}
+
+/// The app with what has been taken from it; the app directory itself is the first node.
+struct Tree {
+    /// Each directory before what is in it.
+    nodes: Vec<Node>,
+}
+
+struct Node {
+    entry: Entry,
+    /// The directory that holds it; its own number for the app directory.
+    parent: usize,
+    /// The number of the first node that is not below this one.
+    end: usize,
+    /// How many nodes in this directory have not been taken.
+    left: usize,
+    taken: bool,
+}
+
+impl Tree {
+    fn read(app: &Place) -> Result<Self, TarError> {
+        let root = app.open()?;
+        let file_type = if root.is_some() { FileType::Directory } else { FileType::Unknown };
+        let mut nodes = vec![Node {
+            entry: Entry { path: Vec::new(), file_type },
+            parent: 0,
+            end: 1,
+            left: 0,
+            taken: false,
+        }];
+        let Some(root) = root else { return Ok(Self { nodes }) };
+        let mut walk = Walk::new(app, root)?;
+        let mut current = 0;
+        while let Some(Found { path: dir, leaf, file_type, .. }) = walk.next()? {
+            let is_dir = file_type == FileType::Directory;
+            let slash: &[u8] = if dir.is_empty() || leaf.is_empty() { b"" } else { b"/" };
+            let path = [dir, slash, leaf].concat();
+            let (parent_path, _) = split_leaf(&path);
+            while nodes[current].entry.path != parent_path {
+                nodes[current].end = nodes.len();
+                current = nodes[current].parent;
+            }
+            nodes[current].left += 1;
+            let number = nodes.len();
+            nodes.push(Node {
+                entry: Entry { path, file_type },
+                parent: current,
+                end: number + 1,
+                left: 0,
+                taken: false,
+            });
+            if is_dir {
+                current = number;
+            }
+        }
+        while current != 0 {
+            nodes[current].end = nodes.len();
+            current = nodes[current].parent;
+        }
+        nodes[0].end = nodes.len();
+        Ok(Self { nodes })
+    }
+
+    /// Takes what is selected, in the order of the tar.
+    fn take(&mut self, selectors: &[Selector]) -> Vec<Entry> {
+        let mut members = vec![false; self.nodes.len()];
+        for selected in 0..self.nodes.len() {
+            let Node { taken, end, ref entry, .. } = self.nodes[selected];
+            if taken || !selectors.iter().any(|selector| selector.selects(&entry.path)) {
+                continue;
+            }
+            for (number, member) in members[..end].iter_mut().enumerate().skip(selected) {
+                if !self.nodes[number].taken {
+                    self.mark_taken(number);
+                    *member = true;
+                }
+            }
+        }
+        // Directories on the way. What is in a directory has higher numbers, and so has had its turn before it.
+        for number in (0..members.len()).rev() {
+            if members[number] {
+                if !self.nodes[number].taken && self.nodes[number].left == 0 {
+                    self.mark_taken(number);
+                }
+                members[self.nodes[number].parent] = true;
+            }
+        }
+        self.entries(|number, _| members[number])
+    }
+
+    /// What has not been taken, in the order of the tar.
+    fn rest(&self) -> Vec<Entry> {
+        self.entries(|_, node| !node.taken)
+    }
+
+    fn mark_taken(&mut self, number: usize) {
+        self.nodes[number].taken = true;
+        if number != 0 {
+            let parent = self.nodes[number].parent;
+            self.nodes[parent].left -= 1;
+        }
+    }
+
+    fn entries(&self, wanted: impl Fn(usize, &Node) -> bool) -> Vec<Entry> {
+        let numbered = self.nodes.iter().enumerate();
+        let mut entries: Vec<_> = numbered
+            .filter(|&(number, node)| wanted(number, node))
+            .map(|(_, node)| node.entry.clone())
+            .collect();
+        entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        entries
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Make, USER, diff_id, make, place_as};
+    use super::*;
+
+    fn app() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        make(
+            dir.path(),
+            &[
+                ("app.txt", Make::File(0o644, b"app\n")),
+                ("main.js", Make::File(0o644, b"5")),
+                ("node_modules/x/index.js", Make::File(0o644, b"4")),
+                ("site.css", Make::File(0o644, b"3")),
+                ("static/b.png", Make::File(0o644, b"2")),
+                ("static/js/a.js", Make::File(0o644, b"1")),
+            ],
+        );
+        dir
+    }
+
+    fn globs(slices: &[&[&str]]) -> Vec<Vec<String>> {
+        slices.iter().map(|globs| globs.iter().map(ToString::to_string).collect()).collect()
+    }
+
+    /// The paths in each layer.
+    fn paths(dir: &Path, slices: &[&[&str]]) -> Vec<Vec<String>> {
+        let layers = slice_layers(dir, &globs(slices), USER).unwrap();
+        let text = |entry: &Entry| String::from_utf8(entry.path.clone()).unwrap();
+        layers.iter().map(|layer| layer.entries.iter().map(text).collect()).collect()
+    }
+
+    /// The diff IDs are those of the slices that the Go lifecycle made of the same app.
+    #[test]
+    fn tars_are_those_of_the_go_lifecycle() {
+        let app = app();
+        let slices = globs(&[&["static/**", "*.css"], &["node_modules"], &["no-such-*"]]);
+        let layers = slice_place(place_as(app.path(), "/workspace"), &slices, USER).unwrap();
+        let diff_ids: Vec<_> = layers.iter().map(|layer| diff_id(layer)).collect();
+        let expected = [
+            "sha256:66ca8f1eeeb1bbc6cec6813242573ad738215d6c7472dd2515a1b1eb7e7de744",
+            "sha256:7cbf323855a1706a42672fc949a6016a9edbb165b78336e88f4b3cddf6b4f619",
+            "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef",
+            "sha256:a6ffcad580457ea6487ea2eab5a3e6278e4e4c63032288a3cc09f474a89ffba4",
+        ];
+        assert_eq!(diff_ids, expected);
+    }
+
+    #[test]
+    fn directories_on_the_way_come_again_until_they_are_empty() {
+        let app = app();
+        let layers = paths(app.path(), &[&["static/js/a.js"], &["static/*"], &["*"], &["*"]]);
+        assert_eq!(layers[0], ["", "static", "static/js", "static/js/a.js"]);
+        assert_eq!(layers[1], ["", "static", "static/b.png"]);
+        assert_eq!(layers[2][..4], ["", "app.txt", "main.js", "node_modules"]);
+        assert_eq!(layers[3..], [[""; 0], [""; 0]]);
+    }
+
+    #[test]
+    fn entries_are_in_the_order_of_whole_paths() {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path(), &[("a/b", Make::Dir(0o755)), ("a-b/c", Make::Dir(0o755)), ("a.", Make::Dir(0o755))]);
+        assert_eq!(paths(dir.path(), &[]), [["", "a", "a-b", "a-b/c", "a.", "a/b"]]);
+    }
+
+    #[test]
+    fn globs_may_be_absolute() {
+        let app = app();
+        let below = |glob: &str| app.path().join(glob).into_os_string().into_string().unwrap();
+        for (glob, expected) in [
+            (below("*.css"), &["", "site.css"][..]),
+            (below("x/../static/js/"), &["", "static", "static/js", "static/js/a.js"]),
+            (below(".."), &[]),
+            ("/*".into(), &[]),
+            (".".into(), &[]),
+            ("..".into(), &[]),
+            (String::new(), &[]),
+        ] {
+            assert_eq!(paths(app.path(), &[&[&glob]])[0], expected, "{glob}");
+        }
+        let whole = paths(app.path(), &[&[&below("")]]);
+        assert_eq!((whole[0].len(), whole[1].len()), (11, 0));
+    }
+
+    #[test]
+    fn malformed_globs_are_refused() {
+        let app = app();
+        let error = slice_layers(app.path(), &globs(&[&["[a"]]), USER).unwrap_err();
+        assert!(error.to_string().contains("`[a`"), "{error}");
+    }
+
+    #[test]
+    fn what_is_gone_by_the_time_of_writing_is_an_error() {
+        let app = app();
+        let layers = slice_layers(app.path(), &[], USER).unwrap();
+        std::fs::remove_dir_all(app.path().join("static")).unwrap();
+        std::fs::write(app.path().join("static"), "").unwrap();
+        let error = layers[0].write(&mut drydock_io::sink::MemorySink::default()).unwrap_err();
+        assert!(matches!(&error, TarError::Changed(path) if *path == app.path().join("static")), "{error}");
+    }
+}
