@@ -1,0 +1,192 @@
+//! Locks on folders, and what makes a folder the same whatever it is called.
+//!
+//! A lock is advisory (`flock`) and lies on the folder itself: there is no lock file to leave behind, and the
+//! kernel releases it when the process ends, however it ends. It belongs to the open folder: whoever takes
+//! the exclusive lock of a folder twice waits for itself. So folders that may have several names are told
+//! apart by [`Identity`] first.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
+use rustix::io::{Errno, retry_on_intr};
+
+/// Which file or folder something is: the same for all its paths, through links and mounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    /// Of what lies at a path; symlinks are followed.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        fs::metadata(path).map(|metadata| Self::from(&metadata))
+    }
+}
+
+impl From<&fs::Metadata> for Identity {
+    fn from(metadata: &fs::Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
+/// A folder that is locked until this is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    dir: File,
+    identity: Identity,
+}
+
+impl Lock {
+    /// Locks a folder against everybody else. `waiting` is called once, if somebody has it locked.
+    ///
+    /// A folder that was replaced meanwhile is waited for again; one that is gone is
+    /// [`io::ErrorKind::NotFound`].
+    pub fn acquire(dir: &Path, waiting: &dyn Fn()) -> io::Result<Self> {
+        Self::wait(dir, FlockOperation::NonBlockingLockExclusive, FlockOperation::LockExclusive, waiting)
+    }
+
+    /// Locks a folder against those who [`Lock::acquire`] it, beside others like this.
+    pub fn acquire_shared(dir: &Path, waiting: &dyn Fn()) -> io::Result<Self> {
+        Self::wait(dir, FlockOperation::NonBlockingLockShared, FlockOperation::LockShared, waiting)
+    }
+
+    /// [`Lock::acquire`] without waiting: `None` if somebody has the folder locked.
+    pub fn try_acquire(dir: &Path) -> io::Result<Option<Self>> {
+        loop {
+            let lock = Self::open(dir)?;
+            if !lock.take(FlockOperation::NonBlockingLockExclusive)? {
+                return Ok(None);
+            }
+            if lock.is_still(dir) {
+                return Ok(Some(lock));
+            }
+        }
+    }
+
+    fn wait(
+        dir: &Path,
+        at_once: FlockOperation,
+        in_time: FlockOperation,
+        waiting: &dyn Fn(),
+    ) -> io::Result<Self> {
+        let mut told = false;
+        loop {
+            let lock = Self::open(dir)?;
+            if !lock.take(at_once)? {
+                if !told {
+                    waiting();
+                    told = true;
+                }
+                lock.take(in_time)?;
+            }
+            if lock.is_still(dir) {
+                return Ok(lock);
+            }
+        }
+    }
+
+    fn open(dir: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = File::from(openat(CWD, dir, flags, Mode::empty())?);
+        let identity = Identity::from(&dir.metadata()?);
+        Ok(Self { dir, identity })
+    }
+
+    /// `false` if somebody else has the lock.
+    fn take(&self, operation: FlockOperation) -> io::Result<bool> {
+        match retry_on_intr(|| flock(&self.dir, operation)) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whoever had the lock may have removed or replaced the folder: then this lock is worth nothing.
+    fn is_still(&self, dir: &Path) -> bool {
+        Identity::of(dir).is_ok_and(|identity| identity == self.identity)
+    }
+
+    /// Which folder is locked.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The folder, open.
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    fn never() {
+        panic!("nobody else has the lock");
+    }
+
+    #[test]
+    fn one_or_several_readers() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let one = Lock::acquire(dir, &never).unwrap();
+        assert_eq!(one.identity(), Identity::of(dir).unwrap());
+        assert!(Lock::try_acquire(dir).unwrap().is_none());
+        drop(one);
+        let readers = [(); 2].map(|()| Lock::acquire_shared(dir, &never).unwrap());
+        assert!(Lock::try_acquire(dir).unwrap().is_none());
+        drop(readers);
+        assert!(Lock::try_acquire(dir).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_folder_is_the_same_by_every_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::create_dir(path("a")).unwrap();
+        fs::create_dir(path("b")).unwrap();
+        symlink("a", path("link")).unwrap();
+        let lock = Lock::acquire(&path("a"), &never).unwrap();
+        for (name, same) in [("a", true), ("link", true), ("b/../a/.", true), ("b", false)] {
+            assert_eq!(Identity::of(&path(name)).unwrap() == lock.identity(), same, "{name}");
+        }
+        assert!(Lock::try_acquire(&path("link")).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_no_folder_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        rustix::fs::mkfifoat(CWD, path("fifo"), Mode::RWXU).unwrap();
+        for (name, want) in [("fifo", io::ErrorKind::NotADirectory), ("none", io::ErrorKind::NotFound)] {
+            assert_eq!(Lock::acquire(&path(name), &never).unwrap_err().kind(), want, "{name}");
+            assert_eq!(Lock::try_acquire(&path(name)).unwrap_err().kind(), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_was_replaced_is_locked_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("layout");
+        fs::create_dir(&path).unwrap();
+        let first = Lock::acquire(&path, &never).unwrap();
+        let (tell, told) = mpsc::channel();
+        thread::scope(|scope| {
+            let second = scope.spawn(|| Lock::acquire(&path, &move || tell.send(()).unwrap()).unwrap());
+            told.recv().unwrap();
+            fs::rename(&path, dir.path().join("old")).unwrap();
+            fs::create_dir(&path).unwrap();
+            drop(first);
+            assert_eq!(second.join().unwrap().identity(), Identity::of(&path).unwrap());
+        });
+    }
+}
