@@ -11,8 +11,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, anyhow};
+use drydock_io::read;
 use drydock_model::reference::LayoutPath;
-use drydock_phases::{Error, Kind};
+use drydock_phases::{Error, Kind, limits};
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid, chownat, fchown, mkdirat, openat};
 use rustix::process::{getegid, geteuid, getgid, getuid};
 use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
@@ -245,7 +246,8 @@ impl Account {
     /// The account with this number on this machine. The executables are static, so no name service is asked.
     pub fn of(uid: u32) -> Result<Self, Error> {
         let read = || -> anyhow::Result<Self> {
-            let passwd = std::fs::read("/etc/passwd").context("reading `/etc/passwd`")?;
+            let passwd =
+                read::read(Path::new("/etc/passwd"), limits::DOCUMENT).context("reading `/etc/passwd`")?;
             Self::find(&String::from_utf8_lossy(&passwd), uid)
                 .ok_or_else(|| anyhow!("`/etc/passwd` has no user with this number"))
         };

@@ -16,6 +16,7 @@ pub mod experimental;
 pub mod export;
 pub mod file;
 pub mod layers;
+pub mod limits;
 pub mod log;
 #[cfg(test)]
 mod memory_log;
