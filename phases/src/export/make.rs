@@ -9,12 +9,14 @@ use anyhow::{Context as _, anyhow};
 use drydock_encode::compress::Compression;
 use drydock_encode::pipeline::{self, Done, Job};
 use drydock_io::file::TempFile;
+use drydock_io::sink::Sink;
 use drydock_layout::{BlobSource, Image, ImageLayer, LayoutWriter, LinkMode, NewLayer};
 use drydock_model::digest::DiffId;
 use drydock_model::manifest::Descriptor;
-use drydock_tar::TarError;
+use drydock_tar::{LayerSource, TarError};
 
 use super::cached::CacheExport;
+use super::kept::CachedTar;
 use super::plan::{Content, LayerPlan};
 use crate::Log;
 
@@ -27,8 +29,19 @@ pub(super) struct MadeLayer {
     pub(super) layer: Option<NewLayer>,
     /// Whether the previous image had it already.
     pub(super) reused: bool,
-    /// Its tar, where the cache needs it.
-    pub(super) tar: Option<TempFile>,
+    /// For the cache, if it is in it.
+    pub(super) for_cache: ForCache,
+}
+
+/// Where the cache gets a layer from.
+#[derive(Debug)]
+pub(super) enum ForCache {
+    /// From a tar that was made for it.
+    Tar(TempFile),
+    /// From the cache as it was: its tar is the layer's.
+    AsCached,
+    /// From the image, if from anywhere.
+    InImage,
 }
 
 /// What layers are made with.
@@ -53,9 +66,20 @@ struct FromDisk<'p> {
     /// Which of all planned layers.
     at: usize,
     plan: &'p LayerPlan,
-    source: Box<pipeline::Source<'p, TarError>>,
+    source: &'p dyn LayerSource,
     /// The diff ID with which nothing has to be written for it.
     known: Option<DiffId>,
+    /// The cache's tar of the layer with that diff ID, if the cache wants one.
+    cached: Option<CachedTar>,
+}
+
+impl FromDisk<'_> {
+    fn write(&self, out: &mut dyn Sink) -> Result<(), TarError> {
+        match &self.cached {
+            Some(cached) => cached.compare(out, |out| self.source.write(out)),
+            None => self.source.write(out),
+        }
+    }
 }
 
 /// What was brought from the previous image, or why it could not be.
@@ -78,15 +102,15 @@ impl Maker<'_> {
             (done, bringing.join().expect("it returns errors and does not panic"))
         });
         for (layer, done) in from_disk.iter().zip(done?) {
-            made[layer.at] = self.finish(layer.plan, done, &brought, log);
+            made[layer.at] = self.finish(layer, done, &brought, log);
         }
-        // Those whose blob in the previous image turned out to be of no use are written after all.
+        // Those whose blob in the previous image or whose tar in the cache turned out to be of no use are written after all.
         from_disk.retain_mut(|layer| {
-            layer.known = None;
+            (layer.known, layer.cached) = (None, None);
             made[layer.at].is_none()
         });
         for (layer, done) in from_disk.iter().zip(self.run(&from_disk, log)?) {
-            made[layer.at] = self.finish(layer.plan, done, &brought, log);
+            made[layer.at] = self.finish(layer, done, &brought, log);
         }
         let all = made.into_iter().zip(plans).map(|(made, plan)| match (made, &plan.content) {
             (Some(made), _) => Ok(made),
@@ -102,51 +126,53 @@ impl Maker<'_> {
 
     fn layers_from_disk<'p>(&self, plans: &'p [LayerPlan]) -> Vec<FromDisk<'p>> {
         let layer = |(at, plan): (usize, &'p LayerPlan)| match &plan.content {
-            Content::Source(source) => Some(FromDisk {
-                at,
-                plan,
-                source: Box::new(|out| source.write(out)),
-                known: self.unchanged(plan),
-            }),
+            Content::Source(source) => {
+                let cached =
+                    self.cache.filter(|cache| cache.wants_tar(plan)).and_then(|cache| cache.tar(plan));
+                let known = self.unchanged(plan, cached.as_ref().map(|cached| cached.diff_id));
+                let cached = cached.filter(|_| known.is_some());
+                Some(FromDisk { at, plan, source: source.as_ref(), known, cached })
+            }
             Content::Previous => None,
         };
         plans.iter().enumerate().filter_map(layer).collect()
     }
 
-    /// Hashes and writes these layers; without the copies for the cache, if these cannot be written: an image is worth having anyway.
+    /// Hashes and writes these layers; without the copies for the cache, if these cannot be written.
     fn run(&self, layers: &[FromDisk<'_>], log: &dyn Log) -> anyhow::Result<Vec<Done>> {
         let blobs_dir = self.writer.blobs_dir();
-        let mut jobs: Vec<Job<'_, TarError>> = layers
-            .iter()
-            .map(|layer| Job {
-                source: &*layer.source,
+        let sources: Vec<_> = layers.iter().map(|layer| |out: &mut dyn Sink| layer.write(out)).collect();
+        let run = || {
+            let job = |(layer, source): (&FromDisk<'_>, _)| Job {
+                source,
                 known: layer.known,
                 blob: layer.plan.in_image.then_some((blobs_dir.as_path(), self.compression)),
                 copy: self.staging(layer.plan),
-            })
-            .collect();
-        match pipeline::run(&jobs, self.threads) {
-            Err(pipeline::Error::Write { path, source })
-                if self.cache.is_some_and(|cache| path.starts_with(cache.staging())) =>
+            };
+            let jobs: Vec<Job<'_, TarError>> =
+                layers.iter().zip(sources.iter().map(|source| source as _)).map(job).collect();
+            pipeline::run(&jobs, self.threads)
+        };
+        match (run(), self.cache) {
+            (Err(pipeline::Error::Write { path, source }), Some(cache))
+                if path.starts_with(cache.staging()) =>
             {
-                log.warn(&format!("Nothing new will be cached: cannot write `{}`: {source}", path.display()));
-                for job in &mut jobs {
-                    job.copy = None;
-                }
-                Ok(pipeline::run(&jobs, self.threads)?)
+                let error = anyhow!(source).context(format!("cannot write `{}`", path.display()));
+                cache.give_up(&error, log);
+                Ok(run()?)
             }
-            result => Ok(result?),
+            (result, _) => Ok(result?),
         }
     }
 
     /// Where a layer's tar is made for the cache, if it needs one.
     fn staging(&self, plan: &LayerPlan) -> Option<&Path> {
-        self.cache.filter(|cache| cache.needs_tar(plan)).map(CacheExport::staging)
+        self.cache.filter(|cache| cache.wants_tar(plan)).map(CacheExport::staging)
     }
 
-    /// The diff ID with which nothing has to be written for a layer: whatever would be written is there.
-    fn unchanged(&self, plan: &LayerPlan) -> Option<DiffId> {
-        let cached = self.cache.and_then(|cache| cache.diff_id(plan));
+    /// The diff ID with which nothing has to be written for a layer: whatever would be written is there. `cached` is
+    /// that of the cache's tar of it.
+    fn unchanged(&self, plan: &LayerPlan, cached: Option<DiffId>) -> Option<DiffId> {
         let in_image = plan.previous.filter(|id| {
             self.previous.and_then(|image| image.layer(id)).is_some_and(|layer| layer.is_present())
         });
@@ -157,9 +183,27 @@ impl Maker<'_> {
         }
     }
 
-    /// `None` if the layer is as it was, but its blob cannot be had.
-    fn finish(&self, plan: &LayerPlan, done: Done, brought: &Brought, log: &dyn Log) -> Option<MadeLayer> {
+    /// `None` if the layer is as it was, but its blob or its tar in the cache cannot be had.
+    fn finish(
+        &self,
+        FromDisk { plan, cached, .. }: &FromDisk<'_>,
+        done: Done,
+        brought: &Brought,
+        log: &dyn Log,
+    ) -> Option<MadeLayer> {
         let Done { diff_id, blob, copy, .. } = done;
+        let for_cache = match (copy, cached) {
+            (Some(tar), _) => ForCache::Tar(tar),
+            (None, Some(cached)) if cached.is_same() => ForCache::AsCached,
+            (None, Some(_)) if self.staging(plan).is_some() => {
+                log.warn(&format!(
+                    "Layer '{}' is cached again: what the cache has of it is damaged",
+                    plan.id
+                ));
+                return None;
+            }
+            (None, _) => ForCache::InImage,
+        };
         let layer = match blob {
             Some(blob) => Some(NewLayer {
                 diff_id,
@@ -175,14 +219,14 @@ impl Maker<'_> {
             },
             None => None,
         };
-        Some(MadeLayer { diff_id, layer, reused: plan.previous == Some(diff_id), tar: copy })
+        Some(MadeLayer { diff_id, layer, reused: plan.previous == Some(diff_id), for_cache })
     }
 
     /// A layer without contents on disk.
     fn take_over(&self, plan: &LayerPlan, brought: &Brought) -> anyhow::Result<MadeLayer> {
         let diff_id = taken_over(plan)?;
         let layer = self.reused(&diff_id, brought).with_context(|| cannot_reuse(plan))?;
-        Ok(MadeLayer { diff_id, layer: Some(layer), reused: true, tar: None })
+        Ok(MadeLayer { diff_id, layer: Some(layer), reused: true, for_cache: ForCache::InImage })
     }
 
     /// Brings what will be taken from the previous image, and checks what may be, where it need not be brought.

@@ -6,6 +6,7 @@
 mod cached;
 mod config;
 mod extended;
+mod kept;
 mod labels;
 mod make;
 mod plan;
@@ -30,6 +31,7 @@ use drydock_spec::report::{BuildReport, Report};
 use serde::Deserialize;
 
 use self::cached::CacheExport;
+pub(crate) use self::cached::check_cache;
 use self::extended::ExtendedRunImage;
 use self::make::{MadeLayer, Maker};
 use self::plan::{LayerPlan, Place, Plan};

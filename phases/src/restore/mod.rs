@@ -17,7 +17,7 @@ use drydock_spec::analyzed::{Analyzed, ImageIdentifier, Layer, LayersMetadata, R
 use drydock_spec::api::PlatformApi;
 use drydock_spec::cache::CacheMetadata;
 use drydock_spec::group::{Group, GroupElement};
-use drydock_tar::{ExtractError, extract};
+use drydock_tar::extract;
 
 use crate::buildpacks::{check_group, dir_name};
 use crate::cache::{self, Cache};
@@ -287,15 +287,9 @@ fn restore_data(
     })
 }
 
-/// Extracts a layer. One that is damaged leaves the cache: otherwise the next export would keep it.
 fn restore_tar(cache: &dyn Cache, diff_id: &DiffId, layers_dir: &Path) -> anyhow::Result<()> {
-    let extracted = extract(cache.tar(diff_id)?, *diff_id, layers_dir, layers_dir);
-    if let Err(ExtractError::Read(_) | ExtractError::Malformed { .. } | ExtractError::Mismatch { .. }) =
-        extracted
-    {
-        cache.discard(diff_id)?;
-    }
-    extracted.with_context(|| format!("failed to extract layer {diff_id}"))
+    extract(cache.tar(diff_id)?, *diff_id, layers_dir, layers_dir)
+        .with_context(|| format!("failed to extract layer {diff_id}"))
 }
 
 /// Looks up images that are named in `analyzed`, but of which nothing more is known.
