@@ -1,12 +1,12 @@
 //! The cache image: an image in a layout whose layers are the cached ones and whose label describes them.
 //!
-//! The label `io.buildpacks.lifecycle.cache.metadata` holds what the volume cache's file of that name does. The image is
-//! for the platform of the machine, so that builds on different machines can share one name.
+//! The label `io.buildpacks.lifecycle.cache.metadata` holds what the volume cache's file of that name does.
+//! The image is for the platform of the machine, so that builds on different machines can share one name.
 //!
-//! A layer that the app image has too is the same blob, in most file systems the same bytes on disk: it is written and
-//! compressed once. Layers of the cache alone are kept without compression: they are as fast to write and to restore as
-//! in a folder, their blob's digest is the one that is calculated anyway, and whoever copies the image to a registry
-//! compresses them on the way.
+//! A layer that the app image has too is the same blob, in most file systems the same bytes on disk: it is
+//! written and compressed once. Layers of the cache alone are kept without compression: they are as fast to
+//! write and to restore as in a folder, their blob's digest is the one that is calculated anyway, and whoever
+//! copies the image to a registry compresses them on the way.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -51,8 +51,8 @@ pub struct ImageCache {
 }
 
 impl ImageCache {
-    /// The cache in this layout; empty if there is none, or, with a warning, if it cannot be read. Waits for an export
-    /// that writes it.
+    /// The cache in this layout; empty if there is none, or, with a warning, if it cannot be read. Waits for
+    /// an export that writes it.
     pub fn open(path: &LayoutPath, log: &dyn Log) -> anyhow::Result<Self> {
         let lock = lock(path, log).with_context(|| format!("failed to lock cache image `{path}`"))?;
         Ok(Self { image: find(path, log), _lock: lock })

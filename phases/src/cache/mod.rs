@@ -1,7 +1,8 @@
-//! Caches of layers, of two kinds that can do the same: a folder ([`volume`]) and an image in a layout ([`image`]).
+//! Caches of layers, of two kinds that can do the same: a folder ([`volume`]) and an image in a layout
+//! ([`image`]).
 //!
-//! Layers are known by the digests of their tars, and nothing that a cache holds is believed: whoever reads a layer, or
-//! keeps it for the next cache, checks its digest. Specification: `platform.md` § Cache.
+//! Layers are known by the digests of their tars, and nothing that a cache holds is believed: whoever reads a
+//! layer, or keeps it for the next cache, checks its digest. Specification: `platform.md` § Cache.
 
 pub mod image;
 pub mod volume;
@@ -41,7 +42,8 @@ impl CacheLocation {
         }
     }
 
-    /// Says what is wrong if what is named cannot be a cache: a folder that is not there, an image of another kind.
+    /// Says what is wrong if what is named cannot be a cache: a folder that is not there, an image of another
+    /// kind.
     pub fn check(&self) -> anyhow::Result<()> {
         match self {
             Self::Dir(dir) => volume::check(dir),
@@ -49,8 +51,8 @@ impl CacheLocation {
         }
     }
 
-    /// Says so if an image is where the cache is, or one of them in the other, whatever their paths look like: each would
-    /// remove what is the other's, and wait for its lock.
+    /// Says so if an image is where the cache is, or one of them in the other, whatever their paths look
+    /// like: each would remove what is the other's, and wait for its lock.
     pub fn check_apart_from(&self, images: &[LayoutPath]) -> anyhow::Result<()> {
         let folder = match self {
             Self::Dir(dir) => dir,
@@ -90,15 +92,15 @@ pub trait CacheWriter: Debug + Sync {
     /// What the cache held before, as [`Cache::metadata`] tells it.
     fn metadata(&self, log: &dyn Log) -> CacheMetadata;
 
-    /// The file that is a layer's tar, if the cache had it before as it would be added now. Whoever keeps it checks its
-    /// digest.
+    /// The file that is a layer's tar, if the cache had it before as it would be added now. Whoever keeps it
+    /// checks its digest.
     fn tar(&self, diff_id: &DiffId) -> Option<File>;
 
     /// Where the tars of new layers are made.
     fn staging(&self) -> &Path;
 
-    /// Whether a layer that the app image has too comes from there, by [`CacheWriter::share`] and without being copied:
-    /// then no tar of it is made or kept.
+    /// Whether a layer that the app image has too comes from there, by [`CacheWriter::share`] and without
+    /// being copied: then no tar of it is made or kept.
     fn shares_blobs(&self) -> bool {
         false
     }
@@ -109,7 +111,8 @@ pub trait CacheWriter: Debug + Sync {
     /// Puts a tar that was made in [`CacheWriter::staging`] into the cache to come.
     fn add(&mut self, diff_id: &DiffId, tar: TempFile) -> anyhow::Result<()>;
 
-    /// Puts a layer of an image into the cache to come, if the cache [shares blobs](CacheWriter::shares_blobs).
+    /// Puts a layer of an image into the cache to come, if the cache [shares
+    /// blobs](CacheWriter::shares_blobs).
     fn share(&mut self, layer: &ImageLayer) -> anyhow::Result<()> {
         Err(anyhow!("a cache of this kind cannot share layer {}", layer.diff_id))
     }
@@ -118,8 +121,8 @@ pub trait CacheWriter: Debug + Sync {
     fn commit(self: Box<Self>, metadata: &CacheMetadata, log: &dyn Log) -> anyhow::Result<()>;
 }
 
-/// Opens a cache to read from it, for which it need not be writable. A folder must exist; an image need not, and is an
-/// empty cache then.
+/// Opens a cache to read from it, for which it need not be writable. A folder must exist; an image need not,
+/// and is an empty cache then.
 pub fn open(location: &CacheLocation, log: &dyn Log) -> anyhow::Result<Box<dyn Cache>> {
     Ok(match location {
         CacheLocation::Dir(dir) => Box::new(VolumeCache::open(dir, log)?),
@@ -127,7 +130,8 @@ pub fn open(location: &CacheLocation, log: &dyn Log) -> anyhow::Result<Box<dyn C
     })
 }
 
-/// Opens a cache to write it. A folder must exist; an image need not. `link` tells how blobs come into an image.
+/// Opens a cache to write it. A folder must exist; an image need not. `link` tells how blobs come into an
+/// image.
 pub fn open_writer(
     location: &CacheLocation,
     layout_dir: &LayoutDir,

@@ -43,7 +43,8 @@ pub(super) fn own_folders(dir: &Path) -> [PathBuf; 3] {
     [COMMITTED, STAGING, BACKUP].map(|name| dir.join(name))
 }
 
-/// A cache that layers come back from. Any number of processes can have it, but no [`VolumeCacheWriter`] beside them.
+/// A cache that layers come back from. Any number of processes can have it, but no [`VolumeCacheWriter`]
+/// beside them.
 #[derive(Debug)]
 pub struct VolumeCache {
     committed: PathBuf,
@@ -89,8 +90,8 @@ pub struct VolumeCacheWriter {
 }
 
 impl VolumeCacheWriter {
-    /// The cache in `dir`, which must exist. Waits for other processes that work with it, and removes what a killed one
-    /// left behind.
+    /// The cache in `dir`, which must exist. Waits for other processes that work with it, and removes what a
+    /// killed one left behind.
     pub fn open(dir: &Path, log: &dyn Log) -> anyhow::Result<Self> {
         let lock = Lock::acquire(dir, &|| log_waiting(dir, log)).with_context(|| cannot_lock(dir))?;
         let [committed, staging, backup] = own_folders(dir);

@@ -1,7 +1,7 @@
 //! The cache's side of an export: what it has already, and what it gets.
 //!
-//! An image is worth having without its cache: whatever goes wrong here is warned about, once, and the cache stays as it
-//! was.
+//! An image is worth having without its cache: whatever goes wrong here is warned about, once, and the cache
+//! stays as it was.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -118,7 +118,8 @@ impl CacheExport {
     }
 }
 
-/// Says what is wrong if what the inputs name as the cache cannot be one, or cannot be one beside the app image.
+/// Says what is wrong if what the inputs name as the cache cannot be one, or cannot be one beside the app
+/// image.
 pub(crate) fn check_cache(inputs: &Inputs) -> Result<(), Error> {
     let Some(location) = &inputs.cache else { return Ok(()) };
     location

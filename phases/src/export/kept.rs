@@ -1,4 +1,5 @@
-//! A layer's tar in the cache, compared with the layer while that is hashed: where they are the same it can be kept.
+//! A layer's tar in the cache, compared with the layer while that is hashed: where they are the same it can
+//! be kept.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Read};

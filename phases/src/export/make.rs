@@ -104,7 +104,7 @@ impl Maker<'_> {
         for (layer, done) in from_disk.iter().zip(done?) {
             made[layer.at] = self.finish(layer, done, &brought, log);
         }
-        // Those whose blob in the previous image or whose tar in the cache turned out to be of no use are written after all.
+        // Where the previous image's blob or the cache's tar turned out to be of no use, it is written after all.
         from_disk.retain_mut(|layer| {
             (layer.known, layer.cached) = (None, None);
             made[layer.at].is_none()
@@ -170,8 +170,8 @@ impl Maker<'_> {
         self.cache.filter(|cache| cache.wants_tar(plan)).map(CacheExport::staging)
     }
 
-    /// The diff ID with which nothing has to be written for a layer: whatever would be written is there. `cached` is
-    /// that of the cache's tar of it.
+    /// The diff ID with which nothing has to be written for a layer: whatever would be written is there.
+    /// `cached` is that of the cache's tar of it.
     fn unchanged(&self, plan: &LayerPlan, cached: Option<DiffId>) -> Option<DiffId> {
         let in_image = plan.previous.filter(|id| {
             self.previous.and_then(|image| image.layer(id)).is_some_and(|layer| layer.is_present())
