@@ -112,7 +112,12 @@ impl Project {
 
     /// The restorer with all flags that it needs. Further flags are to be added.
     pub fn restorer(&self) -> Result<Command> {
-        self.phase(&PATIENT, "restorer")
+        self.restorer_under(&PATIENT)
+    }
+
+    /// The restorer, started by another program: its words come first.
+    pub fn restorer_under(&self, starter: &[&str]) -> Result<Command> {
+        self.phase(starter, "restorer")
     }
 
     /// The exporter with all flags that it needs. Further flags and the image are to be added.

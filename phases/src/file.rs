@@ -44,12 +44,17 @@ pub fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 /// Copies a regular file of at most `limit` bytes in one step, and makes the folder of the copy if need be.
 pub fn copy(from: &Path, to: &Path, limit: u64) -> anyhow::Result<()> {
     let copy = || -> io::Result<()> {
-        let mut source = read::open(from)?.take(limit.saturating_add(1));
+        let too_large = || io::Error::new(ErrorKind::FileTooLarge, format!("more than {limit} bytes"));
+        let source = read::open(from)?;
+        if source.metadata()?.len() > limit {
+            return Err(too_large());
+        }
         let dir = to.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(dir)?;
         let mut copy = TempFile::create_in(dir)?;
-        if io::copy(&mut source, copy.file())? > limit {
-            return Err(io::Error::new(ErrorKind::FileTooLarge, format!("more than {limit} bytes")));
+        // It may grow meanwhile.
+        if io::copy(&mut source.take(limit.saturating_add(1)), copy.file())? > limit {
+            return Err(too_large());
         }
         copy.persist(to)
     };

@@ -12,5 +12,6 @@ pub const DOCUMENT: u64 = 4 << 20;
 /// arguments and variables, and 128 KiB in each.
 pub const ENV_DIR: u64 = 8 << 20;
 
-/// Bytes in an SBOM file. It is copied piece by piece; those of large images have some hundred MB.
-pub const SBOM: u64 = 1 << 30;
+/// Bytes in a file that is only copied: of an SBOM, or of what an extension has in place of `bin/generate`.
+/// SBOM files of large images have some hundred MB.
+pub const COPIED: u64 = 1 << 30;

@@ -113,5 +113,5 @@ fn list(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    crate::file::copy(from, to, limits::SBOM)
+    crate::file::copy(from, to, limits::COPIED)
 }

@@ -2,7 +2,7 @@
 //! happens to it.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -178,7 +178,7 @@ type Damage = fn(&Path) -> Result<()>;
 
 /// Whatever is wrong with a blob: its layer does not come back, the rest does, and the next export makes it good.
 fn damage_costs_one_layer_once(executables: &Built) -> Result<()> {
-    let damages: [(&str, Damage); 3] = [
+    let damages: [(&str, Damage); 4] = [
         ("flipped", |blob| {
             let mut bytes = fs::read(blob)?;
             bytes[1000] ^= 1;
@@ -189,6 +189,10 @@ fn damage_costs_one_layer_once(executables: &Built) -> Result<()> {
             fs::File::options().write(true).open(blob)?.set_len(length / 2).context("cut the blob")
         }),
         ("gone", |blob| fs::remove_file(blob).context("remove the blob")),
+        ("a device", |blob| {
+            fs::remove_file(blob).context("remove the blob")?;
+            symlink("/dev/zero", blob).context("make a link")
+        }),
     ];
     let project = project(executables)?;
     let made = contents(&project)?;
@@ -252,5 +256,5 @@ fn it_is_not_the_app_image(executables: &Built) -> Result<()> {
     project.analyze()?;
     let output = project::run(project.exporter()?.args(["-cache-image", APP_IMAGE, APP_IMAGE]))?;
     ensure!(output.exit == 3, "exit code {}\n{}", output.exit, output.text());
-    says(&output, "cannot be the app image and the cache image")
+    says(&output, "cannot be the cache: the app image")
 }

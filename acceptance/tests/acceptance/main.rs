@@ -6,7 +6,9 @@
 mod bad_input;
 mod bounds;
 mod cache_image;
+mod caches;
 mod drop_in;
+mod foreign_files;
 mod killed;
 mod libcnb;
 mod node_app;
@@ -51,6 +53,8 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(tools::trials());
     trials.extend(bad_input::trials(&executables));
     trials.extend(cache_image::trials(&executables));
+    trials.extend(caches::trials(&executables));
+    trials.extend(foreign_files::trials(&executables));
     trials.extend(bounds::trials(&executables));
     trials.extend(killed::trials(&executables));
     trials.extend(other_run_images::trials(&executables));

@@ -84,7 +84,7 @@ pub(super) fn copy(file: &SbomFile, sbom_dir: &Path) -> anyhow::Result<()> {
         };
         return link().with_context(context);
     }
-    crate::file::copy(&file.path, &to, limits::SBOM)
+    crate::file::copy(&file.path, &to, limits::COPIED)
 }
 
 fn kinds(types: Types) -> impl Iterator<Item = &'static str> {

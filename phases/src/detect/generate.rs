@@ -289,10 +289,15 @@ fn copy_tree(from: &Path, to: &Path) -> anyhow::Result<()> {
                 fs::create_dir_all(&target)
             } else if kind.is_symlink() {
                 symlink(fs::read_link(entry.path())?, &target)
-            } else if kind.is_file() {
-                fs::copy(entry.path(), &target).map(drop)
-            } else {
+            } else if !kind.is_file() {
                 Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+            } else if entry.metadata()?.len() > limits::COPIED {
+                Err(io::Error::new(
+                    io::ErrorKind::FileTooLarge,
+                    format!("more than {} bytes", limits::COPIED),
+                ))
+            } else {
+                fs::copy(entry.path(), &target).map(drop)
             }
         };
         copy().with_context(|| format!("failed to copy `{}`", entry.path().display()))?;
