@@ -90,7 +90,10 @@ mod tests {
         assert_eq!(empty.distro, debian);
         assert_eq!(complete(Target::default(), &dir.path().join("none"), &log).distro, None);
         assert!(!log.text().contains("error"), "{}", log.text());
-        assert_eq!(complete(Target::default(), dir.path(), &log).distro, None);
-        assert!(log.text().contains("Encountered error trying to read"), "{}", log.text());
+        for no_file in [dir.path(), Path::new("/dev/zero")] {
+            assert_eq!(complete(Target::default(), no_file, &log).distro, None);
+            let said = format!("Encountered error trying to read {} file", no_file.display());
+            assert!(log.text().contains(&said), "{}", log.text());
+        }
     }
 }

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use drydock_acceptance::project::{self, APP_IMAGE, APP_LAYOUT, Project, succeed};
-use drydock_acceptance::run::Output;
-use drydock_acceptance::scenario::User;
-use drydock_acceptance::{sha256, tree};
+use drydock_acceptance::run::{self, Output};
+use drydock_acceptance::scenario::{Operation, Scenario, User};
+use drydock_acceptance::stage::Stage;
+use drydock_acceptance::{here, sha256, tree};
 use libtest_mimic::Trial;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
@@ -25,6 +26,7 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("caches::one_that_is_full_costs_no_image", one_that_is_full_costs_no_image),
             ("caches::one_that_cannot_be_written_costs_no_image", one_that_cannot_be_written_costs_no_image),
             ("caches::one_is_not_where_the_app_image_is", one_is_not_where_the_app_image_is),
+            ("caches::the_creator_looks_before_it_builds", the_creator_looks_before_it_builds),
         ],
     )
 }
@@ -194,7 +196,7 @@ fn one_that_is_full_costs_no_image(executables: &Built) -> Result<()> {
     // First without a cache, then with one of another version, for which there is room. The last have room for all.
     for (round, least_inodes, least_kib) in [(0, 1, 4), (1, 6, 640)] {
         let inodes = (least_inodes..=16).map(|n| format!("size=4m,nr_inodes={n}"));
-        let bytes = (least_kib..=1600).step_by(120).map(|n| format!("size={n}k,nr_inodes=100"));
+        let bytes = (least_kib..=1600).step_by(200).map(|n| format!("size={n}k,nr_inodes=100"));
         for (number, options) in inodes.chain(bytes).enumerate() {
             write_layers(&project, 2 * u32::try_from(number)? + round)?;
             let output = export_in(&project, &options, "")?;
@@ -297,5 +299,27 @@ fn one_is_not_where_the_app_image_is(executables: &Built) -> Result<()> {
     succeed(project.exporter()?.args(["-cache-dir", &beside, "-launch-cache", &latest, APP_IMAGE]))?;
     check_image(&project)?;
     File::open(library.join("volume/committed")).context("the cache is there")?;
+    Ok(())
+}
+
+fn the_creator_looks_before_it_builds(executables: &Built) -> Result<()> {
+    let scenario = Scenario::load(&here("scenarios/creator-twice"))?;
+    let stage = Stage::new(&scenario, &here("images"))?;
+    let latest = "/layout-repo/index.docker.io/library/my-app-image/latest";
+    stage.apply(&[
+        Operation::MakeDir(latest.to_owned()),
+        Operation::Symlink("/cache/link".to_owned(), latest.to_owned()),
+    ])?;
+    for (cache, exit, says) in
+        [("/cache/link", 3, "cannot be the cache"), ("/cache/none", 1, "failed to create volume cache")]
+    {
+        let environment = run::environment();
+        let mut command = run::command(&stage, executables.get()?.dir(), User::Root, &environment);
+        command.args(["/cnb/lifecycle/creator", "-run-image", "acme/run:base", "-cache-dir", cache]);
+        let output = project::run(command.args(["-launcher", "/cnb/stand-in/launcher", "my-app-image"]))?;
+        let said = output.text();
+        ensure!(output.exit == exit && said.contains(says), "exit code {}\n{said}", output.exit);
+        ensure!(!said.contains("BUILDING"), "it has built\n{said}");
+    }
     Ok(())
 }

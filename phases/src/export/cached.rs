@@ -93,12 +93,12 @@ impl CacheExport {
         let mut metadata = CacheMetadata { sbom: String::new(), buildpacks: plan.cache_buildpacks.clone() };
         for (plan, made) in plan.layers.iter().zip(made).filter(|(plan, _)| plan.in_cache) {
             let diff_id = made.diff_id;
-            let is_as_before = self.diff_id(plan) == Some(diff_id);
-            log.info(&format!(
-                "{} cache layer '{}'",
-                if is_as_before { "Reusing" } else { "Adding" },
-                plan.id
-            ));
+            let reuses = match made.for_cache {
+                ForCache::Tar(_) => false,
+                ForCache::AsCached => true,
+                ForCache::InImage => self.diff_id(plan) == Some(diff_id),
+            };
+            log.info(&format!("{} cache layer '{}'", if reuses { "Reusing" } else { "Adding" }, plan.id));
             let added = match made.for_cache {
                 ForCache::Tar(tar) => self.cache.add(&diff_id, tar),
                 ForCache::AsCached => self.cache.keep(&diff_id),
