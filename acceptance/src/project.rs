@@ -120,6 +120,14 @@ impl Project {
         self.exporter_under(&PATIENT)
     }
 
+    /// The creator with the flags that say where its files are. Further flags and the image are to be added.
+    pub fn creator(&self) -> Result<Command> {
+        let mut command = self.phase(&PATIENT, "creator")?;
+        command.arg("-app").arg(self.path("app"));
+        command.arg("-launcher").arg(self.path("cnb/launcher"));
+        Ok(command)
+    }
+
     /// The exporter, started by another program: its words come first.
     pub fn exporter_under(&self, starter: &[&str]) -> Result<Command> {
         let mut command = self.phase(starter, "exporter")?;

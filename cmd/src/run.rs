@@ -183,8 +183,9 @@ fn perform(phase: Phase, options: &Options, log: &Console) -> Result<(), Failure
     log.debug("Parsing inputs...");
     let failure = |error: Error| Failure::new(phase, &error);
     match phase {
-        Phase::Analyze => begin(phase, args::analyze::resolve(options, log), log)
-            .and_then(|inputs| analyze(&inputs, log).map(drop)),
+        Phase::Analyze => {
+            begin(phase, args::analyze::resolve(options, log), log).and_then(|inputs| analyze(&inputs, log))
+        }
         Phase::Detect => begin(phase, args::detect::resolve(options), log)
             .and_then(|inputs| detect(&inputs, log).map(drop)),
         Phase::Restore => {

@@ -4,7 +4,7 @@
 use anyhow::anyhow;
 use drydock_spec::report::Report;
 
-use crate::analyze::{self, analyze};
+use crate::analyze::{self, analyze_layouts};
 use crate::build::{self, build_group};
 use crate::detect::{self, detect};
 use crate::export::{self, export_group};
@@ -45,7 +45,7 @@ pub enum Step {
 pub fn create(inputs: &Inputs, log: &dyn Log) -> Result<Report, (Step, Error)> {
     let in_step = |step| move |error| (step, error);
     log.phase("ANALYZING");
-    let analyzed = analyze(&inputs.analyze, log).map_err(in_step(Step::Analyze))?;
+    let analyzed = analyze_layouts(&inputs.analyze, log).map_err(in_step(Step::Analyze))?;
 
     log.phase("DETECTING");
     let detected = detect(&inputs.detect, log).map_err(in_step(Step::Detect))?;

@@ -15,6 +15,7 @@ pub mod error;
 pub mod experimental;
 pub mod export;
 pub mod file;
+mod identify;
 pub mod layers;
 pub mod log;
 #[cfg(test)]

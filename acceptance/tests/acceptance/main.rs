@@ -11,6 +11,7 @@ mod killed;
 mod libcnb;
 mod node_app;
 mod other_run_images;
+mod out_of_sight;
 mod owners;
 mod real_image;
 mod rebased;
@@ -54,6 +55,7 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(bounds::trials(&executables));
     trials.extend(killed::trials(&executables));
     trials.extend(other_run_images::trials(&executables));
+    trials.extend(out_of_sight::trials(&executables));
     trials.extend(libcnb::trials(&executables));
     trials.extend(node_app::trials(&executables));
     trials.extend(owners::trials(&executables));

@@ -54,8 +54,8 @@ pub fn resolve(options: &Options, log: &dyn Log) -> Result<Task<Inputs>, Error> 
 pub(super) struct Images {
     /// The app image's names, the first one foremost.
     pub(super) outputs: Vec<LayoutPath>,
-    previous: LayoutPath,
-    /// Known to be a reference.
+    /// Known to be a reference, as is the run image.
+    previous: String,
     run: Option<String>,
 }
 
@@ -68,14 +68,10 @@ impl Images {
     ) -> Result<Self, Error> {
         let previous = options.text(&flag::PREVIOUS_IMAGE)?.unwrap_or_else(|| image.clone());
         let run = options.text(&flag::RUN_IMAGE)?;
-        if let Some(name) = &run {
+        for name in run.iter().chain([&previous]) {
             layout.resolve(name)?;
         }
-        Ok(Self {
-            outputs: layout.resolve_outputs(&[vec![image], tags].concat())?,
-            previous: layout.resolve(&previous)?,
-            run,
-        })
+        Ok(Self { outputs: layout.resolve_outputs(&[vec![image], tags].concat())?, previous, run })
     }
 
     /// The analyzer's inputs.

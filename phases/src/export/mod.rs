@@ -38,6 +38,7 @@ use crate::buildpacks::{check_group, dir_name};
 pub use crate::cache::CacheLocation;
 use crate::experimental::Experimental;
 use crate::file::{read_toml, read_toml_if_exists, write_toml};
+use crate::identify::identify;
 use crate::run_image::{self, RunImageFiles};
 use crate::timer::timed;
 use crate::{Error, Kind, Log, sbom};
@@ -103,7 +104,7 @@ pub struct Inputs {
 pub fn export(inputs: &Inputs, log: &dyn Log) -> Result<Report, Error> {
     let group: Group = read_toml(&inputs.group_path)
         .map_err(|error| Error::new(Kind::General, error.context("failed to read group file")))?;
-    let analyzed: Analyzed = match read_toml_if_exists(&inputs.analyzed_path) {
+    let mut analyzed: Analyzed = match read_toml_if_exists(&inputs.analyzed_path) {
         Ok(Some(analyzed)) => Ok(analyzed),
         Ok(None) => Err(anyhow!("`{}` is missing", inputs.analyzed_path.display())),
         Err(error) => Err(error),
@@ -111,6 +112,7 @@ pub fn export(inputs: &Inputs, log: &dyn Log) -> Result<Report, Error> {
     .map_err(|error| {
         Error::new(Kind::Arguments, error).with_help("run the analyzer first, or give -analyzed")
     })?;
+    identify(&mut analyzed, &inputs.layout_dir, inputs.platform_api, log)?;
     export_group(inputs, &group.group, &analyzed, log)
 }
 
@@ -218,15 +220,12 @@ fn run_image(inputs: &Inputs, analyzed: &Analyzed) -> Result<Image, Error> {
         return Err(error
             .with_help(format!("run the analyzer again: it writes `{}`", inputs.analyzed_path.display())));
     }
-    let (path, digest) = run_image::locate(reference, &inputs.layout_dir).map_err(|error| {
+    let (path, digest) = inputs.layout_dir.resolve_identifier(reference).map_err(|error| {
         Error::new(Kind::Arguments, anyhow!(error).context("run image in analyzed metadata"))
     })?;
-    match digest {
-        Some(digest) => Layout::open(&path)
-            .and_then(|layout| layout.image_by_digest(&digest))
-            .map_err(|error| run_image::not_usable(&path, error)),
-        None => run_image::open(&path),
-    }
+    Layout::open(&path)
+        .and_then(|layout| layout.image_by_digest(&digest))
+        .map_err(|error| run_image::not_usable(&path, error))
 }
 
 /// The image whose layers may be reused. If it is gone, nothing is reused.

@@ -20,11 +20,12 @@ pub(super) fn run_image_path(metadata: &LayersMetadata, inputs: &Inputs) -> Resu
         metadata.stack.clone().map(|stack| stack.run_image).filter(|run_image| !run_image.image.is_empty())
     };
     if let Some(names) = names {
-        return run_image::by_mirrors(&names, &inputs.previous_image, &inputs.layout_dir);
+        return run_image::by_mirrors(&names, &inputs.previous_image, &inputs.layout_dir)
+            .map(|(_, path)| path);
     }
     match inputs.layout_dir.resolve_identifier(reference) {
         Ok((path, _)) => Ok(path),
-        Err(_no_place_in_this_layout_dir) => {
+        Err(_no_identifier) => {
             Err(Error::from(anyhow!("-run-image is required when there is no run image metadata available"))
                 .with_help(format!(
                     "the label `{}` of the app image names no run image: give -run-image",
@@ -144,10 +145,11 @@ mod tests {
             (12, metadata("", &[], Some("stack"), &place), "mirror.io/stack/latest"),
             (12, metadata("", &[], Some(""), &place), "example.com/run/base"),
             (11, metadata("reg.io/run", &[], None, &place), "example.com/run/base"),
+            (12, metadata("", &[], None, &elsewhere), "/other/run"),
         ] {
             assert_eq!(run_image_path(&metadata, &inputs(api)).unwrap().path(), Path::new("/l").join(want));
         }
-        for reference in ["", "some-id", elsewhere.as_str()] {
+        for reference in ["", "some-id", "/other/run"] {
             let error = run_image_path(&metadata("", &[], None, reference), &inputs(12)).unwrap_err();
             assert!(error.to_string().starts_with("-run-image is required when"), "{error}");
             assert!(error.help.is_some());
