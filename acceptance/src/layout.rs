@@ -245,8 +245,11 @@ impl Layout {
                 faults.insert(format!("{path} has mode {mode:#o}, not 0o644"));
             }
             let known = ["index.json", "oci-layout"].contains(&path.as_str());
-            if !known && !named.contains(path.replacen("blobs/", "", 1).replace('/', ":").as_str()) {
-                faults.insert(format!("{path} is not referenced"));
+            let digest = path.replacen("blobs/", "", 1).replace('/', ":");
+            // A blob of an earlier image stays for those who are reading that one, but nothing else may lie about.
+            if !known && !named.contains(digest.as_str()) && crate::sha256(&fs::read(entry.path())?) != digest
+            {
+                faults.insert(format!("{path} is neither referenced nor a blob"));
             }
         }
         Ok(faults.into_iter().collect())
@@ -356,7 +359,10 @@ mod tests {
         fs::set_permissions(layout.dir().join("oci-layout"), fs::Permissions::from_mode(0o600)).unwrap();
         fs::set_permissions(layout.dir().join("blobs/sha256/.temporary"), fs::Permissions::from_mode(0o644))
             .unwrap();
-        let expected = ["blobs/sha256/.temporary is not referenced", "oci-layout has mode 0o600, not 0o644"];
+        let expected = [
+            "blobs/sha256/.temporary is neither referenced nor a blob",
+            "oci-layout has mode 0o600, not 0o644",
+        ];
         assert_eq!(layout.faults().unwrap(), expected);
         assert_eq!(
             image("run-docker").1.faults().unwrap().iter().filter(|f| f.contains("media type")).count(),

@@ -112,12 +112,25 @@ impl Project {
 
     /// The restorer with all flags that it needs. Further flags are to be added.
     pub fn restorer(&self) -> Result<Command> {
-        self.phase(&PATIENT, "restorer")
+        self.restorer_under(&PATIENT)
+    }
+
+    /// The restorer, started by another program: its words come first.
+    pub fn restorer_under(&self, starter: &[&str]) -> Result<Command> {
+        self.phase(starter, "restorer")
     }
 
     /// The exporter with all flags that it needs. Further flags and the image are to be added.
     pub fn exporter(&self) -> Result<Command> {
         self.exporter_under(&PATIENT)
+    }
+
+    /// The creator with the flags that say where its files are. Further flags and the image are to be added.
+    pub fn creator(&self) -> Result<Command> {
+        let mut command = self.phase(&PATIENT, "creator")?;
+        command.arg("-app").arg(self.path("app"));
+        command.arg("-launcher").arg(self.path("cnb/launcher"));
+        Ok(command)
     }
 
     /// The exporter, started by another program: its words come first.

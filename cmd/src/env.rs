@@ -60,6 +60,8 @@ variables! {
     LAYOUT_DIR = "CNB_LAYOUT_DIR";
     /// How blobs come from one layout into another: auto, reflink, hardlink or copy.
     LAYOUT_LINK = "CNB_LAYOUT_LINK";
+    /// Whether images must be on the disk before old ones are removed.
+    LAYOUT_SYNC = "CNB_LAYOUT_SYNC";
     /// From which level on messages are shown.
     LOG_LEVEL = "CNB_LOG_LEVEL";
     /// Whether messages are without colour.

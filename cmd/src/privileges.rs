@@ -4,15 +4,17 @@
 //! who the build belongs to. An ordinary user's process has nothing to prepare.
 //! Specification: `platform.md` § Build Image and, of each phase, the notes on user and group.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, anyhow};
+use drydock_io::read;
+use drydock_layout::Early;
 use drydock_model::reference::LayoutPath;
-use drydock_phases::{Error, Kind};
+use drydock_phases::{Error, Kind, limits};
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid, chownat, fchown, mkdirat, openat};
 use rustix::process::{getegid, geteuid, getgid, getuid};
 use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
@@ -76,6 +78,17 @@ impl Outputs {
 }
 
 impl Privileges {
+    /// Opens the files of these layouts that the phase could not open once it has dropped root.
+    pub fn open_early(&self, layouts: &[PathBuf]) -> Early {
+        match self {
+            Self::Drop { user, .. } if geteuid().is_root() && user.uid != 0 => {
+                let layouts = layouts.iter().map(PathBuf::as_path);
+                Early::of(layouts, |facts| !Access::of(facts).allows_reading(*user))
+            }
+            _ => Early::default(),
+        }
+    }
+
     /// Prepares folders, drops root. Must be called before the process has a second thread: see [`run_as`].
     pub fn ensure(&self, phase: Phase) -> Result<(), Error> {
         let general = |cause: anyhow::Error| Error::new(Kind::General, cause);
@@ -87,9 +100,13 @@ impl Privileges {
             Self::Drop { user, volumes, outputs } => {
                 // Who stays root, or is not root, has nothing to gain from other owners.
                 if geteuid().is_root() && user.uid != 0 {
-                    make_usable(*user, volumes, outputs.as_ref())
-                        .context("failed to chown volumes")
-                        .map_err(general)?;
+                    make_usable(*user, volumes).context("failed to chown volumes").map_err(general)?;
+                    if let Some(outputs) = outputs {
+                        outputs.make_usable(*user).map_err(|cause| {
+                            Error::new(Kind::Phase, cause)
+                                .with_help("remove what is in the way, or name the image otherwise")
+                        })?;
+                    }
                 }
                 run_as(*user)
                     .with_context(|| format!("failed to exec as user {}:{}", user.uid, user.gid))
@@ -114,7 +131,7 @@ fn run_as(user: User) -> io::Result<()> {
     Ok(())
 }
 
-fn make_usable(user: User, volumes: &[PathBuf], outputs: Option<&Outputs>) -> anyhow::Result<()> {
+fn make_usable(user: User, volumes: &[PathBuf]) -> anyhow::Result<()> {
     for volume in volumes {
         let change = || -> io::Result<()> {
             match open_dir(rustix::fs::CWD, volume, OFlags::empty()) {
@@ -125,8 +142,12 @@ fn make_usable(user: User, volumes: &[PathBuf], outputs: Option<&Outputs>) -> an
         };
         change().with_context(|| format!("changing the owner of `{}`", volume.display()))?;
     }
-    if let Some(outputs) = outputs {
-        let layout_dir = &outputs.layout_dir;
+    Ok(())
+}
+
+impl Outputs {
+    fn make_usable(&self, user: User) -> anyhow::Result<()> {
+        let Self { layout_dir, images } = self;
         let root = make_below(
             open_dir(rustix::fs::CWD, Path::new("/"), OFlags::empty())?,
             layout_dir,
@@ -134,16 +155,19 @@ fn make_usable(user: User, volumes: &[PathBuf], outputs: Option<&Outputs>) -> an
             OFlags::empty(),
         )
         .with_context(|| format!("making the layout directory `{}`", layout_dir.display()))?;
-        for image in &outputs.images {
+        for image in images {
             let change = || -> io::Result<()> {
                 // Below the layout directory others may have put links, and as root none may be followed.
                 let dir = make_below(root.try_clone()?, image, user, OFlags::NOFOLLOW)?;
+                // Whoever made it may have kept it to themselves, and will want to read the image.
+                let mode = Mode::from_raw_mode(dir.metadata()?.mode() & 0o7777 | 0o755);
+                rustix::fs::fchmod(&dir, mode)?;
                 own_unless_usable(&dir, user)
             };
             change().with_context(|| format!("making the folder `{}`", layout_dir.join(image).display()))?;
         }
+        Ok(())
     }
-    Ok(())
 }
 
 fn open_dir(at: impl AsFd, path: &Path, flags: OFlags) -> io::Result<File> {
@@ -178,7 +202,7 @@ fn make_below(mut dir: File, path: &Path, user: User, flags: OFlags) -> io::Resu
     Ok(dir)
 }
 
-/// Who may write to a folder.
+/// Who may do what with a file or a folder.
 #[derive(Debug, Clone, Copy)]
 struct Access {
     owner: User,
@@ -186,6 +210,20 @@ struct Access {
 }
 
 impl Access {
+    fn of(facts: &Metadata) -> Self {
+        Self { owner: User { uid: facts.uid(), gid: facts.gid() }, mode: facts.mode() }
+    }
+
+    /// Whether `user` may read.
+    fn allows_reading(self, user: User) -> bool {
+        let bit = match self.owner {
+            User { uid, .. } if uid == user.uid => 0o400,
+            User { gid, .. } if gid == user.gid => 0o040,
+            _ => 0o004,
+        };
+        self.mode & bit != 0
+    }
+
     /// Whether `user` may write, taking for granted that an owner may.
     fn allows(self, user: User) -> bool {
         const GROUP_WRITE: u32 = 0o020;
@@ -199,9 +237,7 @@ impl Access {
 /// Gives a folder and all that is in it to `user`. One that `user` may write to is left alone: what is in it is taken
 /// to be like it.
 fn own_unless_usable(dir: &File, user: User) -> io::Result<()> {
-    let facts = dir.metadata()?;
-    let access = Access { owner: User { uid: facts.uid(), gid: facts.gid() }, mode: facts.mode() };
-    if access.allows(user) { Ok(()) } else { own(dir, user) }
+    if Access::of(&dir.metadata()?).allows(user) { Ok(()) } else { own(dir, user) }
 }
 
 /// Symbolic links are given away themselves, and never followed.
@@ -245,7 +281,8 @@ impl Account {
     /// The account with this number on this machine. The executables are static, so no name service is asked.
     pub fn of(uid: u32) -> Result<Self, Error> {
         let read = || -> anyhow::Result<Self> {
-            let passwd = std::fs::read("/etc/passwd").context("reading `/etc/passwd`")?;
+            let passwd =
+                read::read(Path::new("/etc/passwd"), limits::DOCUMENT).context("reading `/etc/passwd`")?;
             Self::find(&String::from_utf8_lossy(&passwd), uid)
                 .ok_or_else(|| anyhow!("`/etc/passwd` has no user with this number"))
         };

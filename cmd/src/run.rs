@@ -15,6 +15,8 @@ use drydock_phases::signals::Signals;
 use drydock_phases::{Error, Kind, Log, build, create};
 use drydock_spec::api::{ApiError, PlatformApi};
 
+use drydock_phases::early::ReadsImages;
+
 use crate::args::command_line::{CommandLine, command};
 use crate::args::{self, Options, Task, flag};
 use crate::env::{self, Env};
@@ -183,27 +185,40 @@ fn perform(phase: Phase, options: &Options, log: &Console) -> Result<(), Failure
     log.debug("Parsing inputs...");
     let failure = |error: Error| Failure::new(phase, &error);
     match phase {
-        Phase::Analyze => begin(phase, args::analyze::resolve(options, log), log)
-            .and_then(|inputs| analyze(&inputs, log).map(drop)),
+        Phase::Analyze => begin_reading(phase, args::analyze::resolve(options, log), log)
+            .and_then(|inputs| analyze(&inputs, log)),
         Phase::Detect => begin(phase, args::detect::resolve(options), log)
             .and_then(|inputs| detect(&inputs, log).map(drop)),
-        Phase::Restore => {
-            begin(phase, args::restore::resolve(options, log), log).and_then(|inputs| restore(&inputs, log))
-        }
+        Phase::Restore => begin_reading(phase, args::restore::resolve(options, log), log)
+            .and_then(|inputs| restore(&inputs, log)),
         Phase::Extend => begin(phase, args::extend::resolve(options), log).and_then(|_| Err(no_extension())),
         Phase::Build => {
             begin(phase, args::build::resolve(options), log).and_then(|inputs| build(inputs, log))
         }
-        Phase::Export => begin(phase, args::export::resolve(options, log), log)
+        Phase::Export => begin_reading(phase, args::export::resolve(options, log), log)
             .and_then(|inputs| export(&inputs, log).map(drop)),
         Phase::Create => {
-            let inputs = begin(phase, args::create::resolve(options, log), log).map_err(failure)?;
+            let inputs = begin_reading(phase, args::create::resolve(options, log), log).map_err(failure)?;
             return create(inputs, log);
         }
-        Phase::Rebase => begin(phase, args::rebase::resolve(options, log), log)
+        Phase::Rebase => begin_reading(phase, args::rebase::resolve(options, log), log)
             .and_then(|inputs| rebase(&inputs, log).map(drop)),
     }
     .map_err(failure)
+}
+
+/// The same for a phase that reads images: those that only root may read are opened before root is dropped.
+fn begin_reading<I: ReadsImages>(
+    phase: Phase,
+    task: Result<Task<I>, Error>,
+    log: &Console,
+) -> Result<I, Error> {
+    let task = task?;
+    let layouts = task.inputs.as_ref().map(I::layouts).unwrap_or_default();
+    let early = task.privileges.open_early(&layouts);
+    let mut inputs = begin(phase, Ok(task), log)?;
+    inputs.keep(&early);
+    Ok(inputs)
 }
 
 /// Deals with privileges, and hands out what the phase works on.

@@ -1,58 +1,104 @@
 //! What exporter and rebaser have in common: an app image on its way into layouts.
 
-use std::collections::BTreeSet;
+use std::path::PathBuf;
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use drydock_layout::{
-    BlobSource, Committed, Image, LayoutError, LayoutWriter, LinkMode, NewImage, NewLayer, Shared,
+    BlobSource, Committed, Durability, Image, LayoutError, LinkMode, NewImage, NewLayer, Shared, Transaction,
 };
 use drydock_model::config::History;
 use drydock_model::reference::{LayoutDir, LayoutPath};
-use drydock_spec::report::ImageReport;
+use drydock_spec::report::{BuildReport, ImageReport, Report};
 
+use crate::file::stage_toml;
 use crate::{Error, Log};
 
-/// Locks all output layouts; the first one's writer comes first. Two names of one place are one.
-pub(crate) fn open_writers(
-    layout_dir: &LayoutDir,
-    output_images: &[LayoutPath],
-    log: &dyn Log,
-) -> Result<Vec<LayoutWriter>, Error> {
-    let first = &output_images[0];
-    let mut seen = BTreeSet::new();
-    let mut paths: Vec<&LayoutPath> = output_images.iter().filter(|path| seen.insert(path.path())).collect();
-    // In one order, so that two exports to the same names cannot wait for each other.
-    paths.sort_by_key(|path| path.path());
-    let mut writers = Vec::new();
-    for path in paths {
-        let waiting = || log.info(&format!("Waiting for another export to '{path}'"));
-        let writer = LayoutWriter::open(layout_dir, path, &waiting).map_err(|error| {
-            Error::from(anyhow!(error)).with_help("check that the layout directory can be written")
-        })?;
-        writers.push(writer);
+/// Where an app image goes, and how.
+#[derive(Debug)]
+pub struct Output {
+    /// Where images lie.
+    pub layout_dir: LayoutDir,
+    /// The names of the app image, the first one foremost.
+    pub names: Vec<LayoutPath>,
+    /// How blobs come from one layout into another.
+    pub link: LinkMode,
+    /// Whether the image must outlive a power failure.
+    pub durability: Durability,
+    /// Where `report.toml` is written, absolute.
+    pub report_path: PathBuf,
+}
+
+impl Output {
+    /// Locks the layouts of all names.
+    pub(crate) fn begin(&self, log: &dyn Log) -> Result<Transaction, Error> {
+        let waiting = |path: &LayoutPath| log.info(&format!("Waiting for another export to '{path}'"));
+        Transaction::begin(&self.layout_dir, &self.names, self.link, self.durability, &waiting).map_err(
+            |error| {
+                let help = match &error {
+                    LayoutError::Io { .. } => "check that the layout directory can be written",
+                    LayoutError::NamedByDigest(_) => "name the app image by a tag",
+                    _ => "nothing was written: what is there would be lost; repair it, or remove the folder",
+                };
+                Error::from(anyhow!(error)).with_help(help)
+            },
+        )
     }
-    writers.sort_by_key(|writer| writer.path() != first);
-    Ok(writers)
+
+    /// Writes the image under all its names, and `report.toml`, for which room is made before the first name is
+    /// switched.
+    pub(crate) fn publish(
+        &self,
+        transaction: Transaction,
+        image: NewImage,
+        build: Option<BuildReport>,
+        log: &dyn Log,
+    ) -> Result<(Report, Committed), Error> {
+        let first = &self.names[0];
+        log.info(&format!("Saving {first}..."));
+        let prepared = transaction.prepare_image(image).map_err(|error| anyhow!(error))?;
+        let committed = prepared.committed().expect("an image was prepared").clone();
+        let report = Report { build, image: self.report(&committed) };
+        let staged = stage_toml(&self.report_path, &report)?;
+        if let Some(left) = prepared.publish().map_err(|error| anyhow!(error))? {
+            log.warn(&format!(
+                "The image is saved, but what is of no use any more is left: {:#}",
+                anyhow!(left)
+            ));
+        }
+        staged
+            .publish()
+            .with_context(|| format!("the image is saved ({}), but not its report", committed.digest))?;
+        log.info(&format!("*** Images ({first}@{}):", committed.digest));
+        for name in &self.names {
+            log.info(&format!("      {name}"));
+        }
+        log.debug(&format!("\n*** Digest: {}", committed.digest));
+        log.debug(&format!("\n*** Manifest Size: {}", committed.manifest_size));
+        Ok((report, committed))
+    }
+
+    fn report(&self, committed: &Committed) -> ImageReport {
+        ImageReport {
+            tags: self.names.iter().map(ToString::to_string).collect(),
+            digest: committed.digest.to_string(),
+            manifest_size: committed.manifest_size,
+        }
+    }
 }
 
 /// Brings the run image's layers into the new image: those whose blobs are there. Those of a sparse image stay absent,
 /// unless the layout has them already.
 pub(crate) fn bring_base(
     base: &Image,
-    writer: &LayoutWriter,
-    link: LinkMode,
+    transaction: &Transaction,
 ) -> Result<(Vec<NewLayer>, Shared), LayoutError> {
     let mut shared = Shared::default();
     let mut layers = Vec::new();
     for layer in base.layers() {
-        let is_absent = layer.is_absent();
-        if !is_absent {
-            layer.check_present()?;
-        }
-        let blob = if is_absent && !writer.has(&layer.descriptor) {
+        let blob = if layer.is_absent() && !transaction.has(&layer.descriptor) {
             BlobSource::Absent
         } else {
-            shared += writer.bring(&layer, link)?;
+            shared += transaction.bring(&layer)?;
             BlobSource::Placed
         };
         layers.push(NewLayer { diff_id: layer.diff_id, descriptor: layer.descriptor, blob });
@@ -81,36 +127,4 @@ pub(crate) fn log_base(layers: &[NewLayer], shared: Shared, log: &dyn Log) {
 pub(crate) fn one_for_each_layer(mut history: Vec<History>, layers: usize) -> Vec<History> {
     history.retain(|entry| !entry.empty_layer);
     if history.len() == layers { history } else { vec![History::default(); layers] }
-}
-
-/// Writes the image under all its names.
-pub(crate) fn save(
-    image: NewImage,
-    first: LayoutWriter,
-    others: Vec<LayoutWriter>,
-    output_images: &[LayoutPath],
-    link: LinkMode,
-    log: &dyn Log,
-) -> anyhow::Result<Committed> {
-    log.info(&format!("Saving {}...", output_images[0]));
-    let (committed, left) = first.commit(image, others, link)?;
-    if let Some(error) = left {
-        log.warn(&format!("The image is saved, but blobs of the one before are left: {:#}", anyhow!(error)));
-    }
-    log.info(&format!("*** Images ({}@{}):", output_images[0], committed.digest));
-    for name in output_images {
-        log.info(&format!("      {name}"));
-    }
-    log.debug(&format!("\n*** Digest: {}", committed.digest));
-    log.debug(&format!("\n*** Manifest Size: {}", committed.manifest_size));
-    Ok(committed)
-}
-
-/// What `report.toml` says of an image that was written.
-pub(crate) fn report(output_images: &[LayoutPath], committed: &Committed) -> ImageReport {
-    ImageReport {
-        tags: output_images.iter().map(ToString::to_string).collect(),
-        digest: committed.digest.to_string(),
-        manifest_size: committed.manifest_size,
-    }
 }

@@ -4,10 +4,10 @@
 use anyhow::anyhow;
 use drydock_spec::report::Report;
 
-use crate::analyze::{self, analyze};
+use crate::analyze::{self, analyze_layouts};
 use crate::build::{self, build_group};
 use crate::detect::{self, detect};
-use crate::export::{self, export_group};
+use crate::export::{self, check_cache, export_group};
 use crate::restore::{self, restore_group};
 use crate::{Error, Kind, Log};
 
@@ -44,8 +44,9 @@ pub enum Step {
 /// Creates an image; an error comes with the phase that failed.
 pub fn create(inputs: &Inputs, log: &dyn Log) -> Result<Report, (Step, Error)> {
     let in_step = |step| move |error| (step, error);
+    check_cache(&inputs.export).map_err(in_step(Step::Export))?;
     log.phase("ANALYZING");
-    let analyzed = analyze(&inputs.analyze, log).map_err(in_step(Step::Analyze))?;
+    let analyzed = analyze_layouts(&inputs.analyze, log).map_err(in_step(Step::Analyze))?;
 
     log.phase("DETECTING");
     let detected = detect(&inputs.detect, log).map_err(in_step(Step::Detect))?;

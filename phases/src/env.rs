@@ -11,8 +11,11 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use drydock_env::{Action, BUILD_PATHS, Env, EnvFile};
+use drydock_io::read;
 use drydock_spec::analyzed::Target;
 use drydock_spec::api::BuildpackApi;
+
+use crate::limits;
 
 /// What all buildpacks of a build share: some variables of the phase's own environment, and what earlier buildpacks'
 /// build layers have added.
@@ -118,19 +121,24 @@ fn target_variables(target: &Target) -> impl Iterator<Item = (&'static str, &str
 }
 
 /// The files of an environment folder in byte order of their names; none if there is no such folder. Folders in it do
-/// not count.
+/// not count. Together they have at most [`limits::ENV_DIR`] bytes.
 fn read_env_dir(dir: &Path) -> anyhow::Result<Vec<EnvFile>> {
-    let read = || -> io::Result<Vec<EnvFile>> {
+    let read = || -> anyhow::Result<Vec<EnvFile>> {
         let entries = match fs::read_dir(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,
         };
         let mut files = Vec::new();
+        let mut left = limits::ENV_DIR;
         for entry in entries {
-            let entry = entry?;
-            let path = entry.path();
-            if !fs::metadata(&path)?.is_dir() {
-                files.push(EnvFile { name: entry.file_name().into_vec(), contents: fs::read(&path)? });
+            let (name, path) = entry.map(|entry| (entry.file_name(), entry.path()))?;
+            let read = || -> io::Result<Option<Vec<u8>>> {
+                let is_dir = fs::metadata(&path)?.is_dir();
+                (!is_dir).then(|| read::read(&path, left)).transpose()
+            };
+            if let Some(contents) = read().with_context(|| path.display().to_string())? {
+                left -= contents.len() as u64;
+                files.push(EnvFile { name: name.into_vec(), contents });
             }
         }
         files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -145,6 +153,7 @@ mod tests {
     use std::path::PathBuf;
 
     use drydock_spec::analyzed::Distro;
+    use rustix::fs::{CWD, Mode, mkfifoat};
 
     use super::*;
 
@@ -322,5 +331,32 @@ mod tests {
         dirs.link("platform/env/BROKEN", "nothing");
         let error = read_env_dir(&dirs.platform.join("env")).unwrap_err();
         assert!(format!("{error:#}").contains("platform/env"), "{error:#}");
+    }
+
+    #[test]
+    fn only_regular_files_within_the_limit() {
+        let half = limits::ENV_DIR / 2;
+        for (name, make, why) in [
+            ("FIFO", mkfifo as fn(&Path), "not a regular file"),
+            ("DEVICE", |path| symlink("/dev/zero", path).unwrap(), "not a regular file"),
+            ("LARGE", |path| sparse(path, limits::ENV_DIR + 1), "more than"),
+            ("SECOND", |path| sparse(path, limits::ENV_DIR / 2 + 1), "more than"),
+        ] {
+            let dirs = Dirs::with(&[("platform/env/A", b"a")]);
+            let dir = dirs.platform.join("env");
+            sparse(&dir.join("FIRST"), half - 1);
+            assert_eq!(read_env_dir(&dir).unwrap().len(), 2);
+            make(&dir.join(name));
+            let error = format!("{:#}", read_env_dir(&dir).unwrap_err());
+            assert!(error.contains("platform/env") && error.contains(why), "{error}");
+        }
+    }
+
+    fn mkfifo(path: &Path) {
+        mkfifoat(CWD, path, Mode::RWXU).unwrap();
+    }
+
+    fn sparse(path: &Path, size: u64) {
+        fs::File::create(path).unwrap().set_len(size).unwrap();
     }
 }

@@ -1,17 +1,21 @@
 //! The files through which phases talk to each other.
 
 use std::fs;
-use std::io::ErrorKind;
-use std::path::Path;
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use drydock_io::file::write_atomically;
+use drydock_io::file::{TempFile, write_atomically};
+use drydock_io::read;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Reads a TOML file.
+use crate::limits;
+
+/// Reads a TOML file of at most [`limits::DOCUMENT`] bytes.
 pub fn read_toml<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
-    let text = fs::read_to_string(path).with_context(|| format!("failed to read `{}`", path.display()))?;
+    let text = read::read_to_string(path, limits::DOCUMENT)
+        .with_context(|| format!("failed to read `{}`", path.display()))?;
     toml::from_str(&text).with_context(|| format!("failed to parse `{}`", path.display()))
 }
 
@@ -29,6 +33,38 @@ pub fn write_toml(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
     write(path, text.as_bytes())
 }
 
+/// A file that has everything but its name.
+#[derive(Debug)]
+pub struct Staged {
+    file: TempFile,
+    path: PathBuf,
+}
+
+impl Staged {
+    /// Gives it its name.
+    pub fn publish(self) -> anyhow::Result<()> {
+        let Self { file, path } = self;
+        file.persist(&path).with_context(|| format!("failed to write `{}`", path.display()))
+    }
+}
+
+/// Writes a TOML file beside its place, and makes its folder if need be: what can fail has not failed then.
+pub fn stage_toml(path: &Path, value: &impl Serialize) -> anyhow::Result<Staged> {
+    let text = toml::to_string(value).with_context(|| format!("failed to encode `{}`", path.display()))?;
+    let stage = || -> io::Result<TempFile> {
+        let dir = path.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(dir)?;
+        if path.is_dir() {
+            return Err(ErrorKind::IsADirectory.into());
+        }
+        let mut file = TempFile::create_in(dir)?;
+        file.file().write_all(text.as_bytes())?;
+        Ok(file)
+    };
+    let file = stage().with_context(|| format!("failed to write `{}`", path.display()))?;
+    Ok(Staged { file, path: path.to_owned() })
+}
+
 /// Writes a file in one step, and makes its folder if need be.
 pub fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     if let Some(dir) = path.parent() {
@@ -37,8 +73,30 @@ pub fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     write_atomically(path, bytes).with_context(|| format!("failed to write `{}`", path.display()))
 }
 
+/// Copies a regular file of at most `limit` bytes in one step, and makes the folder of the copy if need be.
+pub fn copy(from: &Path, to: &Path, limit: u64) -> anyhow::Result<()> {
+    let copy = || -> io::Result<()> {
+        let too_large = || io::Error::new(ErrorKind::FileTooLarge, format!("more than {limit} bytes"));
+        let source = read::open(from)?;
+        if source.metadata()?.len() > limit {
+            return Err(too_large());
+        }
+        let dir = to.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(dir)?;
+        let mut copy = TempFile::create_in(dir)?;
+        // It may grow meanwhile.
+        if io::copy(&mut source.take(limit.saturating_add(1)), copy.file())? > limit {
+            return Err(too_large());
+        }
+        copy.persist(to)
+    };
+    copy().with_context(|| format!("failed to copy `{}` to `{}`", from.display(), to.display()))
+}
+
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{CWD, Mode, mkfifoat};
+
     use super::*;
 
     #[test]
@@ -52,6 +110,49 @@ mod tests {
             fs::write(&path, bytes).unwrap();
             assert!(format!("{:#}", read().unwrap_err()).contains("group.toml"));
             assert!(read_toml_if_exists::<toml::Table>(&path).is_err());
+        }
+    }
+
+    #[test]
+    fn only_files_within_the_limits() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        mkfifoat(CWD, path("fifo"), Mode::RWXU).unwrap();
+        fs::File::create(path("large")).unwrap().set_len(limits::DOCUMENT + 1).unwrap();
+        for (name, why) in [
+            ("fifo", "not a regular file"),
+            ("/dev/zero", "not a regular file"),
+            ("large", "more than 4194304"),
+        ] {
+            let path = path(name);
+            for error in [
+                read_toml::<toml::Table>(&path).unwrap_err(),
+                read_toml_if_exists::<toml::Table>(&path).unwrap_err(),
+                copy(&path, &dir.path().join("copy"), limits::DOCUMENT).unwrap_err(),
+            ] {
+                let text = format!("{error:#}");
+                assert!(text.contains(name) && text.contains(why), "{text}");
+            }
+        }
+        copy(&path("large"), &path("a/copy"), limits::DOCUMENT + 1).unwrap();
+        assert_eq!(fs::metadata(path("a/copy")).unwrap().len(), limits::DOCUMENT + 1);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "a copy that failed is left");
+    }
+
+    #[test]
+    fn depth_has_a_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep.toml");
+        let depth = 20_000;
+        for text in [
+            format!("a = {}{}", "[".repeat(depth), "]".repeat(depth)),
+            format!("a = {}1{}", "{a = ".repeat(depth), "}".repeat(depth)),
+            format!("[{}a]", "a.".repeat(depth)),
+            format!("[[{}a]]", "a.".repeat(depth)),
+            format!("{}a = 1", "a.".repeat(depth)),
+        ] {
+            fs::write(&path, text).unwrap();
+            assert!(format!("{:#}", read_toml::<toml::Table>(&path).unwrap_err()).contains("deep.toml"));
         }
     }
 

@@ -10,12 +10,15 @@ pub mod buildpacks;
 pub mod cache;
 pub mod create;
 pub mod detect;
+pub mod early;
 pub mod env;
 pub mod error;
 pub mod experimental;
 pub mod export;
 pub mod file;
+mod identify;
 pub mod layers;
+pub mod limits;
 pub mod log;
 #[cfg(test)]
 mod memory_log;
@@ -25,6 +28,7 @@ pub mod run_image;
 pub mod sbom;
 pub mod signals;
 pub mod target;
+mod threads;
 pub mod timer;
 
 pub use error::{Error, Kind};

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
-use drydock_layout::{Image, Layout, LayoutError};
+use drydock_layout::{Early, Image, Layout, LayoutError};
 use drydock_model::config::ImageConfig;
 use drydock_model::digest::Digest;
 use drydock_model::platform::Platform;
@@ -26,6 +26,17 @@ pub struct RunImageFiles<'a> {
 }
 
 impl RunImageFiles<'_> {
+    /// The names of all run images that a builder knows, as far as they can be read.
+    pub fn names(&self, api: PlatformApi) -> Vec<String> {
+        let images = if api.has_targets() {
+            read_toml_if_exists::<RunToml>(self.run).ok().flatten().map_or(Vec::new(), |run| run.images)
+        } else {
+            let stack = read_toml_if_exists::<StackToml>(self.stack).ok().flatten();
+            stack.map(|stack| stack.run_image).into_iter().collect()
+        };
+        images.into_iter().flat_map(|image| std::iter::once(image.image).chain(image.mirrors)).collect()
+    }
+
     /// The run images that a builder knows; none where there is no file, which is said in the log.
     pub fn read(&self, api: PlatformApi, log: &dyn Log) -> Result<Vec<StackRunImage>, Error> {
         let wrong = |error: anyhow::Error| Error::new(Kind::Arguments, error);
@@ -45,29 +56,31 @@ impl RunImageFiles<'_> {
 }
 
 /// Of an image's names the one to use: that on the output image's registry comes first, then the others in order; of
-/// these the first whose layout is there.
-pub fn by_mirrors(
-    image: &StackRunImage,
+/// these the first whose layout is there, with its place.
+pub fn by_mirrors<'a>(
+    image: &'a StackRunImage,
     output: &LayoutPath,
     layout_dir: &LayoutDir,
-) -> Result<LayoutPath, Error> {
+) -> Result<(&'a str, LayoutPath), Error> {
     let names = std::iter::once(&image.image).chain(&image.mirrors);
-    let mut paths = names
-        .map(|name| layout_dir.resolve(name))
-        .collect::<Result<Vec<_>, _>>()
+    let mut found = names
+        .map(|name| Ok((name.as_str(), layout_dir.resolve(name)?)))
+        .collect::<Result<Vec<_>, ReferenceError>>()
         .map_err(|error| Error::new(Kind::Arguments, error))?;
-    paths.sort_by_key(|path| path.registry() != output.registry());
-    let there = paths.iter().position(|path| path.path().join("index.json").exists());
-    Ok(paths.swap_remove(there.unwrap_or(0)))
+    found.sort_by_key(|(_, path)| path.registry() != output.registry());
+    let there = found.iter().position(|(_, path)| path.path().join("index.json").exists());
+    Ok(found.swap_remove(there.unwrap_or(0)))
 }
 
-/// Where the run image lies that `analyzed.toml` refers to, and its manifest if that is known: the analyzer and the
-/// restorer write `<path>@<digest>`, but an extension that chooses another image leaves its bare name.
+/// Where an image lies that `analyzed.toml` refers to, and its manifest if that is known: who looked at the image wrote
+/// `<path>@<digest>`; who could not, and an extension that chooses another run image, leaves its bare name, which may be
+/// a path.
 pub fn locate(
     reference: &str,
     layout_dir: &LayoutDir,
 ) -> Result<(LayoutPath, Option<Digest>), ReferenceError> {
-    if Path::new(reference).is_absolute() {
+    let path = Path::new(reference);
+    if path.is_absolute() && path.file_name().is_some_and(|name| name.as_encoded_bytes().contains(&b'@')) {
         layout_dir.resolve_identifier(reference).map(|(path, digest)| (path, Some(digest)))
     } else {
         layout_dir.resolve(reference).map(|path| (path, None))
@@ -75,8 +88,8 @@ pub fn locate(
 }
 
 /// Opens the run image of this machine's platform.
-pub fn open(path: &LayoutPath) -> Result<Image, Error> {
-    let image = Layout::open(path).and_then(|layout| layout.image(&Platform::host()));
+pub fn open(path: &LayoutPath, early: &Early) -> Result<Image, Error> {
+    let image = Layout::open_early(path, early).and_then(|layout| layout.image(&Platform::host()));
     image.map_err(|error| not_usable(path, error))
 }
 
@@ -136,8 +149,10 @@ mod tests {
             ("acme.com/run".to_owned(), Some(("acme.com/run/latest".to_owned(), None))),
             ("acme.com/run:v2".to_owned(), Some(("acme.com/run/v2".to_owned(), None))),
             (format!("acme.com/run@{digest}"), Some((format!("acme.com/run/sha256/{hex}"), None))),
-            ("/layouts@home/a/b/c".to_owned(), None),
-            (format!("/elsewhere/c@{digest}"), None),
+            ("/layouts@home/a/b/c".to_owned(), Some(("a/b/c".to_owned(), None))),
+            (format!("/elsewhere/c@{digest}"), Some(("/elsewhere/c".to_owned(), Some(digest)))),
+            ("/elsewhere/c".to_owned(), None),
+            ("/layouts@home/a/b/c@sha256:1".to_owned(), None),
             ("../run".to_owned(), None),
         ] {
             let found = locate(&reference, &dir).ok();

@@ -17,7 +17,7 @@ use drydock_tar::extract;
 
 use crate::Log;
 use crate::buildpacks::dir_name;
-use crate::file::write;
+use crate::limits;
 
 /// Where lifecycle and launcher lie in a builder, and so their SBOM files.
 pub const LIFECYCLE_DIR: &str = "/cnb/lifecycle";
@@ -113,6 +113,5 @@ fn list(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let bytes = fs::read(from).with_context(|| format!("failed to read `{}`", from.display()))?;
-    write(to, &bytes)
+    crate::file::copy(from, to, limits::COPIED)
 }

@@ -1,13 +1,13 @@
 //! What the run image runs on, as buildpacks are told.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
+use drydock_io::read;
 use drydock_model::platform::Platform;
 use drydock_spec::analyzed::{Distro, Target};
 
-use crate::Log;
+use crate::{Log, limits};
 
 /// Where a file system says which distribution it is.
 pub const OS_RELEASE: &str = "/etc/os-release";
@@ -25,7 +25,7 @@ pub fn complete(mut target: Target, os_release: &Path, log: &dyn Log) -> Target 
         target.arch = Platform::host().architecture;
     }
     log.info("target distro name/version labels not found, reading /etc/os-release file");
-    match fs::read(os_release) {
+    match read::read(os_release, limits::DOCUMENT) {
         Ok(text) => target.distro = parse_os_release(&String::from_utf8_lossy(&text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => {
@@ -48,6 +48,8 @@ fn parse_os_release(text: &str) -> Option<Distro> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::memory_log::MemoryLog;
 
@@ -88,7 +90,10 @@ mod tests {
         assert_eq!(empty.distro, debian);
         assert_eq!(complete(Target::default(), &dir.path().join("none"), &log).distro, None);
         assert!(!log.text().contains("error"), "{}", log.text());
-        assert_eq!(complete(Target::default(), dir.path(), &log).distro, None);
-        assert!(log.text().contains("Encountered error trying to read"), "{}", log.text());
+        for no_file in [dir.path(), Path::new("/dev/zero")] {
+            assert_eq!(complete(Target::default(), no_file, &log).distro, None);
+            let said = format!("Encountered error trying to read {} file", no_file.display());
+            assert!(log.text().contains(&said), "{}", log.text());
+        }
     }
 }

@@ -6,17 +6,21 @@
 mod bad_input;
 mod bounds;
 mod cache_image;
+mod caches;
 mod drop_in;
+mod foreign_files;
 mod killed;
 mod libcnb;
 mod node_app;
 mod other_run_images;
+mod out_of_sight;
 mod owners;
 mod real_image;
 mod rebased;
 mod repeated;
 mod reused;
 mod scenarios;
+mod store;
 mod tools;
 
 use std::fs::{self, Permissions};
@@ -51,9 +55,12 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(tools::trials());
     trials.extend(bad_input::trials(&executables));
     trials.extend(cache_image::trials(&executables));
+    trials.extend(caches::trials(&executables));
+    trials.extend(foreign_files::trials(&executables));
     trials.extend(bounds::trials(&executables));
     trials.extend(killed::trials(&executables));
     trials.extend(other_run_images::trials(&executables));
+    trials.extend(out_of_sight::trials(&executables));
     trials.extend(libcnb::trials(&executables));
     trials.extend(node_app::trials(&executables));
     trials.extend(owners::trials(&executables));
@@ -61,6 +68,7 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(rebased::trials(&executables));
     trials.extend(repeated::trials(&executables));
     trials.extend(reused::trials(&executables));
+    trials.extend(store::trials(&executables));
     trials.push(test("every_module_is_registered", every_module_is_registered));
     Ok(trials)
 }
@@ -93,7 +101,7 @@ impl Built {
 fn copy(executables: &Path) -> Result<TempDir> {
     let dir = tempfile::Builder::new().prefix("drydock-executables-").tempdir().context("make a folder")?;
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).context("open the folder to all")?;
-    for name in ["analyzer", "exporter", "rebaser"] {
+    for name in ["analyzer", "creator", "exporter", "rebaser"] {
         project::succeed(Command::new("cp").arg(executables.join(name)).arg(dir.path()))?;
     }
     Ok(dir)

@@ -115,7 +115,7 @@ fn root_follows_no_link(executables: &Built) -> Result<()> {
         succeed(project.analyzer()?.envs(FOR_CNB).arg("elsewhere"))?;
         let before = tree::read(&project.path(""))?;
         let output = project::run(project.exporter()?.envs(FOR_CNB).arg(APP_IMAGE))?;
-        ensure!(output.exit == 1, "exit code {}\n{}", output.exit, output.text());
+        ensure!(output.exit == 62, "exit code {}\n{}", output.exit, output.text());
         ensure!(output.text().contains(APP_LAYOUT), "the folder is not named:\n{}", output.text());
         let changed = tree::differences(&before, &tree::read(&project.path(""))?);
         ensure!(changed.is_empty(), "{}", changed.join("\n"));

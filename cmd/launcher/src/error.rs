@@ -83,18 +83,39 @@ pub struct IoError {
     /// The path it was given.
     pub path: alloc::vec::Vec<u8>,
     /// Why it failed.
-    pub errno: Errno,
+    pub reason: Reason,
+}
+
+/// Why a file cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The kernel says so.
+    Errno(Errno),
+    /// It is a folder, or something that one waits for, or that has no end.
+    NotAFile,
+    /// It has more bytes than this.
+    LargerThan(usize),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Errno(errno) => errno.fmt(f),
+            Self::NotAFile => f.write_str("not a regular file"),
+            Self::LargerThan(limit) => write!(f, "more than {limit} bytes"),
+        }
+    }
 }
 
 impl IoError {
     pub(crate) fn is_not_found(&self) -> bool {
-        self.errno == Errno::NOENT
+        self.reason == Reason::Errno(Errno::NOENT)
     }
 }
 
 impl fmt::Display for IoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.call, lossy(&self.path), self.errno)
+        write!(f, "{} {}: {}", self.call, lossy(&self.path), self.reason)
     }
 }
 
@@ -143,7 +164,7 @@ mod tests {
 
     #[test]
     fn messages_go_from_the_action_to_the_cause() {
-        let cause = IoError { call: "open", path: b"/a\xff".to_vec(), errno: Errno::NOENT };
+        let cause = IoError { call: "open", path: b"/a\xff".to_vec(), reason: Reason::Errno(Errno::NOENT) };
         let error = Err::<(), _>(cause).context("modify env").context("outer").unwrap_err();
         let failure = Failure::launch(error);
         assert_eq!(

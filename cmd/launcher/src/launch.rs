@@ -8,6 +8,7 @@ use drydock_env::{Action, Env, LAUNCH_PATHS};
 
 use crate::api::{PLATFORM_API_VARIABLE, PlatformApi};
 use crate::error::{Context, Error, Failure};
+use crate::limits::DOCUMENT;
 use crate::log::{Level, format_line};
 use crate::metadata::{Metadata, Process};
 use crate::system::{Exit, Kind, System};
@@ -52,7 +53,8 @@ fn launch(
     let platform_api = PlatformApi::verify(env.get(PLATFORM_API_VARIABLE))?;
     let layers_dir = or_default("CNB_LAYERS_DIR", "/layers");
     let metadata_path = path::join(&layers_dir, b"config/metadata.toml");
-    let metadata = Metadata::parse(&system.read_file(&metadata_path).map_err(Failure::metadata)?)?;
+    let metadata = system.read_file(&metadata_path, DOCUMENT).map_err(Failure::metadata)?;
+    let metadata = Metadata::parse(&metadata)?;
     if let process_type @ [_, ..] = env.get("CNB_PROCESS_TYPE") {
         let process_type = lossy(process_type);
         warn(&format!("CNB_PROCESS_TYPE is not supported in Platform API {platform_api}"));
@@ -129,7 +131,7 @@ impl<S: System> Launch<'_, S> {
             let at_path = format!("exec.d file at path '{}'", lossy(&program));
             let entries: Vec<Vec<u8>> = env.entries().collect();
             let failed = format_args!("failed to execute {at_path}");
-            let finished = self.system.run_exec_d(&program, &entries).context(failed)?;
+            let finished = self.system.run_exec_d(&program, &entries, DOCUMENT).context(failed)?;
             if finished.exit != Exit::Code(0) {
                 return Err(finished.exit).context(failed);
             }

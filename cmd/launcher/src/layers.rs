@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use drydock_env::EnvFile;
 
 use crate::error::{Context, Error, IoError};
+use crate::limits::ENV_DIR;
 use crate::metadata::Buildpack;
 use crate::path;
 use crate::system::{Entry, Kind, System};
@@ -33,14 +34,18 @@ pub(crate) fn files_in(system: &impl System, dir: &[u8]) -> Result<Vec<Vec<u8>>,
     paths_in(system, dir, |kind| kind != Kind::Directory)
 }
 
-/// The environment files in a folder, in byte order; none if there is no such folder.
+/// The environment files in a folder, in byte order; none if there is no such folder. Together they have
+/// at most [`ENV_DIR`] bytes.
 pub(crate) fn env_files_in(system: &impl System, dir: &[u8]) -> Result<Vec<EnvFile>, IoError> {
     let mut files = Vec::new();
+    let mut left = ENV_DIR;
     for entry in read_dir(system, dir)? {
         let path = path::join(dir, &entry.name);
         let kind = if entry.kind == Kind::Symlink { system.kind(&path)? } else { entry.kind };
         if kind != Kind::Directory {
-            files.push(EnvFile { contents: system.read_file(&path)?, name: entry.name });
+            let contents = system.read_file(&path, left)?;
+            left -= contents.len();
+            files.push(EnvFile { name: entry.name, contents });
         }
     }
     Ok(files)

@@ -16,6 +16,7 @@ mod error;
 mod exec_d;
 mod launch;
 mod layers;
+mod limits;
 mod log;
 mod lookup;
 mod metadata;
@@ -25,6 +26,6 @@ mod shell;
 mod system;
 mod text;
 
-pub use error::{Errno, Error, IoError};
+pub use error::{Errno, Error, IoError, Reason};
 pub use launch::run;
 pub use system::{Entry, Exit, Finished, Kind, System};

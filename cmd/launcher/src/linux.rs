@@ -4,7 +4,7 @@ use alloc::ffi::CString;
 use alloc::vec::Vec;
 use core::mem::{MaybeUninit, forget};
 
-use drydock_launcher::{Entry, Errno, Error, Exit, Finished, IoError, Kind, System};
+use drydock_launcher::{Entry, Errno, Error, Exit, Finished, IoError, Kind, Reason, System};
 use rustix::buffer::spare_capacity;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, RawDir};
@@ -28,9 +28,15 @@ pub(crate) fn open_standard_streams() {
 }
 
 impl System for Linux {
-    fn read_file(&self, path: &[u8]) -> Result<Vec<u8>, IoError> {
-        let file = open(path, OFlags::empty())?;
-        read_to_end(&file).map_err(on("read", path))
+    fn read_file(&self, path: &[u8], limit: usize) -> Result<Vec<u8>, IoError> {
+        // A FIFO would be waited for; a regular file does not care.
+        let file = open(path, OFlags::NONBLOCK | OFlags::NOCTTY)?;
+        let stat = rustix::fs::fstat(&file).map_err(on("stat", path))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(IoError { call: "open", path: path.to_vec(), reason: Reason::NotAFile });
+        }
+        let size = usize::try_from(stat.st_size).unwrap_or_default().min(limit);
+        read_to_end(&file, path, size, limit)
     }
 
     fn read_dir(&self, path: &[u8]) -> Result<Vec<Entry>, IoError> {
@@ -73,7 +79,7 @@ impl System for Linux {
         rustix::process::chdir(path).map_err(on("chdir", path))
     }
 
-    fn run_exec_d(&self, path: &[u8], env: &[Vec<u8>]) -> Result<Finished, Error> {
+    fn run_exec_d(&self, path: &[u8], env: &[Vec<u8>], limit: usize) -> Result<Finished, Error> {
         let failed = |errno| Error::from(on("fork/exec", path)(errno));
         let program = CString::new(path).map_err(|_| failed(rustix::io::Errno::INVAL))?;
         let env = c_strings(env).ok_or_else(|| failed(rustix::io::Errno::INVAL))?;
@@ -83,14 +89,15 @@ impl System for Linux {
                 become_exec_d(&program, &env, &null, &output.writer, &status.writer)
             };
             drop(null);
-            let output = output.read_to_end()?;
-            let status = status.read_to_end()?;
+            let output = output.read_to_end(limit);
+            let status = status.read_to_end(size_of::<i32>())?;
             let exit = wait_for(child).map_err(on("wait", path))?;
+            let output = output?;
             match <[u8; 4]>::try_from(status.as_slice()) {
                 Ok(errno) => Err(IoError {
                     call: "fork/exec",
                     path: path.to_vec(),
-                    errno: Errno(i32::from_ne_bytes(errno)),
+                    reason: Reason::Errno(Errno(i32::from_ne_bytes(errno))),
                 }
                 .into()),
                 Err(_) => Ok(Finished { output, exit }),
@@ -162,10 +169,10 @@ impl Pipe {
         Ok(Self { reader, writer })
     }
 
-    /// What other processes write, until none of them can any more.
-    fn read_to_end(self) -> Result<Vec<u8>, IoError> {
+    /// What other processes write, until none of them can any more. After `limit` bytes they cannot go on.
+    fn read_to_end(self, limit: usize) -> Result<Vec<u8>, IoError> {
         drop(self.writer);
-        read_to_end(&self.reader).map_err(on("read", b"|0"))
+        read_to_end(&self.reader, b"|0", 0, limit)
     }
 }
 
@@ -174,13 +181,20 @@ fn open(path: &[u8], flags: OFlags) -> Result<OwnedFd, IoError> {
     retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty())).map_err(on("open", path))
 }
 
-fn read_to_end(file: &OwnedFd) -> Result<Vec<u8>, rustix::io::Errno> {
-    let mut contents = Vec::new();
+/// At most `limit` bytes; `size` is how many there seem to be.
+fn read_to_end(file: &OwnedFd, path: &[u8], size: usize, limit: usize) -> Result<Vec<u8>, IoError> {
+    let mut contents = Vec::with_capacity(size + 1);
     loop {
-        contents.reserve(4096);
-        if retry_on_intr(|| rustix::io::read(file, spare_capacity(&mut contents)))? == 0 {
+        if retry_on_intr(|| rustix::io::read(file, spare_capacity(&mut contents)))
+            .map_err(on("read", path))?
+            == 0
+        {
             return Ok(contents);
         }
+        if contents.len() > limit {
+            return Err(IoError { call: "read", path: path.to_vec(), reason: Reason::LargerThan(limit) });
+        }
+        contents.reserve(4096);
     }
 }
 
@@ -202,5 +216,5 @@ fn number(errno: rustix::io::Errno) -> Errno {
 }
 
 fn on<'a>(call: &'static str, path: &'a [u8]) -> impl Fn(rustix::io::Errno) -> IoError + Copy + 'a {
-    move |errno| IoError { call, path: path.to_vec(), errno: number(errno) }
+    move |errno| IoError { call, path: path.to_vec(), reason: Reason::Errno(number(errno)) }
 }

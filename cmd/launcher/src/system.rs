@@ -6,8 +6,8 @@ use crate::error::{Errno, Error, IoError};
 
 /// The operating system. Paths are byte strings, relative ones are relative to the current folder.
 pub trait System {
-    /// Everything that a file holds.
-    fn read_file(&self, path: &[u8]) -> Result<Vec<u8>, IoError>;
+    /// Everything that a regular file of at most `limit` bytes holds.
+    fn read_file(&self, path: &[u8], limit: usize) -> Result<Vec<u8>, IoError>;
 
     /// What is in a folder, in any order, without `.` and `..`.
     fn read_dir(&self, path: &[u8]) -> Result<Vec<Entry>, IoError>;
@@ -25,8 +25,8 @@ pub trait System {
     fn change_dir(&self, path: &[u8]) -> Result<(), IoError>;
 
     /// Runs an `exec.d` program to its end: its standard input is empty, standard output and error are the
-    /// launcher's, and what it writes to file descriptor 3 is returned.
-    fn run_exec_d(&self, path: &[u8], env: &[Vec<u8>]) -> Result<Finished, Error>;
+    /// launcher's, and what it writes to file descriptor 3, at most `limit` bytes, is returned.
+    fn run_exec_d(&self, path: &[u8], env: &[Vec<u8>], limit: usize) -> Result<Finished, Error>;
 
     /// Becomes another program, with the same process id. Returns only if that fails.
     fn exec(&self, program: &[u8], arguments: &[Vec<u8>], env: &[Vec<u8>]) -> Errno;
@@ -89,6 +89,7 @@ pub(crate) mod fake {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
+    use crate::error::Reason;
     use crate::path;
 
     /// Files by path. `x` as contents is a program that ends well and says nothing; contents that begin with `x\n` are
@@ -116,12 +117,16 @@ pub(crate) mod fake {
     }
 
     fn missing(call: &'static str, path: &[u8]) -> IoError {
-        IoError { call, path: path.to_vec(), errno: Errno::NOENT }
+        IoError { call, path: path.to_vec(), reason: Reason::Errno(Errno::NOENT) }
     }
 
     impl System for Fake {
-        fn read_file(&self, path: &[u8]) -> Result<Vec<u8>, IoError> {
-            self.files.get(path).cloned().ok_or_else(|| missing("open", path))
+        fn read_file(&self, path: &[u8], limit: usize) -> Result<Vec<u8>, IoError> {
+            let contents = self.files.get(path).cloned().ok_or_else(|| missing("open", path))?;
+            if contents.len() > limit {
+                return Err(IoError { call: "read", path: path.to_vec(), reason: Reason::LargerThan(limit) });
+            }
+            Ok(contents)
         }
 
         fn read_dir(&self, path: &[u8]) -> Result<Vec<Entry>, IoError> {
@@ -165,7 +170,7 @@ pub(crate) mod fake {
             if path == b"/missing" { Err(missing("chdir", path)) } else { Ok(()) }
         }
 
-        fn run_exec_d(&self, path: &[u8], env: &[Vec<u8>]) -> Result<Finished, Error> {
+        fn run_exec_d(&self, path: &[u8], env: &[Vec<u8>], _limit: usize) -> Result<Finished, Error> {
             self.note("exec.d", &[path, &env.join(&b' ')]);
             let contents = self.files.get(path).ok_or_else(|| Error::new(missing("fork/exec", path)))?;
             match contents.strip_prefix(b"x\n") {

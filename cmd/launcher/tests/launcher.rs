@@ -236,6 +236,69 @@ fn failures_name_what_failed() {
     assert_eq!(app.failure("launcher", &["--", "echo"]), (1, message.to_owned()));
 }
 
+/// What is in the way of a file, and what is said of it.
+type Obstacle = (fn(&Path), &'static str);
+
+const OBSTACLES: [Obstacle; 3] = [
+    (
+        |path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success()),
+        "open P: not a regular file",
+    ),
+    (|path| symlink("/dev/zero", path).unwrap(), "open P: not a regular file"),
+    (|path| fs::File::create(path).unwrap().set_len(1 << 40).unwrap(), "read P: more than N bytes"),
+];
+
+#[test]
+fn only_regular_files_within_limits_are_read() {
+    let app = App::new("limits");
+    let metadata = "layers/config/metadata.toml";
+    for (put, says) in OBSTACLES {
+        fs::remove_file(app.root.join(metadata)).unwrap();
+        put(&app.root.join(metadata));
+        let says = says.replace('P', &format!("/{metadata}")).replace('N', "4194304");
+        let message = format!("ERROR: failed to read metadata: {says}\n");
+        assert_eq!(app.failure("launcher", &["--", "echo"]), (1, message));
+    }
+    fs::remove_file(app.root.join(metadata)).unwrap();
+    app.write(metadata, METADATA);
+
+    let dir = "layers/acme_a/l/env";
+    app.write(&format!("{dir}/A"), "12");
+    for (put, says) in OBSTACLES {
+        put(&app.root.join(dir).join("B"));
+        let says = says.replace('P', &format!("/{dir}/B")).replace('N', "8388606");
+        let message = format!(
+            "ERROR: failed to launch: modify env: add layer env: apply env files from dir '/{dir}': {says}\n"
+        );
+        assert_eq!(app.failure("launcher", &["--", "echo"]), (82, message));
+        fs::remove_file(app.root.join(dir).join("B")).unwrap();
+    }
+}
+
+#[test]
+fn what_an_exec_d_program_says_has_a_limit() {
+    let app = App::new("exec-d-flood");
+    app.write_program("layers/acme_a/l/exec.d/x", "#!/bin/sh\nexec cat /dev/zero >&3");
+    let message = "ERROR: failed to launch: exec.d: failed to execute exec.d file at path \
+                   '/layers/acme_a/l/exec.d/x': read |0: more than 4194304 bytes\n";
+    assert_eq!(app.failure("launcher", &["--", "echo"]), (82, message.to_owned()));
+}
+
+#[test]
+fn metadata_that_is_deep_is_an_error() {
+    let app = App::new("deep");
+    let depth = 1_000_000;
+    for text in [
+        format!("a = {}{}", "[".repeat(depth), "]".repeat(depth)),
+        format!("[{}a]", "a.".repeat(depth)),
+        format!("{}a = 1", "a.".repeat(depth)),
+    ] {
+        app.write("layers/config/metadata.toml", &text);
+        let (code, message) = app.failure("launcher", &["--", "echo"]);
+        assert!(code == 1 && message.contains("toml: line 1") && message.contains("recursion"), "{message}");
+    }
+}
+
 #[test]
 fn metadata_may_be_long() {
     let app = App::new("long");

@@ -1,5 +1,6 @@
 //! The analyzer's flags and inputs.
 
+use drydock_layout::Early;
 use drydock_model::reference::LayoutPath;
 use drydock_phases::analyze::Inputs;
 use drydock_phases::{Error, Log};
@@ -54,8 +55,8 @@ pub fn resolve(options: &Options, log: &dyn Log) -> Result<Task<Inputs>, Error> 
 pub(super) struct Images {
     /// The app image's names, the first one foremost.
     pub(super) outputs: Vec<LayoutPath>,
-    previous: LayoutPath,
-    /// Known to be a reference.
+    /// Known to be a reference, as is the run image.
+    previous: String,
     run: Option<String>,
 }
 
@@ -68,14 +69,10 @@ impl Images {
     ) -> Result<Self, Error> {
         let previous = options.text(&flag::PREVIOUS_IMAGE)?.unwrap_or_else(|| image.clone());
         let run = options.text(&flag::RUN_IMAGE)?;
-        if let Some(name) = &run {
+        for name in run.iter().chain([&previous]) {
             layout.resolve(name)?;
         }
-        Ok(Self {
-            outputs: layout.resolve_outputs(&[vec![image], tags].concat())?,
-            previous: layout.resolve(&previous)?,
-            run,
-        })
+        Ok(Self { outputs: layout.resolve_outputs(&[vec![image], tags].concat())?, previous, run })
     }
 
     /// The analyzer's inputs.
@@ -91,6 +88,7 @@ impl Images {
             layers_dir: options.path(&flag::LAYERS),
             analyzed_path: options.path(&flag::ANALYZED),
             skip_layers,
+            early: Early::default(),
         }
     }
 }

@@ -5,12 +5,13 @@ use std::thread::available_parallelism;
 
 use anyhow::anyhow;
 use drydock_encode::compress::Compression;
-use drydock_layout::LinkMode;
+use drydock_layout::{Durability, Early, LinkMode};
 use drydock_model::reference::LayoutPath;
 use drydock_phases::experimental::Experimental;
-use drydock_phases::export::{CacheLocation, Inputs};
+use drydock_phases::export::{CacheLocation, Files, Inputs, Launcher, Output};
 use drydock_phases::{Error, Log};
 use drydock_spec::label::LauncherMetadata;
+use drydock_tar::Owner;
 
 use super::flag::{self, Offer, always, since, until};
 use super::layout::{Layout, experimental};
@@ -78,7 +79,7 @@ pub fn resolve(options: &Options, log: &dyn Log) -> Result<Task<Inputs>, Error> 
 /// The folders that an export writes images to.
 pub(super) fn outputs(layout: &Layout, inputs: &Inputs) -> Option<Outputs> {
     let cache_image = inputs.cache.as_ref().and_then(CacheLocation::image);
-    Outputs::of(layout, inputs.output_images.iter().chain(cache_image))
+    Outputs::of(layout, inputs.output.names.iter().chain(cache_image))
 }
 
 /// The exporter's inputs.
@@ -89,33 +90,35 @@ pub(super) fn inputs(
     cache: Option<CacheLocation>,
     user: User,
 ) -> Result<Inputs, Error> {
+    // Image and cache are always made at the same time.
+    options.switch(&flag::PARALLEL)?;
     Ok(Inputs {
         platform_api: options.platform_api,
-        layout_dir: layout.dir().clone(),
-        output_images,
+        output: output(options, layout, output_images)?,
+        cache,
+        files: Files {
+            analyzed: options.path(&flag::ANALYZED),
+            group: options.path(&flag::GROUP),
+            run: options.path(&flag::RUN),
+            stack: options.path(&flag::STACK),
+            project_metadata: options.path(&flag::PROJECT_METADATA),
+            extended: options.path(&flag::EXTENDED),
+        },
         app_dir: options.path(&flag::APP),
         layers_dir: options.path(&flag::LAYERS),
-        analyzed_path: options.path(&flag::ANALYZED),
-        group_path: options.path(&flag::GROUP),
-        run_path: options.path(&flag::RUN),
-        stack_path: options.path(&flag::STACK),
-        extended_dir: options.path(&flag::EXTENDED),
-        experimental: experimental(&options.env)?.unwrap_or(Experimental::Refuse),
-        launcher_path: options.path(&flag::LAUNCHER),
-        launcher_sbom_dir: options.path(&flag::LAUNCHER_SBOM),
-        project_metadata_path: options.path(&flag::PROJECT_METADATA),
-        report_path: options.path(&flag::REPORT),
+        launcher: Launcher {
+            path: options.path(&flag::LAUNCHER),
+            sbom_dir: options.path(&flag::LAUNCHER_SBOM),
+            metadata: LauncherMetadata { version: version(), ..LauncherMetadata::default() },
+        },
         process_type: options.text(&flag::PROCESS_TYPE)?,
-        cache,
-        parallel: options.switch(&flag::PARALLEL)?,
-        layer_compression: compression(options)?,
-        link: link(options)?,
-        launcher: LauncherMetadata { version: version(), ..LauncherMetadata::default() },
-        uid: user.uid,
-        gid: user.gid,
+        owner: Owner { uid: user.uid, gid: user.gid },
         source_date_epoch: options.env.value(env::SOURCE_DATE_EPOCH).map(|v| v.text()).transpose()?,
         exec_env: options.exec_env()?,
+        experimental: experimental(&options.env)?.unwrap_or(Experimental::Refuse),
+        layer_compression: compression(options)?,
         threads: available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        early: Early::default(),
     })
 }
 
@@ -126,9 +129,21 @@ fn compression(options: &Options) -> Result<Compression, ValueError> {
     })
 }
 
-/// How blobs come from one layout into another.
-pub(super) fn link(options: &Options) -> Result<LinkMode, ValueError> {
-    options.env.value(env::LAYOUT_LINK).map_or(Ok(LinkMode::default()), |value| {
+/// Where an app image goes, and how.
+pub(super) fn output(
+    options: &Options,
+    layout: &Layout,
+    names: Vec<LayoutPath>,
+) -> Result<Output, ValueError> {
+    let link = options.env.value(env::LAYOUT_LINK).map_or(Ok(LinkMode::default()), |value| {
         value.parse_with("`auto`, `reflink`, `hardlink` or `copy`", |text| text.parse().ok())
+    });
+    let is_on_disk = options.env.value(env::LAYOUT_SYNC).map_or(Ok(true), |value| value.boolean());
+    Ok(Output {
+        layout_dir: layout.dir().clone(),
+        names,
+        link: link?,
+        durability: if is_on_disk? { Durability::OnDisk } else { Durability::InMemory },
+        report_path: options.path(&flag::REPORT),
     })
 }

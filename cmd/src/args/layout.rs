@@ -59,9 +59,19 @@ impl Layout {
         self.dir.resolve(name).map_err(unusable)
     }
 
+    /// Where an image of this name is written to.
+    pub fn resolve_output(&self, name: &str) -> Result<LayoutPath, Error> {
+        let path = self.resolve(name)?;
+        if path.digest().is_some() {
+            return Err(unusable(anyhow!("`{name}` names an image by digest, and it is to be written"))
+                .with_help("name it by a tag: an image has the digest that comes out"));
+        }
+        Ok(path)
+    }
+
     /// Where the app image goes under each of its names. They may begin with any registry: none is written to.
     pub fn resolve_outputs(&self, names: &[String]) -> Result<Vec<LayoutPath>, Error> {
-        let paths = names.iter().map(|name| self.resolve(name)).collect::<Result<Vec<_>, _>>()?;
+        let paths = names.iter().map(|name| self.resolve_output(name)).collect::<Result<Vec<_>, _>>()?;
         let mut distinct: Vec<LayoutPath> = Vec::with_capacity(paths.len());
         for path in paths {
             if !distinct.contains(&path) {

@@ -163,7 +163,7 @@ impl Options {
 
     /// The cache: an image before a folder. Warns if there is none.
     fn cache(&self, layout: &Layout, log: &dyn Log) -> Result<Option<CacheLocation>, Error> {
-        let image = self.text(&flag::CACHE_IMAGE)?.map(|name| layout.resolve(&name)).transpose()?;
+        let image = self.text(&flag::CACHE_IMAGE)?.map(|name| layout.resolve_output(&name)).transpose()?;
         let cache = match image {
             Some(image) => Some(CacheLocation::Image(image)),
             None => self.optional_path(&flag::CACHE_DIR).map(CacheLocation::Dir),

@@ -1,10 +1,11 @@
 //! The rebaser's flags and inputs.
 
 use anyhow::anyhow;
+use drydock_layout::Early;
 use drydock_phases::rebase::Inputs;
 use drydock_phases::{Error, Log};
 
-use super::export::link;
+use super::export::output;
 use super::flag::{self, Offer, always, since};
 use super::layout::Layout;
 use super::{Options, Task, unusable};
@@ -50,13 +51,11 @@ pub fn resolve(options: &Options, log: &dyn Log) -> Result<Task<Inputs>, Error> 
     let outputs = Outputs::of(&layout, output_images.iter());
     let inputs = layout.required(Inputs {
         platform_api: options.platform_api,
-        layout_dir: layout.dir().clone(),
-        output_images,
+        output: output(options, &layout, output_images)?,
         previous_image,
         run_image,
-        report_path: options.path(&flag::REPORT),
         force,
-        link: link(options)?,
+        early: Early::default(),
     });
     Ok(Task { privileges: Privileges::Drop { user, volumes: Vec::new(), outputs }, inputs })
 }

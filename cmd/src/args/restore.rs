@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::thread::available_parallelism;
 
+use drydock_layout::Early;
 use drydock_phases::export::CacheLocation;
 use drydock_phases::restore::Inputs;
 use drydock_phases::{Error, Log};
@@ -69,5 +70,6 @@ pub(super) fn args(
         stack_path: options.path(&flag::STACK),
         skip_layers,
         threads: available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        early: Early::default(),
     })
 }

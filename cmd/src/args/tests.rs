@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use drydock_encode::compress::Compression;
-use drydock_layout::LinkMode;
+use drydock_layout::{Durability, LinkMode};
 use drydock_phases::export::CacheLocation;
 use drydock_phases::{Error, Kind};
 
@@ -74,7 +74,7 @@ fn the_user_is_told_or_the_current_one() {
         let env = [LAYOUT, env].concat();
         let task = export(&env, arguments).unwrap();
         let inputs = task.inputs.unwrap();
-        assert_eq!((inputs.uid, inputs.gid), (uid, gid));
+        assert_eq!((inputs.owner.uid, inputs.owner.gid), (uid, gid));
         assert!(matches!(task.privileges, Privileges::Drop { user, .. } if user == User { uid, gid }));
     }
 }
@@ -293,14 +293,14 @@ fn the_analyzer() {
     assert_eq!(task.privileges, Privileges::Drop { user: ME, volumes: volumes.into(), outputs: None });
     let inputs = task.inputs.unwrap();
     assert_eq!(inputs.output_image.path(), Path::new("/layout-repo/index.docker.io/library/app/latest"));
-    assert_eq!(inputs.previous_image, inputs.output_image);
+    assert_eq!(inputs.previous_image, "app");
     assert_eq!(inputs.run_image.as_deref(), Some("run"));
     assert!(inputs.skip_layers);
     for (variable, want) in [("CNB_SKIP_LAYERS", true), ("CNB_SKIP_RESTORE", true), ("CNB_OTHER", false)] {
         let env = [LAYOUT[0], (variable, "true"), ("CNB_PREVIOUS_IMAGE", "before")];
         let inputs = analyze(&env, &["app"]).unwrap().inputs.unwrap();
         assert_eq!(inputs.skip_layers, want);
-        assert!(inputs.previous_image.path().ends_with("library/before/latest"));
+        assert_eq!(inputs.previous_image, "before");
         assert!(!analyze(&env, &["-skip-layers=false", "app"]).unwrap().inputs.unwrap().skip_layers);
     }
 }
@@ -312,21 +312,20 @@ fn the_exporter() {
         export(&env, &["-process-type", "web", "-parallel", "app", "app:2", "app:latest", ""]).unwrap();
     let inputs = task.inputs.unwrap();
     let names: Vec<_> =
-        inputs.output_images.iter().map(drydock_model::reference::LayoutPath::ref_name).collect();
+        inputs.output.names.iter().map(drydock_model::reference::LayoutPath::ref_name).collect();
     assert_eq!(names, ["latest", "2"]);
     assert_eq!(inputs.cache, Some(CacheLocation::Dir("/c".into())));
-    assert_eq!(inputs.launcher_path, Path::new("/cnb/lifecycle/launcher"));
-    assert_eq!(inputs.report_path, Path::new("/layers/report.toml"));
+    assert_eq!(inputs.launcher.path, Path::new("/cnb/lifecycle/launcher"));
+    assert_eq!(inputs.output.report_path, Path::new("/layers/report.toml"));
     assert_eq!(inputs.process_type.as_deref(), Some("web"));
     assert_eq!(inputs.source_date_epoch.as_deref(), Some("soon"));
     assert_eq!((inputs.exec_env.as_str(), inputs.layer_compression), ("test", Compression::default()));
-    assert!(inputs.parallel);
     let Privileges::Drop { volumes, outputs, .. } = task.privileges else {
         panic!("the exporter drops root")
     };
     assert_eq!(volumes, [Path::new("/c")]);
     let layout = Layout::of(&options(Phase::Export, "0.14", LAYOUT, &[])).unwrap();
-    assert_eq!(outputs, Outputs::of(&layout, inputs.output_images.iter()));
+    assert_eq!(outputs, Outputs::of(&layout, inputs.output.names.iter()));
 
     // A cache image stands before a cache folder, and is written to as well.
     let task = export(&env, &["-cache-image", "cache", "app"]).unwrap();
@@ -396,7 +395,7 @@ fn the_rebaser() {
     };
     let args = resolve(LAYOUT, &["-force", "-image", "old", "app"]).unwrap().inputs.unwrap();
     assert_eq!((args.run_image.as_deref(), args.force), (Some("old"), true));
-    assert_eq!(args.previous_image, args.output_images[0]);
+    assert_eq!(args.previous_image, args.output.names[0]);
     let env = [LAYOUT[0], ("CNB_RUN_IMAGE", "run")];
     let args = resolve(&env, &["-previous-image", "before", "app"]).unwrap().inputs.unwrap();
     assert_eq!((args.run_image.as_deref(), args.force), (Some("run"), false));
@@ -424,12 +423,12 @@ fn the_creator_has_what_its_phases_have() {
         args.analyze.analyzed_path,
         args.detect.analyzed_path,
         args.restore.analyzed_path,
-        args.export.analyzed_path,
+        args.export.files.analyzed,
     ] {
         assert_eq!(path, Path::new("/a.toml"));
     }
     assert_eq!(args.restore.cache, args.export.cache);
-    assert_eq!(args.export.output_images.len(), 2);
+    assert_eq!(args.export.output.names.len(), 2);
     assert_eq!(args.build.env, args.detect.env);
     let env: Env = args.build.env.into_iter().collect();
     let variable = |name| env.value(name).map(|value| value.text.into_string().unwrap());
@@ -509,13 +508,18 @@ fn how_layers_are_compressed_and_blobs_linked() {
         export(&env, &[arguments, &["app"]].concat()).map(|task| task.inputs.unwrap())
     };
     let by_default = inputs(&[], &[]).unwrap();
-    assert_eq!((by_default.layer_compression, by_default.link), (Compression::default(), LinkMode::Auto));
+    assert_eq!(
+        (by_default.layer_compression, by_default.output.link),
+        (Compression::default(), LinkMode::Auto)
+    );
+    assert_eq!(by_default.output.durability, Durability::OnDisk);
     let chosen = inputs(
-        &[("CNB_LAYER_COMPRESSION", "none"), ("CNB_LAYOUT_LINK", "copy")],
+        &[("CNB_LAYER_COMPRESSION", "none"), ("CNB_LAYOUT_LINK", "copy"), ("CNB_LAYOUT_SYNC", "false")],
         &["-layer-compression", "zstd:3"],
     )
     .unwrap();
-    assert_eq!((chosen.layer_compression, chosen.link), ("zstd:3".parse().unwrap(), LinkMode::Copy));
+    assert_eq!((chosen.layer_compression, chosen.output.link), ("zstd:3".parse().unwrap(), LinkMode::Copy));
+    assert_eq!(chosen.output.durability, Durability::InMemory);
     for (name, value) in [
         ("CNB_LAYER_COMPRESSION", "gzip:0"),
         ("CNB_LAYER_COMPRESSION", "lzma"),

@@ -8,7 +8,8 @@ use std::io::{self, Write};
 /// The caller either copies bytes in ([`Sink::write_all`]) or fills the buffer itself: it asks for [`Sink::space`],
 /// writes into its beginning, and says with [`Sink::advance`] how much of it counts.
 pub trait Sink {
-    /// The free part of the current buffer; never empty. What it holds before it is filled is arbitrary.
+    /// The free part of the current buffer; never empty. What it holds before it is filled is arbitrary; asked for again
+    /// before [`Sink::advance`], it is the same part with what was filled in.
     ///
     /// An error means that the bytes cannot go anywhere any more; the caller gives up and passes it on.
     fn space(&mut self) -> io::Result<&mut [u8]>;

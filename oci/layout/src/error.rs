@@ -56,6 +56,17 @@ pub enum LayoutError {
         /// What the file has.
         found: u64,
     },
+    /// An image cannot be written under a digest: it has the one that comes out.
+    #[error("`{}` is named by digest: an image is written under a tag", .0.display())]
+    NamedByDigest(PathBuf),
+    /// Some names could not be switched to the new image, nor the others back.
+    #[error("these names have the new image, and others do not: {}", list_paths(switched))]
+    PartlyPublished {
+        /// The layouts that have the new image.
+        switched: Vec<PathBuf>,
+        /// Why the next one has not.
+        source: Box<LayoutError>,
+    },
     /// No image fits the platform.
     #[error("`{}` has no image for platform {wanted}; it has: {}", path.display(), list(available))]
     NoPlatform {
@@ -93,11 +104,25 @@ pub enum LayoutError {
     },
 }
 
+impl LayoutError {
+    /// Whether files are there, but are not what they should be.
+    pub fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Malformed { .. } | Self::MissingBlob { .. } | Self::Corrupt { .. } | Self::WrongSize { .. }
+        )
+    }
+}
+
 fn list<T: ToString>(items: &[T]) -> String {
     match items {
         [] => "nothing".to_owned(),
         items => items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     }
+}
+
+fn list_paths(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| format!("`{}`", path.display())).collect::<Vec<_>>().join(", ")
 }
 
 /// Says which action on which path failed.

@@ -1,24 +1,50 @@
-//! Image layouts: `oci-layout`, `index.json` and `blobs/sha256/<hex>` in one folder.
+//! Image layouts: `oci-layout`, `index.json` and `blobs/sha256/<hex>` in one folder. Specification: OCI image-spec
+//! `image-layout.md`.
 //!
-//! [`Layout`] reads and checks one; [`LayoutWriter`] puts an image into one so that a reader finds the old image or
-//! the new one, complete. Specification: OCI image-spec `image-layout.md`.
+//! [`Layout`] reads one and checks what it reads. [`Transaction`] is the one way to write: blobs first, each verified;
+//! then, when they are on the disk, the `index.json` of every name in one step each; then, later, what nothing refers
+//! to any more is removed ([`GRACE`]).
+//!
+//! What is read comes from others, so it is regular files within these limits:
+//!
+//! | what | limit |
+//! |---|---|
+//! | an index, a manifest or a configuration | [`MAX_JSON`] bytes |
+//! | indexes in indexes | [`MAX_DEPTH`] deep, each read once |
+//! | descriptors in all indexes of a layout | [`MAX_DESCRIPTORS`] |
 
 mod collect;
+mod edit;
 mod error;
+mod files;
+mod folders;
 mod read;
 mod share;
 #[cfg(test)]
 mod tests;
-mod write;
+mod transaction;
+mod tree;
 
 use std::path::{Path, PathBuf};
 
+pub use collect::GRACE;
+pub use edit::Change;
 pub use error::LayoutError;
+pub use files::{BlobReader, Early};
 pub use read::{Image, ImageLayer, Layout};
 pub use share::{LinkMode, Shared};
-pub use write::{BlobSource, Committed, LayoutWriter, NewImage, NewLayer};
+pub use transaction::{BlobSource, Committed, Durability, NewImage, NewLayer, Prepared, Transaction, forget};
 
 use drydock_model::digest::Digest;
+
+/// Bytes of an index, a manifest or a configuration. Registries take half of that.
+pub const MAX_JSON: u64 = 8 << 20;
+
+/// Indexes may lie in indexes this deep.
+pub const MAX_DEPTH: usize = 8;
+
+/// Descriptors in all indexes of one layout.
+pub const MAX_DESCRIPTORS: usize = 20_000;
 
 /// The blobs of a layout.
 fn blobs_dir(layout: &Path) -> PathBuf {

@@ -1,15 +1,17 @@
 //! One blob in two layouts: without a copy where the file system can, and never unchecked.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::str::FromStr;
 
-use super::error::{IoContext as _, LayoutError};
-use super::read::hash;
 use drydock_io::file::TempFile;
+use drydock_io::lock::Identity;
 use drydock_model::digest::Digest;
+
+use super::error::{IoContext as _, LayoutError};
+use super::files::{BlobReader, hash};
 
 /// How a blob may come from one layout into another.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,69 +57,126 @@ impl std::ops::AddAssign for Shared {
     }
 }
 
-/// Puts the blob at `from` to `to`, after its digest was checked. What `to` holds already counts if it is whole.
-pub(super) fn share(from: &Path, to: &Path, digest: Digest, mode: LinkMode) -> Result<Shared, LayoutError> {
-    if let Ok(metadata) = fs::symlink_metadata(to)
-        && is_ours(&metadata)
-        && hash(&mut File::open(to).at("open", to)?).at("read", to)? == digest
+/// Puts a blob that was opened at `from` to `to`, and checks its digest on the way. What `to` holds already counts if it
+/// is the blob.
+pub(super) fn share(
+    source: BlobReader,
+    from: &Path,
+    to: &Path,
+    digest: Digest,
+    mode: LinkMode,
+) -> Result<Shared, LayoutError> {
+    if fs::symlink_metadata(to).is_ok_and(|file| is_ours(&file))
+        && let Some(size) = whole(to, digest)?
     {
-        return Ok(Shared { shared: metadata.len(), copied: 0 });
+        return Ok(Shared { shared: size, copied: 0 });
     }
-    let metadata = fs::symlink_metadata(from).at("read", from)?;
-    let mut source = File::open(from).at("open", from)?;
+    let dir = to.parent().expect("a blob lies in a folder");
+    let create = || TempFile::create_in(dir).at("create a file in", dir);
+    let metadata = source.file().metadata().at("read", from)?;
     if matches!(mode, LinkMode::Auto | LinkMode::Reflink) {
-        let dir = to.parent().expect("a blob lies in a folder");
-        let mut clone = TempFile::create_in(dir).at("create a file in", dir)?;
-        if rustix::fs::ioctl_ficlone(clone.file(), &source).is_ok() {
-            check(clone.file(), from, digest)?;
-            clone.persist(to).at("rename a file to", to)?;
+        let mut clone = create()?;
+        if rustix::fs::ioctl_ficlone(clone.file(), source.file()).is_ok() {
+            check(source, from, digest)?;
+            clone.persist(to).at("write", to)?;
             return Ok(Shared { shared: metadata.len(), copied: 0 });
         }
     }
-    // A second name shares owner and mode too: only a file that is just as it would be made here will do.
-    if matches!(mode, LinkMode::Auto | LinkMode::HardLink) && is_ours(&metadata) {
-        check(&mut source, from, digest)?;
-        match link_over(from, to) {
+    let mut source = source;
+    if matches!(mode, LinkMode::Auto | LinkMode::HardLink) && can_be_ours(&metadata) {
+        source = check(source, from, digest)?;
+        match link_over(from, to, source.file()) {
             Ok(()) => return Ok(Shared { shared: metadata.len(), copied: 0 }),
-            Err(_another_file_system_or_not_allowed) => io::Seek::rewind(&mut source).at("read", from)?,
+            Err(_another_file_system_or_not_allowed) => source = source.rewound(),
         }
     }
-    let dir = to.parent().expect("a blob lies in a folder");
-    let mut copy = TempFile::create_in(dir).at("create a file in", dir)?;
-    let size = io::copy(&mut source, copy.file()).at("copy", from)?;
-    io::Seek::rewind(copy.file()).at("read", to)?;
-    check(copy.file(), from, digest)?;
-    copy.persist(to).at("rename a file to", to)?;
-    Ok(Shared { shared: 0, copied: size })
+    let mut copy = create()?;
+    let mut failed_to_write = None;
+    let found = hash(&mut source, |bytes| {
+        copy.file().write_all(bytes).map_err(|error| {
+            let kind = error.kind();
+            failed_to_write = Some(error);
+            kind.into()
+        })
+    });
+    if let Some(error) = failed_to_write {
+        return Err(error).at("write", to);
+    }
+    let found = found.at("read", from)?;
+    if found != digest {
+        return Err(LayoutError::Corrupt { path: from.to_owned(), found });
+    }
+    copy.persist(to).at("write", to)?;
+    Ok(Shared { shared: 0, copied: metadata.len() })
+}
+
+/// The size of the blob at a path, if it is a file there and holds what it should.
+pub(super) fn whole(path: &Path, digest: Digest) -> Result<Option<u64>, LayoutError> {
+    let file = match fs::symlink_metadata(path) {
+        Ok(file) if file.is_file() => file,
+        Ok(_) => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).at("look at", path),
+    };
+    let mut blob = drydock_io::read::open(path).map(BlobReader::new).at("open", path)?;
+    let found = hash(&mut blob, |_| Ok(())).at("read", path)?;
+    Ok((found == digest).then_some(file.len()))
 }
 
 /// Whether a file has the owner and the mode that this process gives to blobs.
-pub(super) fn is_ours(metadata: &fs::Metadata) -> bool {
+fn is_ours(metadata: &fs::Metadata) -> bool {
+    can_be_ours(metadata) && metadata.permissions().mode() & 0o7777 == 0o644
+}
+
+/// Whether a file has the owner that this process gives to blobs: then it can be given the mode too.
+fn can_be_ours(metadata: &fs::Metadata) -> bool {
     metadata.is_file()
-        && metadata.permissions().mode() & 0o7777 == 0o644
         && metadata.uid() == rustix::process::geteuid().as_raw()
         && metadata.gid() == rustix::process::getegid().as_raw()
 }
 
-fn check(file: &mut File, path: &Path, digest: Digest) -> Result<(), LayoutError> {
-    let found = hash(file).at("read", path)?;
-    if found == digest { Ok(()) } else { Err(LayoutError::Corrupt { path: path.to_owned(), found }) }
+fn check(mut blob: BlobReader, path: &Path, digest: Digest) -> Result<BlobReader, LayoutError> {
+    let found = hash(&mut blob, |_| Ok(())).at("read", path)?;
+    if found == digest { Ok(blob) } else { Err(LayoutError::Corrupt { path: path.to_owned(), found }) }
 }
 
-/// Makes `to` a second name of `from`. What `to` named before was not the blob, so nothing is lost between the steps.
-fn link_over(from: &Path, to: &Path) -> io::Result<()> {
+/// Makes `to` a second name of `from`, which is open as `file`. A second name shares owner and mode. What `to` named
+/// before was not the blob, so nothing is lost between the steps.
+fn link_over(from: &Path, to: &Path, file: &File) -> io::Result<()> {
+    if file.metadata()?.permissions().mode() & 0o7777 != 0o644 {
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    }
+    let is_it = |path: &Path| -> io::Result<bool> {
+        Ok(Identity::from(&fs::symlink_metadata(path)?) == Identity::from(&file.metadata()?))
+    };
     match fs::hard_link(from, to) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if is_it(to)? {
+                return Ok(());
+            }
             fs::remove_file(to)?;
-            fs::hard_link(from, to)
+            fs::hard_link(from, to)?;
         }
-        result => result,
+        result => result?,
+    }
+    // Between opening and linking, somebody may have put another file there.
+    if is_it(to)? {
+        Ok(())
+    } else {
+        fs::remove_file(to)?;
+        Err(io::Error::other("the file was replaced while it was linked"))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
+
+    fn share(from: &Path, to: &Path, digest: Digest, mode: LinkMode) -> Result<Shared, LayoutError> {
+        super::share(BlobReader::new(File::open(from).unwrap()), from, to, digest, mode)
+    }
 
     fn files() -> (tempfile::TempDir, std::path::PathBuf, std::path::PathBuf) {
         let dir = tempfile::tempdir().unwrap();
@@ -143,12 +202,32 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_mode_is_not_linked() {
+    fn a_file_of_another_mode_is_given_ours_and_linked() {
         let (_dir, from, to) = files();
         fs::set_permissions(&from, fs::Permissions::from_mode(0o600)).unwrap();
         share(&from, &to, Digest::of(b"blob"), LinkMode::HardLink).unwrap();
         assert_eq!(fs::metadata(&to).unwrap().mode() & 0o777, 0o644);
-        assert_eq!(fs::metadata(&from).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(&to).unwrap().ino(), fs::metadata(&from).unwrap().ino());
+    }
+
+    #[test]
+    fn a_blob_is_brought_onto_itself() {
+        for mode in [0o644, 0o600] {
+            let (_dir, from, _) = files();
+            fs::set_permissions(&from, fs::Permissions::from_mode(mode)).unwrap();
+            share(&from, &from, Digest::of(b"blob"), LinkMode::HardLink).unwrap();
+            assert_eq!(fs::read(&from).unwrap(), b"blob");
+            assert_eq!(fs::metadata(&from).unwrap().mode() & 0o777, 0o644);
+        }
+    }
+
+    #[test]
+    fn a_symlink_is_read_and_not_linked() {
+        let (dir, from, to) = files();
+        let link = dir.path().join("link");
+        symlink(&from, &link).unwrap();
+        share(&link, &to, Digest::of(b"blob"), LinkMode::HardLink).unwrap();
+        assert!(fs::symlink_metadata(&to).unwrap().is_file());
     }
 
     #[test]

@@ -209,18 +209,26 @@ impl LayoutDir {
         }
     }
 
-    /// The layout and the manifest that an identifier in `analyzed.toml` names: `<path or reference>@<digest>`.
+    /// The layout and the manifest that an identifier in `analyzed.toml` names: `<path or reference>@<digest>`. Such a
+    /// path may lie outside this folder: what is found there is only read.
     pub fn resolve_identifier(&self, identifier: &str) -> Result<(LayoutPath, Digest), ReferenceError> {
         let error = |reason| ReferenceError { text: identifier.to_owned(), reason };
         let (name, digest) = identifier
             .rsplit_once('@')
             .ok_or_else(|| error("it must be `<path>@<digest>`, as the analyzer writes it"))?;
         let digest = digest.parse().map_err(|_| error("what follows `@` must be a `sha256:` digest"))?;
-        Ok((self.resolve(name)?, digest))
+        let path = Path::new(name);
+        let path = match path.parent() {
+            Some(parent) if path.is_absolute() && !path.starts_with(&self.0) => {
+                Self::new(parent)?.resolve(name)?
+            }
+            _ => self.resolve(name)?,
+        };
+        Ok((path, digest))
     }
 }
 
-/// The folder of one image's layout, under the layout directory.
+/// The folder of one image's layout, under the layout directory that resolved it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayoutPath {
     path: PathBuf,
@@ -242,6 +250,12 @@ impl LayoutPath {
     /// The registry that the name begins with.
     pub fn registry(&self) -> &str {
         &self.registry
+    }
+
+    /// The digest, if the name is one: only what has it is meant.
+    pub fn digest(&self) -> Option<Digest> {
+        let is_named_so = self.path.parent()?.ends_with("sha256");
+        self.ref_name.parse().ok().filter(|_| is_named_so)
     }
 }
 
@@ -341,7 +355,15 @@ mod tests {
         let dir = LayoutDir::new(Path::new("/l@b")).unwrap();
         let (path, digest) = dir.resolve_identifier(&format!("/l@b/x/y@sha256:{HEX}")).unwrap();
         assert_eq!((path.path(), digest.hex().as_str()), (Path::new("/l@b/x/y"), HEX));
-        for bad in ["", "/l@b/x/y", "/l@b/x@sha256:1"] {
+        for elsewhere in ["/run", "/other/x", "/l@bs/x", "/l@"] {
+            let (path, _) = dir.resolve_identifier(&format!("{elsewhere}@sha256:{HEX}")).unwrap();
+            assert_eq!(path.path(), Path::new(elsewhere));
+        }
+        for bad in
+            ["", "/l@b/x/y", "/l@b/x@sha256:1", "@", "/@", "/l@b@", "/other/../x@", "/other/..@", "x/../y@"]
+        {
+            let with_digest = format!("{bad}sha256:{HEX}");
+            let bad = if bad.ends_with('@') { &with_digest } else { bad };
             assert!(dir.resolve_identifier(bad).is_err(), "{bad}");
         }
     }

@@ -7,7 +7,10 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
+use drydock_io::read;
 use drydock_spec::layer::{LayerToml, LayerTomlError, Types};
+
+use crate::limits;
 
 /// A layer of which there is a `<layer>.toml`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +59,7 @@ fn with_ending(name: &OsStr, ending: &str) -> OsString {
 }
 
 fn read_types(path: &Path) -> anyhow::Result<Types> {
-    let text = match fs::read_to_string(path) {
+    let text = match read::read_to_string(path, limits::DOCUMENT) {
         // A link that leads nowhere.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Types::default()),
         text => text.with_context(|| format!("read {}", path.display()))?,

@@ -1,10 +1,10 @@
 //! What a buildpack tells the builder after its build: `build.toml`, `launch.toml`, SBOM files.
 
-use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use drydock_io::read;
 use drydock_spec::api::BuildpackApi;
 use drydock_spec::build_toml::{BuildToml, Unmet};
 use drydock_spec::group::GroupElement;
@@ -17,6 +17,7 @@ use super::sbom::{self, SbomFile};
 use crate::Log;
 use crate::buildpacks::Module;
 use crate::file::read_toml_if_exists;
+use crate::limits;
 
 /// All of it.
 #[derive(Debug, Default)]
@@ -69,7 +70,7 @@ pub(super) fn read(
 }
 
 fn read_launch(path: &Path, api: BuildpackApi) -> anyhow::Result<LaunchToml> {
-    let text = match fs::read_to_string(path) {
+    let text = match read::read_to_string(path, limits::DOCUMENT) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(LaunchToml::default()),
         text => text.with_context(|| format!("failed to read `{}`", path.display()))?,
     };

@@ -3,7 +3,7 @@
 //! Specification: `buildpack.md` § Software-Bill-of-Materials.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
@@ -14,6 +14,7 @@ use drydock_spec::layer::Types;
 use drydock_spec::sbom::SbomFormat;
 
 use super::layers::Layer;
+use crate::limits;
 
 /// A file that a buildpack wrote, and where it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,20 +76,15 @@ pub(super) fn find(
 pub(super) fn copy(file: &SbomFile, sbom_dir: &Path) -> anyhow::Result<()> {
     let dir = sbom_dir.join(&file.place);
     let to = dir.join(file.format.extension());
-    let copy = || -> io::Result<()> {
-        fs::create_dir_all(&dir)?;
-        let file_type = fs::symlink_metadata(&file.path)?.file_type();
-        if file_type.is_symlink() {
-            return symlink(fs::read_link(&file.path)?, &to);
-        }
-        if !file_type.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
-        }
-        // With the mode that every new file has, not that of the original.
-        io::copy(&mut File::open(&file.path)?, &mut File::create(&to)?)?;
-        Ok(())
-    };
-    copy().with_context(|| format!("copy SBOM file {} to {}", file.path.display(), to.display()))
+    let context = || format!("copy SBOM file {} to {}", file.path.display(), to.display());
+    if fs::symlink_metadata(&file.path).with_context(context)?.is_symlink() {
+        let link = || {
+            fs::create_dir_all(&dir)?;
+            symlink(fs::read_link(&file.path)?, &to)
+        };
+        return link().with_context(context);
+    }
+    crate::file::copy(&file.path, &to, limits::COPIED)
 }
 
 fn kinds(types: Types) -> impl Iterator<Item = &'static str> {
@@ -204,7 +200,7 @@ mod tests {
         let files = find(dir.path(), "a@1", &[], &declared).unwrap();
         assert_eq!(files.len(), 2);
         let out = dir.path().join("sbom");
-        assert!(format!("{:#}", copy(&files[0], &out).unwrap_err()).contains("not a file"));
+        assert!(format!("{:#}", copy(&files[0], &out).unwrap_err()).contains("not a regular file"));
         copy(&files[1], &out).unwrap();
         let copied = out.join("launch").join(dir.path().file_name().unwrap()).join("sbom.cdx.json");
         assert_eq!(fs::read_link(copied).unwrap(), Path::new("/nowhere"));

@@ -1,21 +1,24 @@
 //! The cache image: an image in a layout whose layers are the cached ones and whose label describes them.
 //!
-//! The label `io.buildpacks.lifecycle.cache.metadata` holds what the volume cache's file of that name does. The image is
-//! for the platform of the machine, so that builds on different machines can share one name.
+//! The label `io.buildpacks.lifecycle.cache.metadata` holds what the volume cache's file of that name does.
+//! The image is for the platform of the machine, so that builds on different machines can share one name.
 //!
-//! A layer that the app image has too is the same blob, in most file systems the same bytes on disk: it is written and
-//! compressed once. Layers of the cache alone are kept without compression: they are as fast to write and to restore as
-//! in a folder, their blob's digest is the one that is calculated anyway, and whoever copies the image to a registry
-//! compresses them on the way.
+//! A layer that the app image has too is the same blob, in most file systems the same bytes on disk: it is
+//! written and compressed once. Layers of the cache alone are kept without compression: they are as fast to
+//! write and to restore as in a folder, their blob's digest is the one that is calculated anyway, and whoever
+//! copies the image to a registry compresses them on the way.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
+use drydock_encode::compress::{Format, decompressed};
 use drydock_io::file::TempFile;
+use drydock_io::lock::Lock;
+use drydock_io::read;
 use drydock_layout::{
-    BlobSource, Image, ImageLayer, Layout, LayoutError, LayoutWriter, LinkMode, NewImage, NewLayer,
+    BlobSource, Durability, Image, ImageLayer, Layout, LayoutError, LinkMode, NewImage, NewLayer, Transaction,
 };
 use drydock_model::config::{ImageConfig, RootFs, Settings};
 use drydock_model::digest::DiffId;
@@ -24,29 +27,35 @@ use drydock_model::media;
 use drydock_model::platform::Platform;
 use drydock_model::reference::{LayoutDir, LayoutPath};
 use drydock_spec::cache::{CacheMetadata, METADATA_NAME};
-use rustix::fs::FlockOperation;
 
-use super::{Cache, CacheWriter, ignore_missing, tar_of};
+use super::{Cache, CacheWriter};
 use crate::Log;
+
+/// Says what is wrong if an image at `path` is no cache. None at all, and one that cannot be read, will do.
+pub(super) fn check(path: &LayoutPath) -> anyhow::Result<()> {
+    let image = Layout::open(path).and_then(|layout| layout.predecessor(&Platform::host()));
+    match image {
+        Ok(Some(image)) if image.config.label(METADATA_NAME).is_none() => {
+            bail!("`{path}` holds an image that is no cache: give the cache image another name")
+        }
+        _ => Ok(()),
+    }
+}
 
 /// A cache image that layers come back from.
 #[derive(Debug)]
 pub struct ImageCache {
     image: Option<Image>,
-    /// Held for its lock: meanwhile nobody replaces the image.
-    _lock: Option<File>,
+    /// Held so that nobody replaces the image meanwhile.
+    _lock: Option<Lock>,
 }
 
 impl ImageCache {
-    /// The cache in this layout; empty if there is none, or, with a warning, if it cannot be read. Waits for an export
-    /// that writes it.
+    /// The cache in this layout; empty if there is none, or, with a warning, if it cannot be read. Waits for
+    /// an export that writes it.
     pub fn open(path: &LayoutPath, log: &dyn Log) -> anyhow::Result<Self> {
         let lock = lock(path, log).with_context(|| format!("failed to lock cache image `{path}`"))?;
         Ok(Self { image: find(path, log), _lock: lock })
-    }
-
-    fn layer(&self, diff_id: &DiffId) -> Option<ImageLayer> {
-        self.image.as_ref()?.layer(diff_id)
     }
 }
 
@@ -56,28 +65,20 @@ impl Cache for ImageCache {
     }
 
     fn tar(&self, diff_id: &DiffId) -> anyhow::Result<Box<dyn Read>> {
-        let layer =
-            self.layer(diff_id).ok_or_else(|| anyhow!("failed to find cache layer with SHA '{diff_id}'"))?;
-        layer.check_present()?;
-        let path = &layer.path;
-        let file = File::open(path).with_context(|| format!("failed to open `{}`", path.display()))?;
+        const BUFFER: usize = 256 << 10;
+        let layer = self.image.as_ref().and_then(|image| image.layer(diff_id));
+        let layer = layer.ok_or_else(|| anyhow!("failed to find cache layer with SHA '{diff_id}'"))?;
         // Not hashed beforehand: the digest of the tar tells as much.
-        Ok(Box::new(tar_of(&layer, file)?))
-    }
-
-    fn discard(&self, diff_id: &DiffId) -> anyhow::Result<()> {
-        let Some(layer) = self.layer(diff_id) else { return Ok(()) };
-        ignore_missing(fs::remove_file(&layer.path))
-            .with_context(|| format!("failed to remove `{}`", layer.path.display()))
+        let format = Format::of(&layer.descriptor.media_type)?;
+        Ok(Box::new(decompressed(BufReader::with_capacity(BUFFER, layer.open_unchecked()?), format)?))
     }
 }
 
 /// A cache image that is being written.
 #[derive(Debug)]
 pub struct ImageCacheWriter {
-    writer: LayoutWriter,
+    transaction: Transaction,
     staging: PathBuf,
-    link: LinkMode,
     before: Option<Image>,
     layers: Vec<NewLayer>,
 }
@@ -85,13 +86,21 @@ pub struct ImageCacheWriter {
 impl ImageCacheWriter {
     /// The cache in this layout, which is made if need be. Waits for others that use it.
     pub fn open(dir: &LayoutDir, path: &LayoutPath, link: LinkMode, log: &dyn Log) -> anyhow::Result<Self> {
-        let writer = LayoutWriter::open(dir, path, &|| log_waiting(path, log))
-            .with_context(|| format!("failed to open cache image `{path}`"))?;
+        // What a power failure takes of a cache is made again.
+        let waiting = |path: &LayoutPath| log_waiting(path, log);
+        let names = std::slice::from_ref(path);
+        let begin = || Transaction::begin(dir, names, link, Durability::InMemory, &waiting);
+        let transaction = match begin() {
+            Err(error) if error.is_damage() => {
+                log.warn(&format!("The cache counts as empty: cache image `{path}`: {:#}", anyhow!(error)));
+                drydock_layout::forget(path).and_then(|()| begin())
+            }
+            transaction => transaction,
+        };
+        let transaction = transaction.with_context(|| format!("failed to open cache image `{path}`"))?;
+        check(path)?;
         let before = find(path, log);
-        if before.as_ref().is_some_and(|image| image.config.label(METADATA_NAME).is_none()) {
-            bail!("`{path}` holds an image that is no cache: give the cache image another name");
-        }
-        Ok(Self { staging: writer.blobs_dir(), writer, link, before, layers: Vec::new() })
+        Ok(Self { staging: transaction.blobs_dir(), transaction, before, layers: Vec::new() })
     }
 }
 
@@ -100,8 +109,12 @@ impl CacheWriter for ImageCacheWriter {
         metadata(self.before.as_ref(), log)
     }
 
-    fn has(&self, diff_id: &DiffId) -> bool {
-        self.before.as_ref().and_then(|image| image.layer(diff_id)).is_some_and(|layer| layer.is_present())
+    /// A blob that is compressed is none: it was shared with an app image that does not have it any more.
+    fn tar(&self, diff_id: &DiffId) -> Option<File> {
+        let layer = self.before.as_ref()?.layer(diff_id)?;
+        let is_tar = layer.descriptor.oci_media_type() == media::LAYER
+            && layer.descriptor.digest == diff_id.of_plain_blob();
+        is_tar.then(|| read::open(&layer.path()).ok()).flatten()
     }
 
     fn staging(&self) -> &Path {
@@ -112,15 +125,12 @@ impl CacheWriter for ImageCacheWriter {
         true
     }
 
-    fn keep(&mut self, diff_id: &DiffId) -> anyhow::Result<bool> {
-        if !self.has(diff_id) {
-            return Ok(false);
-        }
-        if let Some(layer) = self.before.as_ref().and_then(|image| image.layer(diff_id)) {
-            let (diff_id, descriptor) = (layer.diff_id, layer.descriptor);
-            self.layers.push(NewLayer { diff_id, descriptor, blob: BlobSource::Placed });
-        }
-        Ok(true)
+    fn keep(&mut self, diff_id: &DiffId) -> anyhow::Result<()> {
+        let layer = self.before.as_ref().and_then(|image| image.layer(diff_id));
+        let ImageLayer { diff_id, descriptor, .. } =
+            layer.ok_or_else(|| anyhow!("the cache has no layer {diff_id}"))?;
+        self.layers.push(NewLayer { diff_id, descriptor, blob: BlobSource::Placed });
+        Ok(())
     }
 
     fn add(&mut self, diff_id: &DiffId, mut tar: TempFile) -> anyhow::Result<()> {
@@ -132,8 +142,7 @@ impl CacheWriter for ImageCacheWriter {
     }
 
     fn share(&mut self, layer: &ImageLayer) -> anyhow::Result<()> {
-        layer.check_present()?;
-        self.writer.bring(layer, self.link)?;
+        self.transaction.bring(layer)?;
         let (diff_id, descriptor) = (layer.diff_id, layer.descriptor.clone());
         self.layers.push(NewLayer { diff_id, descriptor, blob: BlobSource::Placed });
         Ok(())
@@ -156,7 +165,7 @@ impl CacheWriter for ImageCacheWriter {
             rest: serde_json::Map::new(),
         };
         let image = NewImage { config, layers: self.layers, annotations: Annotations::new(), replaces: None };
-        let (_, left) = self.writer.commit(image, Vec::new(), self.link)?;
+        let left = self.transaction.prepare_image(image)?.publish()?;
         if let Some(error) = left {
             log.warn(&format!(
                 "The cache is saved, but blobs of the one before are left: {:#}",
@@ -194,18 +203,13 @@ fn metadata(image: Option<&Image>, log: &dyn Log) -> CacheMetadata {
 }
 
 /// A lock that any number of readers can have, but no writer beside them; `None` where there is no folder.
-fn lock(path: &LayoutPath, log: &dyn Log) -> io::Result<Option<File>> {
-    let dir = match File::open(path.path()) {
+fn lock(path: &LayoutPath, log: &dyn Log) -> io::Result<Option<Lock>> {
+    match Lock::acquire_shared(path.path(), &|| log_waiting(path, log)) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(None);
+            Ok(None)
         }
-        result => result?,
-    };
-    if rustix::fs::flock(&dir, FlockOperation::NonBlockingLockShared).is_err() {
-        log_waiting(path, log);
-        rustix::fs::flock(&dir, FlockOperation::LockShared)?;
+        result => result.map(Some),
     }
-    Ok(Some(dir))
 }
 
 fn log_waiting(path: &LayoutPath, log: &dyn Log) {

@@ -1,23 +1,27 @@
-//! Caches of layers, of two kinds that can do the same: a folder ([`volume`]) and an image in a layout ([`image`]).
+//! Caches of layers, of two kinds that can do the same: a folder ([`volume`]) and an image in a layout
+//! ([`image`]).
 //!
-//! Layers are known by the digests of their tars. Specification: `platform.md` § Cache.
+//! Layers are known by the digests of their tars, and nothing that a cache holds is believed: whoever reads a
+//! layer, or keeps it for the next cache, checks its digest. Specification: `platform.md` § Cache.
 
 pub mod image;
 pub mod volume;
 
 use std::fmt::Debug;
-use std::io::{self, BufReader, Read};
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use drydock_encode::compress::{Format, decompressed};
+use anyhow::{anyhow, bail};
 use drydock_io::file::TempFile;
+use drydock_io::lock::Identity;
 use drydock_layout::{ImageLayer, LinkMode};
 use drydock_model::digest::DiffId;
 use drydock_model::reference::{LayoutDir, LayoutPath};
 use drydock_spec::cache::CacheMetadata;
 
 use self::image::{ImageCache, ImageCacheWriter};
-use self::volume::VolumeCache;
+use self::volume::{VolumeCache, VolumeCacheWriter};
 use crate::Log;
 
 /// Where cached layers are kept.
@@ -37,6 +41,41 @@ impl CacheLocation {
             Self::Image(path) => Some(path),
         }
     }
+
+    /// Says what is wrong if what is named cannot be a cache: a folder that is not there, an image of another
+    /// kind.
+    pub fn check(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Dir(dir) => volume::check(dir),
+            Self::Image(path) => image::check(path),
+        }
+    }
+
+    /// Says so if an image is where the cache is, or one of them in the other, whatever their paths look
+    /// like: each would remove what is the other's, and wait for its lock.
+    pub fn check_apart_from(&self, images: &[LayoutPath]) -> anyhow::Result<()> {
+        let folder = match self {
+            Self::Dir(dir) => dir,
+            Self::Image(path) => path.path(),
+        };
+        let own = match self {
+            Self::Dir(dir) => volume::own_folders(dir).to_vec(),
+            Self::Image(path) => vec![path.path().to_owned()],
+        };
+        for image in images {
+            if lies_in(folder, image.path()) || own.iter().any(|own| lies_in(image.path(), own)) {
+                bail!("`{}` cannot be the cache: the app image `{image}` is there", folder.display());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a path is a folder or leads into it. What is not there yet counts as where it would be made.
+fn lies_in(path: &Path, folder: &Path) -> bool {
+    let Ok(folder) = Identity::of(folder) else { return false };
+    let real = path.ancestors().find_map(|path| fs::canonicalize(path).ok()).unwrap_or_default();
+    real.ancestors().any(|dir| Identity::of(dir).is_ok_and(|dir| dir == folder))
 }
 
 /// A cache that layers come back from.
@@ -46,9 +85,6 @@ pub trait Cache: Debug + Sync {
 
     /// A layer's tar. Whoever reads it checks its digest.
     fn tar(&self, diff_id: &DiffId) -> anyhow::Result<Box<dyn Read>>;
-
-    /// Removes a layer that turned out to be damaged, so that the next export does not keep it.
-    fn discard(&self, diff_id: &DiffId) -> anyhow::Result<()>;
 }
 
 /// A cache that is being written. Until [`CacheWriter::commit`], it stays as it was for everybody else.
@@ -56,30 +92,37 @@ pub trait CacheWriter: Debug + Sync {
     /// What the cache held before, as [`Cache::metadata`] tells it.
     fn metadata(&self, log: &dyn Log) -> CacheMetadata;
 
-    /// Whether the cache had this layer before.
-    fn has(&self, diff_id: &DiffId) -> bool;
+    /// The file that is a layer's tar, if the cache had it before as it would be added now. Whoever keeps it
+    /// checks its digest.
+    fn tar(&self, diff_id: &DiffId) -> Option<File>;
 
     /// Where the tars of new layers are made.
     fn staging(&self) -> &Path;
 
-    /// Whether a layer that the app image has too comes from there by [`CacheWriter::share`] without being copied: then
-    /// no tar of it is made.
-    fn shares_blobs(&self) -> bool;
+    /// Whether a layer that the app image has too comes from there, by [`CacheWriter::share`] and without
+    /// being copied: then no tar of it is made or kept.
+    fn shares_blobs(&self) -> bool {
+        false
+    }
 
-    /// Keeps a layer for the cache to come; `false` if the cache did not have it.
-    fn keep(&mut self, diff_id: &DiffId) -> anyhow::Result<bool>;
+    /// Keeps a layer for the cache to come, of which [`CacheWriter::tar`] was checked.
+    fn keep(&mut self, diff_id: &DiffId) -> anyhow::Result<()>;
 
     /// Puts a tar that was made in [`CacheWriter::staging`] into the cache to come.
     fn add(&mut self, diff_id: &DiffId, tar: TempFile) -> anyhow::Result<()>;
 
-    /// Puts a layer of an image into the cache to come.
-    fn share(&mut self, layer: &ImageLayer) -> anyhow::Result<()>;
+    /// Puts a layer of an image into the cache to come, if the cache [shares
+    /// blobs](CacheWriter::shares_blobs).
+    fn share(&mut self, layer: &ImageLayer) -> anyhow::Result<()> {
+        Err(anyhow!("a cache of this kind cannot share layer {}", layer.diff_id))
+    }
 
     /// Makes what was kept, added and shared the cache, in one step.
     fn commit(self: Box<Self>, metadata: &CacheMetadata, log: &dyn Log) -> anyhow::Result<()>;
 }
 
-/// Opens a cache to read from it. A folder must exist; an image need not, and is an empty cache then.
+/// Opens a cache to read from it, for which it need not be writable. A folder must exist; an image need not,
+/// and is an empty cache then.
 pub fn open(location: &CacheLocation, log: &dyn Log) -> anyhow::Result<Box<dyn Cache>> {
     Ok(match location {
         CacheLocation::Dir(dir) => Box::new(VolumeCache::open(dir, log)?),
@@ -87,7 +130,8 @@ pub fn open(location: &CacheLocation, log: &dyn Log) -> anyhow::Result<Box<dyn C
     })
 }
 
-/// Opens a cache to write it. A folder must exist; an image need not. `link` tells how blobs come into an image.
+/// Opens a cache to write it. A folder must exist; an image need not. `link` tells how blobs come into an
+/// image.
 pub fn open_writer(
     location: &CacheLocation,
     layout_dir: &LayoutDir,
@@ -95,24 +139,9 @@ pub fn open_writer(
     log: &dyn Log,
 ) -> anyhow::Result<Box<dyn CacheWriter>> {
     Ok(match location {
-        CacheLocation::Dir(dir) => Box::new(VolumeCache::open(dir, log)?),
+        CacheLocation::Dir(dir) => Box::new(VolumeCacheWriter::open(dir, log)?),
         CacheLocation::Image(path) => Box::new(ImageCacheWriter::open(layout_dir, path, link, log)?),
     })
-}
-
-/// The tar in a layer's blob, which `file` is.
-fn tar_of<R: Read>(layer: &ImageLayer, file: R) -> anyhow::Result<impl Read + use<R>> {
-    const BUFFER: usize = 256 << 10;
-    let format = Format::of(&layer.descriptor.media_type)?;
-    Ok(decompressed(BufReader::with_capacity(BUFFER, file), format)?)
-}
-
-/// What a failed removal amounts to: nothing, if there was nothing to remove.
-fn ignore_missing(removed: io::Result<()>) -> io::Result<()> {
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
 }
 
 #[cfg(test)]

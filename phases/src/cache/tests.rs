@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use drydock_encode::{compress::Compression, pipeline};
 use drydock_io::sink::Sink;
-use drydock_layout::{BlobSource, LayoutWriter};
+use drydock_layout::{BlobSource, Durability, Transaction};
 use drydock_layout::{Layout, NewImage, NewLayer};
 use drydock_model::config::ImageConfig;
 use drydock_model::manifest::{Annotations, Descriptor};
@@ -23,7 +23,7 @@ struct Caches {
     log: MemoryLog,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CacheKind {
     Dir,
     Image,
@@ -75,7 +75,7 @@ impl Caches {
             CacheLocation::Dir(dir) => dir.join("committed").join(format!("{diff_id}.tar")),
             CacheLocation::Image(path) => {
                 let image = Layout::open(&path).unwrap().predecessor(&Platform::host()).unwrap().unwrap();
-                image.layer(diff_id).unwrap().path
+                image.layer(diff_id).unwrap().path()
             }
         }
     }
@@ -83,12 +83,14 @@ impl Caches {
     /// An app image with one layer, compressed; gives that layer.
     fn app_layer(&self, text: &[u8]) -> ImageLayer {
         let path = self.layouts().resolve("app").unwrap();
-        let writer = LayoutWriter::open(&self.layouts(), &path, &|| ()).unwrap();
+        let names = std::slice::from_ref(&path);
+        let begin = Transaction::begin(&self.layouts(), names, LinkMode::Auto, Durability::InMemory, &|_| ());
+        let transaction = begin.unwrap();
         let source = |sink: &mut dyn Sink| {
             sink.write_all(text).unwrap();
             Ok::<_, TarError>(())
         };
-        let blobs_dir = writer.blobs_dir();
+        let blobs_dir = transaction.blobs_dir();
         let blob = Some((blobs_dir.as_path(), Compression::default()));
         let job = pipeline::Job { source: &source, known: None, blob, copy: None };
         let done = pipeline::run(&[job], 1.try_into().unwrap()).unwrap().remove(0);
@@ -102,8 +104,8 @@ impl Caches {
         let config = json!({"os": os, "architecture": architecture, "rootfs": {"type": "layers"}});
         let config: ImageConfig = serde_json::from_value(config).unwrap();
         let image = NewImage { config, layers: vec![layer], annotations: Annotations::new(), replaces: None };
-        let (committed, _) = writer.commit(image, Vec::new(), LinkMode::Auto).unwrap();
-        let image = Layout::open(&path).unwrap().image_by_digest(&committed.digest).unwrap();
+        transaction.prepare_image(image).unwrap().publish().unwrap();
+        let image = Layout::open(&path).unwrap().image(&Platform::host()).unwrap();
         image.layers().next().unwrap()
     }
 }
@@ -120,29 +122,30 @@ fn named(name: &str) -> CacheMetadata {
 }
 
 #[test]
-fn what_is_added_shared_or_kept_is_there_and_the_rest_gone() {
+fn what_is_added_or_kept_is_there_and_the_rest_gone() {
     for kind in BOTH {
         let caches = Caches::new();
-        let app = caches.app_layer(b"shared with the app image");
         let mut cache = caches.write(kind);
         assert_eq!(cache.metadata(&caches.log), CacheMetadata::default());
         let (one, two) = (add(&mut *cache, b"one"), add(&mut *cache, b"two"));
-        cache.share(&app).unwrap();
         cache.commit(&named("first"), &caches.log).unwrap();
         assert_eq!(caches.read(kind).metadata(&caches.log), named("first"));
         let two_file = caches.file(kind, &two);
 
         let mut cache = caches.write(kind);
-        assert!(cache.has(&one) && cache.has(&app.diff_id) && !cache.has(&DiffId::of(b"never")));
-        assert!(cache.keep(&one).unwrap() && cache.keep(&app.diff_id).unwrap());
-        assert!(!cache.keep(&DiffId::of(b"never")).unwrap());
+        let mut tar = String::new();
+        cache.tar(&one).unwrap().read_to_string(&mut tar).unwrap();
+        assert_eq!(tar, "one");
+        assert!(cache.tar(&DiffId::of(b"never")).is_none());
+        cache.keep(&one).unwrap();
+        assert!(cache.keep(&DiffId::of(b"never")).is_err());
         cache.commit(&named("second"), &caches.log).unwrap();
 
         assert_eq!(caches.text(kind, &one).unwrap(), "one");
-        assert_eq!(caches.text(kind, &app.diff_id).unwrap(), "shared with the app image");
         let gone = caches.text(kind, &two).unwrap_err();
         assert!(gone.contains(&format!("failed to find cache layer with SHA '{two}'")), "{gone}");
-        assert!(!two_file.exists());
+        // A blob of an image is kept for a time: somebody may be copying the image.
+        assert_eq!(two_file.exists(), kind == CacheKind::Image);
         assert!(!caches.log.text().contains("Warn"), "{}", caches.log.text());
     }
 }
@@ -164,25 +167,6 @@ fn without_a_commit_nothing_changes() {
 }
 
 #[test]
-fn a_discarded_layer_is_not_kept() {
-    for kind in BOTH {
-        let caches = Caches::new();
-        let mut cache = caches.write(kind);
-        let one = add(&mut *cache, b"one");
-        cache.commit(&named("first"), &caches.log).unwrap();
-        for _ in 0..2 {
-            caches.read(kind).discard(&one).unwrap();
-        }
-        caches.read(kind).discard(&DiffId::of(b"never")).unwrap();
-        let mut cache = caches.write(kind);
-        assert!(!cache.has(&one) && !cache.keep(&one).unwrap());
-        add(&mut *cache, b"one");
-        cache.commit(&named("second"), &caches.log).unwrap();
-        assert_eq!(caches.text(kind, &one).unwrap(), "one");
-    }
-}
-
-#[test]
 fn a_blob_of_the_app_image_is_not_written_again() {
     let caches = Caches::new();
     let app = caches.app_layer(&vec![7; 100_000]);
@@ -190,11 +174,21 @@ fn a_blob_of_the_app_image_is_not_written_again() {
     assert!(cache.shares_blobs());
     cache.share(&app).unwrap();
     cache.commit(&named("first"), &caches.log).unwrap();
-    let shared = fs::read(caches.file(CacheKind::Image, &app.diff_id)).unwrap();
-    assert_eq!(shared, fs::read(&app.path).unwrap());
+    let file = caches.file(CacheKind::Image, &app.diff_id);
+    let shared = fs::read(&file).unwrap();
+    assert_eq!(shared, fs::read(app.path()).unwrap());
     assert!(shared.len() < 10_000);
+    assert_eq!(caches.text(CacheKind::Image, &app.diff_id).unwrap().as_bytes(), vec![7; 100_000]);
+    assert!(caches.write(CacheKind::Image).tar(&app.diff_id).is_none(), "a compressed blob is no tar");
 
-    fs::write(&app.path, vec![0; shared.len()]).unwrap();
+    // What is in the cache is not believed, nor is what comes.
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, vec![0; shared.len()]).unwrap();
+    let mut cache = caches.write(CacheKind::Image);
+    cache.share(&app).unwrap();
+    cache.commit(&named("second"), &caches.log).unwrap();
+    assert_eq!(fs::read(&file).unwrap(), shared);
+    fs::write(app.path(), vec![0; shared.len()]).unwrap();
     for kind in BOTH {
         assert!(
             Caches::new().write(kind).share(&app).is_err(),
@@ -252,10 +246,12 @@ fn an_image_that_is_no_cache_is_not_replaced() {
     assert_eq!(caches.read(CacheKind::Image).metadata(&caches.log), CacheMetadata::default());
     assert!(caches.log.text().contains("counts as empty"));
     let before = fs::read(caches.index()).unwrap();
-    let writer =
-        open_writer(&caches.location(CacheKind::Image), &caches.layouts(), LinkMode::Auto, &caches.log);
-    let message = writer.unwrap_err().to_string();
-    assert!(message.contains("is no cache") && message.contains("another name"), "{message}");
+    let location = caches.location(CacheKind::Image);
+    let writer = open_writer(&location, &caches.layouts(), LinkMode::Auto, &caches.log).map(drop);
+    for result in [location.check(), writer] {
+        let message = result.unwrap_err().to_string();
+        assert!(message.contains("is no cache") && message.contains("another name"), "{message}");
+    }
     assert_eq!(fs::read(caches.index()).unwrap(), before);
 }
 
@@ -265,4 +261,43 @@ fn readers_do_not_make_a_cache() {
     assert_eq!(caches.read(CacheKind::Image).metadata(&caches.log), CacheMetadata::default());
     assert!(!caches.layouts().path().exists());
     assert_eq!(caches.log.text(), "");
+}
+
+#[test]
+fn a_cache_and_an_image_have_folders_of_their_own() {
+    let caches = Caches::new();
+    let dir = caches.dir.path();
+    let layouts = caches.layouts();
+    let path = |name: &str| layouts.path().join("index.docker.io/library").join(name);
+    fs::create_dir_all(path("app/latest/cache")).unwrap();
+    fs::create_dir_all(path("cache/latest/below")).unwrap();
+    fs::create_dir_all(dir.join("volume/staging")).unwrap();
+    for (link, to) in [
+        ("app/also", "latest"),
+        ("app/volume", "../../../../volume"),
+        ("app/below", "../../../../volume/staging"),
+    ] {
+        std::os::unix::fs::symlink(to, path(link)).unwrap();
+    }
+    std::os::unix::fs::symlink(path("app/latest"), dir.join("link")).unwrap();
+    let volume = |path: PathBuf| CacheLocation::Dir(path);
+    let image = |name: &str| CacheLocation::Image(layouts.resolve(name).unwrap());
+    for (cache, name, is_apart) in [
+        (volume(dir.join("volume")), "app:latest", true),
+        (volume(dir.to_owned()), "app:latest", true),
+        (volume(dir.join("link")), "app:latest", false),
+        (volume(dir.join("link/cache")), "app:latest", false),
+        (volume(path("app/latest")), "app:also", false),
+        (volume(dir.join("volume")), "app:volume", false),
+        (volume(dir.join("volume")), "app:below", false),
+        (volume(dir.join("volume")), "app:none", true),
+        (image("cache"), "app:latest", true),
+        (image("app:also"), "app:latest", false),
+        (image("app:latest"), "app:also", false),
+        (image("cache"), "cache", false),
+        (image("none"), "app:latest", true),
+    ] {
+        let images = ["other", name].map(|name| layouts.resolve(name).unwrap());
+        assert_eq!(cache.check_apart_from(&images).is_ok(), is_apart, "{cache:?} {name}");
+    }
 }

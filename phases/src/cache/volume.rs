@@ -9,97 +9,68 @@
 //! It is that of the Go lifecycle, in both directions. Specification: `platform.md` § Cache.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, ErrorKind, Read};
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 use drydock_io::file::{TempFile, write_atomically};
-use drydock_layout::ImageLayer;
+use drydock_io::lock::Lock;
+use drydock_io::read;
 use drydock_model::digest::DiffId;
 use drydock_spec::cache::{CacheMetadata, METADATA_NAME};
-use rustix::fs::FlockOperation;
 
-use super::{Cache, CacheWriter, ignore_missing, tar_of};
+use super::{Cache, CacheWriter};
 use crate::Log;
+use crate::limits;
 
-/// A cache in a folder. One process at a time works with it.
+const COMMITTED: &str = "committed";
+const STAGING: &str = "staging";
+const BACKUP: &str = "committed-backup";
+
+/// Says what is wrong if there is no folder for a cache at `dir`.
+pub(super) fn check(dir: &Path) -> anyhow::Result<()> {
+    let metadata = fs::metadata(dir)
+        .with_context(|| format!("failed to create volume cache: stat `{}`", dir.display()))?;
+    if !metadata.is_dir() {
+        bail!("failed to create volume cache: `{}` is not a folder", dir.display());
+    }
+    Ok(())
+}
+
+/// The folders in `dir` that are the cache's own.
+pub(super) fn own_folders(dir: &Path) -> [PathBuf; 3] {
+    [COMMITTED, STAGING, BACKUP].map(|name| dir.join(name))
+}
+
+/// A cache that layers come back from. Any number of processes can have it, but no [`VolumeCacheWriter`]
+/// beside them.
 #[derive(Debug)]
 pub struct VolumeCache {
-    dir: PathBuf,
-    staging: PathBuf,
-    /// Held for its lock.
-    _lock: File,
+    committed: PathBuf,
+    _lock: Lock,
 }
 
 impl VolumeCache {
-    /// The cache in `dir`, which must exist. Waits for another process that works with it, and removes what a killed
-    /// one left behind.
+    /// The cache in `dir`, which must exist. Waits for an export that writes it.
     pub fn open(dir: &Path, log: &dyn Log) -> anyhow::Result<Self> {
-        if !fs::metadata(dir)
-            .with_context(|| format!("failed to create volume cache: stat `{}`", dir.display()))?
-            .is_dir()
-        {
-            bail!("failed to create volume cache: `{}` is not a folder", dir.display());
-        }
-        let lock = File::open(dir).with_context(|| format!("failed to open cache `{}`", dir.display()))?;
-        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            log.info(&format!("Waiting for another build that uses the cache '{}'", dir.display()));
-            rustix::fs::flock(&lock, FlockOperation::LockExclusive)
-                .map_err(io::Error::from)
-                .with_context(|| format!("failed to lock cache `{}`", dir.display()))?;
-        }
-        let cache = Self { dir: dir.to_owned(), staging: dir.join("staging"), _lock: lock };
-        let (committed, backup) = (cache.committed(), cache.backup());
-        if backup.exists() && !committed.exists() {
-            rename(&backup, &committed)?;
-        }
-        for old in [cache.staging.clone(), backup] {
-            remove_dir(&old)?;
-        }
-        for new in [cache.staging.clone(), committed] {
-            if !new.is_dir() {
-                DirBuilder::new()
-                    .mode(0o755)
-                    .create(&new)
-                    .with_context(|| format!("failed to make folder `{}`", new.display()))?;
-            }
-        }
-        Ok(cache)
-    }
-
-    fn committed(&self) -> PathBuf {
-        self.dir.join("committed")
-    }
-
-    fn backup(&self) -> PathBuf {
-        self.dir.join("committed-backup")
-    }
-
-    /// The file of a layer's tar, whether or not it is there.
-    fn layer_path(&self, diff_id: &DiffId) -> PathBuf {
-        self.committed().join(file_name(diff_id))
+        check(dir)?;
+        let lock = Lock::acquire_shared(dir, &|| log_waiting(dir, log)).with_context(|| cannot_lock(dir))?;
+        let [committed, _, backup] = own_folders(dir);
+        // An export that was killed between its two renames left the other name.
+        let committed = if committed.exists() { committed } else { backup };
+        Ok(Self { committed, _lock: lock })
     }
 }
 
 impl Cache for VolumeCache {
     fn metadata(&self, log: &dyn Log) -> CacheMetadata {
-        let path = self.committed().join(METADATA_NAME);
-        let problem = match fs::read_to_string(&path) {
-            Ok(text) => match CacheMetadata::from_json(&text) {
-                Ok(metadata) => return metadata,
-                Err(error) => error.to_string(),
-            },
-            Err(error) if error.kind() == ErrorKind::NotFound => return CacheMetadata::default(),
-            Err(error) => error.to_string(),
-        };
-        log.warn(&format!("The cache counts as empty: `{}` cannot be read: {problem}", path.display()));
-        CacheMetadata::default()
+        metadata(&self.committed, log)
     }
 
     fn tar(&self, diff_id: &DiffId) -> anyhow::Result<Box<dyn Read>> {
-        let path = self.layer_path(diff_id);
-        match File::open(&path) {
+        let path = self.committed.join(file_name(diff_id));
+        match read::open(&path) {
             Ok(tar) => Ok(Box::new(tar)),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 Err(anyhow!("failed to find cache layer with SHA '{diff_id}'"))
@@ -107,43 +78,69 @@ impl Cache for VolumeCache {
             Err(error) => Err(error).with_context(|| format!("failed to open `{}`", path.display())),
         }
     }
+}
 
-    fn discard(&self, diff_id: &DiffId) -> anyhow::Result<()> {
-        let path = self.layer_path(diff_id);
-        ignore_missing(fs::remove_file(&path))
-            .with_context(|| format!("failed to remove `{}`", path.display()))
+/// A cache that is being written, by one process at a time.
+#[derive(Debug)]
+pub struct VolumeCacheWriter {
+    committed: PathBuf,
+    staging: PathBuf,
+    backup: PathBuf,
+    _lock: Lock,
+}
+
+impl VolumeCacheWriter {
+    /// The cache in `dir`, which must exist. Waits for other processes that work with it, and removes what a
+    /// killed one left behind.
+    pub fn open(dir: &Path, log: &dyn Log) -> anyhow::Result<Self> {
+        let lock = Lock::acquire(dir, &|| log_waiting(dir, log)).with_context(|| cannot_lock(dir))?;
+        let [committed, staging, backup] = own_folders(dir);
+        if backup.exists() && !committed.exists() {
+            rename(&backup, &committed)?;
+        }
+        for old in [&staging, &backup] {
+            remove_dir(old)?;
+        }
+        for new in [&staging, &committed] {
+            if !new.is_dir() {
+                DirBuilder::new()
+                    .mode(0o755)
+                    .create(new)
+                    .with_context(|| format!("failed to make folder `{}`", new.display()))?;
+            }
+        }
+        Ok(Self { committed, staging, backup, _lock: lock })
     }
 }
 
-impl CacheWriter for VolumeCache {
+impl CacheWriter for VolumeCacheWriter {
     fn metadata(&self, log: &dyn Log) -> CacheMetadata {
-        Cache::metadata(self, log)
+        metadata(&self.committed, log)
     }
 
-    fn has(&self, diff_id: &DiffId) -> bool {
-        self.layer_path(diff_id).is_file()
+    fn tar(&self, diff_id: &DiffId) -> Option<File> {
+        let path = self.committed.join(file_name(diff_id));
+        // A link would be kept as a link.
+        let is_file = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file());
+        is_file.then(|| read::open(&path).ok()).flatten()
     }
 
     fn staging(&self) -> &Path {
         &self.staging
     }
 
-    fn shares_blobs(&self) -> bool {
-        false
-    }
-
-    fn keep(&mut self, diff_id: &DiffId) -> anyhow::Result<bool> {
-        let (from, to) = (self.layer_path(diff_id), self.staging.join(file_name(diff_id)));
+    fn keep(&mut self, diff_id: &DiffId) -> anyhow::Result<()> {
+        let name = file_name(diff_id);
+        let (from, to) = (self.committed.join(&name), self.staging.join(&name));
         match fs::hard_link(&from, &to) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(true),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(_links_are_not_possible_here) => {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                // Links are not possible here.
                 fs::copy(&from, &to)
                     .with_context(|| format!("failed to copy `{}` to `{}`", from.display(), to.display()))?;
-                Ok(true)
             }
+            _ => {}
         }
+        Ok(())
     }
 
     fn add(&mut self, diff_id: &DiffId, tar: TempFile) -> anyhow::Result<()> {
@@ -151,32 +148,46 @@ impl CacheWriter for VolumeCache {
         tar.persist(&to).with_context(|| format!("failed to write `{}`", to.display()))
     }
 
-    fn share(&mut self, layer: &ImageLayer) -> anyhow::Result<()> {
-        let mut tar = tar_of(layer, layer.open()?)?;
-        let mut file = TempFile::create_in(&self.staging)
-            .with_context(|| format!("failed to make a file in `{}`", self.staging.display()))?;
-        io::copy(&mut tar, file.file())
-            .with_context(|| format!("failed to decompress `{}`", layer.path.display()))?;
-        self.add(&layer.diff_id, file)
-    }
-
     fn commit(self: Box<Self>, metadata: &CacheMetadata, _log: &dyn Log) -> anyhow::Result<()> {
-        let (committed, backup) = (self.committed(), self.backup());
-        let path = self.staging.join(METADATA_NAME);
+        let Self { committed, staging, backup, .. } = &*self;
+        let path = staging.join(METADATA_NAME);
         let text = metadata.to_json()? + "\n";
         write_atomically(&path, text.as_bytes())
             .with_context(|| format!("failed to write `{}`", path.display()))?;
-        rename(&committed, &backup)?;
-        if let Err(error) = rename(&self.staging, &committed) {
-            rename(&backup, &committed)?;
+        rename(committed, backup)?;
+        if let Err(error) = rename(staging, committed) {
+            rename(backup, committed)?;
             return Err(error);
         }
-        remove_dir(&backup)
+        remove_dir(backup)
     }
+}
+
+/// The description in a folder of layers.
+fn metadata(committed: &Path, log: &dyn Log) -> CacheMetadata {
+    let path = committed.join(METADATA_NAME);
+    let problem = match read::read_to_string(&path, limits::DOCUMENT) {
+        Ok(text) => match CacheMetadata::from_json(&text) {
+            Ok(metadata) => return metadata,
+            Err(error) => error.to_string(),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => return CacheMetadata::default(),
+        Err(error) => error.to_string(),
+    };
+    log.warn(&format!("The cache counts as empty: `{}` cannot be read: {problem}", path.display()));
+    CacheMetadata::default()
 }
 
 fn file_name(diff_id: &DiffId) -> String {
     format!("{diff_id}.tar")
+}
+
+fn log_waiting(dir: &Path, log: &dyn Log) {
+    log.info(&format!("Waiting for another build that uses the cache '{}'", dir.display()));
+}
+
+fn cannot_lock(dir: &Path) -> String {
+    format!("failed to lock cache `{}`", dir.display())
 }
 
 fn rename(from: &Path, to: &Path) -> anyhow::Result<()> {
@@ -185,28 +196,35 @@ fn rename(from: &Path, to: &Path) -> anyhow::Result<()> {
 }
 
 fn remove_dir(path: &Path) -> anyhow::Result<()> {
-    ignore_missing(fs::remove_dir_all(path)).with_context(|| format!("failed to remove `{}`", path.display()))
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("failed to remove `{}`", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
 
+    use rustix::fs::{CWD, Mode, mkfifoat};
+
     use super::*;
     use crate::memory_log::MemoryLog;
 
-    fn open(dir: &Path) -> VolumeCache {
-        VolumeCache::open(dir, &MemoryLog::default()).unwrap()
+    fn open(dir: &Path) -> VolumeCacheWriter {
+        VolumeCacheWriter::open(dir, &MemoryLog::default()).unwrap()
     }
 
-    fn add(cache: &mut VolumeCache, bytes: &[u8]) -> DiffId {
+    fn add(cache: &mut VolumeCacheWriter, bytes: &[u8]) -> DiffId {
         let mut tar = TempFile::create_in(&cache.staging).unwrap();
         tar.file().write_all(bytes).unwrap();
         cache.add(&DiffId::of(bytes), tar).unwrap();
         DiffId::of(bytes)
     }
 
-    fn commit(cache: VolumeCache, sbom: &str) {
+    fn commit(cache: VolumeCacheWriter, sbom: &str) {
         let metadata = CacheMetadata { sbom: sbom.to_owned(), ..CacheMetadata::default() };
         Box::new(cache).commit(&metadata, &MemoryLog::default()).unwrap();
     }
@@ -231,17 +249,42 @@ mod tests {
         let one = add(&mut cache, b"one");
         commit(cache, "first");
         fs::rename(dir.path().join("committed"), dir.path().join("committed-backup")).unwrap();
-        assert!(open(dir.path()).layer_path(&one).exists());
+        assert!(VolumeCache::open(dir.path(), &MemoryLog::default()).unwrap().tar(&one).is_ok());
+        assert!(!dir.path().join("committed").exists(), "to read a cache changes it");
+        assert!(open(dir.path()).tar(&one).is_some());
     }
 
     #[test]
     fn a_broken_description_is_that_of_an_empty_cache() {
         let dir = tempfile::tempdir().unwrap();
         let cache = open(dir.path());
-        fs::write(cache.committed().join(METADATA_NAME), "not JSON").unwrap();
-        let log = MemoryLog::default();
-        assert_eq!(Cache::metadata(&cache, &log), CacheMetadata::default());
-        assert!(log.text().contains(METADATA_NAME));
+        let path = cache.committed.join(METADATA_NAME);
+        let damages: [fn(&Path); 3] = [
+            |path| fs::write(path, "not JSON").unwrap(),
+            |path| File::create(path).unwrap().set_len(limits::DOCUMENT + 1).unwrap(),
+            |path| mkfifoat(CWD, path, Mode::RWXU).unwrap(),
+        ];
+        for damage in damages {
+            damage(&path);
+            let log = MemoryLog::default();
+            assert_eq!(cache.metadata(&log), CacheMetadata::default());
+            assert!(log.text().contains(METADATA_NAME));
+            fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn only_a_file_is_a_tar() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = open(dir.path());
+        let [fifo, link] = [b"fifo", b"link"].map(|bytes| DiffId::of(bytes));
+        let path = |diff_id| cache.committed.join(file_name(diff_id));
+        mkfifoat(CWD, path(&fifo), Mode::RWXU).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", path(&link)).unwrap();
+        assert!(cache.tar(&fifo).is_none() && cache.tar(&link).is_none());
+        drop(cache);
+        let cache = VolumeCache::open(dir.path(), &MemoryLog::default()).unwrap();
+        assert!(cache.tar(&fifo).is_err() && cache.tar(&link).is_err());
     }
 
     #[test]

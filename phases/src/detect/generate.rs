@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, anyhow, bail};
+use drydock_io::read;
 use drydock_model::reference::ImageRef;
 use drydock_spec::analyzed::{Analyzed, RunImage, Target};
 use drydock_spec::buildpack::ModuleKind;
@@ -25,7 +26,7 @@ use super::run::run_to_end;
 use crate::buildpacks::{Module, dir_name};
 use crate::env::{BuildEnv, Invocation};
 use crate::file::{read_toml_if_exists, write_toml};
-use crate::{Error, Kind, Log};
+use crate::{Error, Kind, Log, limits};
 
 const BUILD_DOCKERFILE: &str = "build.Dockerfile";
 const RUN_DOCKERFILE: &str = "run.Dockerfile";
@@ -267,7 +268,7 @@ fn read_run(path: &Path, log: &dyn Log) -> anyhow::Result<RunToml> {
 }
 
 fn read_if_exists(path: &Path) -> anyhow::Result<Option<String>> {
-    match fs::read_to_string(path) {
+    match read::read_to_string(path, limits::DOCUMENT) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         text => text.map(Some).with_context(|| format!("failed to read `{}`", path.display())),
     }
@@ -288,6 +289,13 @@ fn copy_tree(from: &Path, to: &Path) -> anyhow::Result<()> {
                 fs::create_dir_all(&target)
             } else if kind.is_symlink() {
                 symlink(fs::read_link(entry.path())?, &target)
+            } else if !kind.is_file() {
+                Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+            } else if entry.metadata()?.len() > limits::COPIED {
+                Err(io::Error::new(
+                    io::ErrorKind::FileTooLarge,
+                    format!("more than {} bytes", limits::COPIED),
+                ))
             } else {
                 fs::copy(entry.path(), &target).map(drop)
             }

@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
-use drydock_layout::{BlobSource, Image, ImageLayer, Layout, LayoutError, LayoutWriter, LinkMode, NewLayer};
+use drydock_layout::{BlobSource, Image, ImageLayer, Layout, LayoutError, NewLayer, Transaction};
 use drydock_model::config::ImageConfig;
 use drydock_model::reference::LayoutDir;
 use drydock_spec::analyzed::Analyzed;
@@ -35,7 +35,7 @@ impl ExtendedRunImage {
         if !inputs.platform_api.has_run_extension() {
             return Ok(None);
         }
-        let run_dir = inputs.extended_dir.join("run");
+        let run_dir = inputs.files.extended.join("run");
         let Some(dir) = only_entry(&run_dir)? else {
             if analyzed.run_image.as_ref().is_some_and(|run_image| run_image.extend) {
                 let error = anyhow!(
@@ -72,10 +72,9 @@ impl ExtendedRunImage {
     }
 
     /// Brings the layers of extensions into the new image.
-    pub(super) fn bring(&self, writer: &LayoutWriter, link: LinkMode) -> Result<Vec<NewLayer>, Error> {
+    pub(super) fn bring(&self, transaction: &Transaction) -> Result<Vec<NewLayer>, Error> {
         let bring = |layer: ImageLayer| {
-            layer.check_present()?;
-            writer.bring(&layer, link)?;
+            transaction.bring(&layer)?;
             let ImageLayer { diff_id, descriptor, .. } = layer;
             Ok(NewLayer { diff_id, descriptor, blob: BlobSource::Placed })
         };

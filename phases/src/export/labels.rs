@@ -26,7 +26,7 @@ pub(super) fn set(
     };
     let lifecycle = label::lifecycle_metadata_to_json(layers).context("label of the layers")?;
     set(label::LIFECYCLE_METADATA, lifecycle);
-    let build = label::build_metadata_to_json(metadata, &inputs.launcher, inputs.platform_api);
+    let build = label::build_metadata_to_json(metadata, &inputs.launcher.metadata, inputs.platform_api);
     set(label::BUILD_METADATA, build.context("label of the build")?);
     let project = project.to_json().context("label of the project")?;
     set(label::PROJECT_METADATA, drydock_spec::json::to_string(&project).context("label of the project")?);

@@ -3,20 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::thread;
 
 use anyhow::{Context as _, anyhow};
 use drydock_encode::compress::Compression;
 use drydock_encode::pipeline::{self, Done, Job};
 use drydock_io::file::TempFile;
-use drydock_layout::{BlobSource, Image, ImageLayer, LayoutWriter, LinkMode, NewLayer};
+use drydock_io::sink::Sink;
+use drydock_layout::{BlobSource, Image, ImageLayer, NewLayer, Transaction};
 use drydock_model::digest::DiffId;
 use drydock_model::manifest::Descriptor;
-use drydock_tar::TarError;
+use drydock_tar::{LayerSource, TarError};
 
 use super::cached::CacheExport;
+use super::kept::CachedTar;
 use super::plan::{Content, LayerPlan};
 use crate::Log;
+use crate::threads::beside;
 
 /// A planned layer, made.
 #[derive(Debug)]
@@ -27,21 +29,30 @@ pub(super) struct MadeLayer {
     pub(super) layer: Option<NewLayer>,
     /// Whether the previous image had it already.
     pub(super) reused: bool,
-    /// Its tar, where the cache needs it.
-    pub(super) tar: Option<TempFile>,
+    /// For the cache, if it is in it.
+    pub(super) for_cache: ForCache,
+}
+
+/// Where the cache gets a layer from.
+#[derive(Debug)]
+pub(super) enum ForCache {
+    /// From a tar that was made for it.
+    Tar(TempFile),
+    /// From the cache as it was: its tar is the layer's.
+    AsCached,
+    /// From the image, if from anywhere.
+    InImage,
 }
 
 /// What layers are made with.
 #[derive(Debug)]
 pub(super) struct Maker<'a> {
-    /// The layout that the image goes into.
-    pub(super) writer: &'a LayoutWriter,
+    /// What the image goes into.
+    pub(super) transaction: &'a Transaction,
     /// The image whose layers may be reused.
     pub(super) previous: Option<&'a Image>,
     /// How new layers are compressed.
     pub(super) compression: Compression,
-    /// How blobs come from the previous image.
-    pub(super) link: LinkMode,
     /// How many threads work at a time.
     pub(super) threads: NonZeroUsize,
     /// The cache, if there is one.
@@ -53,9 +64,20 @@ struct FromDisk<'p> {
     /// Which of all planned layers.
     at: usize,
     plan: &'p LayerPlan,
-    source: Box<pipeline::Source<'p, TarError>>,
+    source: &'p dyn LayerSource,
     /// The diff ID with which nothing has to be written for it.
     known: Option<DiffId>,
+    /// The cache's tar of the layer with that diff ID, if the cache wants one.
+    cached: Option<CachedTar>,
+}
+
+impl FromDisk<'_> {
+    fn write(&self, out: &mut dyn Sink) -> Result<(), TarError> {
+        match &self.cached {
+            Some(cached) => cached.compare(out, |out| self.source.write(out)),
+            None => self.source.write(out),
+        }
+    }
 }
 
 /// What was brought from the previous image, or why it could not be.
@@ -72,21 +94,17 @@ impl Maker<'_> {
         let mut made: Vec<Option<MadeLayer>> = plans.iter().map(|_| None).collect();
         let mut from_disk = self.layers_from_disk(plans);
         // Which layers are unchanged is known only when all are hashed: what may be reused is brought at the same time.
-        let (done, brought) = thread::scope(|scope| {
-            let bringing = scope.spawn(|| self.bring_early(plans, &from_disk));
-            let done = self.run(&from_disk, log);
-            (done, bringing.join().expect("it returns errors and does not panic"))
-        });
+        let (brought, done) = beside(|| self.bring_early(plans, &from_disk), || self.run(&from_disk, log));
         for (layer, done) in from_disk.iter().zip(done?) {
-            made[layer.at] = self.finish(layer.plan, done, &brought, log);
+            made[layer.at] = self.finish(layer, done, &brought, log);
         }
-        // Those whose blob in the previous image turned out to be of no use are written after all.
+        // Where the previous image's blob or the cache's tar turned out to be of no use, it is written after all.
         from_disk.retain_mut(|layer| {
-            layer.known = None;
+            (layer.known, layer.cached) = (None, None);
             made[layer.at].is_none()
         });
         for (layer, done) in from_disk.iter().zip(self.run(&from_disk, log)?) {
-            made[layer.at] = self.finish(layer.plan, done, &brought, log);
+            made[layer.at] = self.finish(layer, done, &brought, log);
         }
         let all = made.into_iter().zip(plans).map(|(made, plan)| match (made, &plan.content) {
             (Some(made), _) => Ok(made),
@@ -102,51 +120,53 @@ impl Maker<'_> {
 
     fn layers_from_disk<'p>(&self, plans: &'p [LayerPlan]) -> Vec<FromDisk<'p>> {
         let layer = |(at, plan): (usize, &'p LayerPlan)| match &plan.content {
-            Content::Source(source) => Some(FromDisk {
-                at,
-                plan,
-                source: Box::new(|out| source.write(out)),
-                known: self.unchanged(plan),
-            }),
+            Content::Source(source) => {
+                let cached =
+                    self.cache.filter(|cache| cache.wants_tar(plan)).and_then(|cache| cache.tar(plan));
+                let known = self.unchanged(plan, cached.as_ref().map(|cached| cached.diff_id));
+                let cached = cached.filter(|_| known.is_some());
+                Some(FromDisk { at, plan, source: source.as_ref(), known, cached })
+            }
             Content::Previous => None,
         };
         plans.iter().enumerate().filter_map(layer).collect()
     }
 
-    /// Hashes and writes these layers; without the copies for the cache, if these cannot be written: an image is worth having anyway.
+    /// Hashes and writes these layers; without the copies for the cache, if these cannot be written.
     fn run(&self, layers: &[FromDisk<'_>], log: &dyn Log) -> anyhow::Result<Vec<Done>> {
-        let blobs_dir = self.writer.blobs_dir();
-        let mut jobs: Vec<Job<'_, TarError>> = layers
-            .iter()
-            .map(|layer| Job {
-                source: &*layer.source,
+        let blobs_dir = self.transaction.blobs_dir();
+        let sources: Vec<_> = layers.iter().map(|layer| |out: &mut dyn Sink| layer.write(out)).collect();
+        let run = || {
+            let job = |(layer, source): (&FromDisk<'_>, _)| Job {
+                source,
                 known: layer.known,
                 blob: layer.plan.in_image.then_some((blobs_dir.as_path(), self.compression)),
                 copy: self.staging(layer.plan),
-            })
-            .collect();
-        match pipeline::run(&jobs, self.threads) {
-            Err(pipeline::Error::Write { path, source })
-                if self.cache.is_some_and(|cache| path.starts_with(cache.staging())) =>
+            };
+            let jobs: Vec<Job<'_, TarError>> =
+                layers.iter().zip(sources.iter().map(|source| source as _)).map(job).collect();
+            pipeline::run(&jobs, self.threads)
+        };
+        match (run(), self.cache) {
+            (Err(pipeline::Error::Write { path, source }), Some(cache))
+                if path.starts_with(cache.staging()) =>
             {
-                log.warn(&format!("Nothing new will be cached: cannot write `{}`: {source}", path.display()));
-                for job in &mut jobs {
-                    job.copy = None;
-                }
-                Ok(pipeline::run(&jobs, self.threads)?)
+                let error = anyhow!(source).context(format!("cannot write `{}`", path.display()));
+                cache.give_up(&error, log);
+                Ok(run()?)
             }
-            result => Ok(result?),
+            (result, _) => Ok(result?),
         }
     }
 
     /// Where a layer's tar is made for the cache, if it needs one.
     fn staging(&self, plan: &LayerPlan) -> Option<&Path> {
-        self.cache.filter(|cache| cache.needs_tar(plan)).map(CacheExport::staging)
+        self.cache.filter(|cache| cache.wants_tar(plan)).map(CacheExport::staging)
     }
 
     /// The diff ID with which nothing has to be written for a layer: whatever would be written is there.
-    fn unchanged(&self, plan: &LayerPlan) -> Option<DiffId> {
-        let cached = self.cache.and_then(|cache| cache.diff_id(plan));
+    /// `cached` is that of the cache's tar of it.
+    fn unchanged(&self, plan: &LayerPlan, cached: Option<DiffId>) -> Option<DiffId> {
         let in_image = plan.previous.filter(|id| {
             self.previous.and_then(|image| image.layer(id)).is_some_and(|layer| layer.is_present())
         });
@@ -157,9 +177,27 @@ impl Maker<'_> {
         }
     }
 
-    /// `None` if the layer is as it was, but its blob cannot be had.
-    fn finish(&self, plan: &LayerPlan, done: Done, brought: &Brought, log: &dyn Log) -> Option<MadeLayer> {
+    /// `None` if the layer is as it was, but its blob or its tar in the cache cannot be had.
+    fn finish(
+        &self,
+        FromDisk { plan, cached, .. }: &FromDisk<'_>,
+        done: Done,
+        brought: &Brought,
+        log: &dyn Log,
+    ) -> Option<MadeLayer> {
         let Done { diff_id, blob, copy, .. } = done;
+        let for_cache = match (copy, cached) {
+            (Some(tar), _) => ForCache::Tar(tar),
+            (None, Some(cached)) if cached.is_same() => ForCache::AsCached,
+            (None, Some(_)) if self.staging(plan).is_some() => {
+                log.warn(&format!(
+                    "Layer '{}' is cached again: what the cache has of it is damaged",
+                    plan.id
+                ));
+                return None;
+            }
+            (None, _) => ForCache::InImage,
+        };
         let layer = match blob {
             Some(blob) => Some(NewLayer {
                 diff_id,
@@ -175,14 +213,14 @@ impl Maker<'_> {
             },
             None => None,
         };
-        Some(MadeLayer { diff_id, layer, reused: plan.previous == Some(diff_id), tar: copy })
+        Some(MadeLayer { diff_id, layer, reused: plan.previous == Some(diff_id), for_cache })
     }
 
     /// A layer without contents on disk.
     fn take_over(&self, plan: &LayerPlan, brought: &Brought) -> anyhow::Result<MadeLayer> {
         let diff_id = taken_over(plan)?;
         let layer = self.reused(&diff_id, brought).with_context(|| cannot_reuse(plan))?;
-        Ok(MadeLayer { diff_id, layer: Some(layer), reused: true, tar: None })
+        Ok(MadeLayer { diff_id, layer: Some(layer), reused: true, for_cache: ForCache::InImage })
     }
 
     /// Brings what will be taken from the previous image, and checks what may be, where it need not be brought.
@@ -197,7 +235,7 @@ impl Maker<'_> {
 
     fn is_in_place(&self, diff_id: &DiffId) -> bool {
         let layer = self.previous.and_then(|image| image.layer(diff_id));
-        layer.is_some_and(|layer| self.writer.has(&layer.descriptor))
+        layer.is_some_and(|layer| self.transaction.has(&layer.descriptor))
     }
 
     /// A layer of the previous image for the new one.
@@ -213,7 +251,7 @@ impl Maker<'_> {
     /// Brings a layer of the previous image into the new one's layout.
     fn bring(&self, diff_id: &DiffId) -> anyhow::Result<Descriptor> {
         let layer = self.find(diff_id)?;
-        self.writer.bring(&layer, self.link)?;
+        self.transaction.bring(&layer)?;
         Ok(layer.descriptor)
     }
 
@@ -222,7 +260,7 @@ impl Maker<'_> {
         let image = self.previous.ok_or_else(|| anyhow!("there is no previous image"))?;
         let layer =
             image.layer(diff_id).ok_or_else(|| anyhow!("{} has no layer {diff_id}", image.identifier()))?;
-        layer.check_present()?;
+        layer.open_unchecked()?;
         Ok(layer)
     }
 }

@@ -6,20 +6,19 @@
 mod cached;
 mod config;
 mod extended;
+mod kept;
 mod labels;
 mod make;
 mod plan;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::thread;
 
 use anyhow::{Context as _, anyhow};
 use drydock_encode::compress::Compression;
-use drydock_layout::{Image, Layout, LinkMode, NewImage};
+use drydock_layout::{Early, Image, Layout, NewImage, NewLayer, Transaction};
 use drydock_model::config::ImageConfig;
 use drydock_model::manifest::Annotations;
-use drydock_model::reference::{LayoutDir, LayoutPath};
 use drydock_spec::analyzed::{Analyzed, LayersMetadata, RunImageForRebase, Sha, Stack, StackRunImage};
 use drydock_spec::api::PlatformApi;
 use drydock_spec::group::{Group, GroupElement};
@@ -27,18 +26,23 @@ use drydock_spec::label::LauncherMetadata;
 use drydock_spec::launch::{BomEntry, BuildMetadata};
 use drydock_spec::project::ProjectMetadata;
 use drydock_spec::report::{BuildReport, Report};
+use drydock_tar::Owner;
 use serde::Deserialize;
 
 use self::cached::CacheExport;
+pub(crate) use self::cached::check_cache;
 use self::extended::ExtendedRunImage;
 use self::make::{MadeLayer, Maker};
 use self::plan::{LayerPlan, Place, Plan};
-use crate::app_image::{bring_base, log_base, open_writers, report, save};
+pub use crate::app_image::Output;
+use crate::app_image::{bring_base, log_base};
 use crate::buildpacks::{check_group, dir_name};
 pub use crate::cache::CacheLocation;
 use crate::experimental::Experimental;
-use crate::file::{read_toml, read_toml_if_exists, write_toml};
+use crate::file::{read_toml, read_toml_if_exists};
+use crate::identify::{self, identify};
 use crate::run_image::{self, RunImageFiles};
+use crate::threads::beside;
 use crate::timer::timed;
 use crate::{Error, Kind, Log, sbom};
 
@@ -47,70 +51,84 @@ use crate::{Error, Kind, Log, sbom};
 pub struct Inputs {
     /// The Platform API that the platform speaks.
     pub platform_api: PlatformApi,
-    /// Where images lie.
-    pub layout_dir: LayoutDir,
-    /// The names of the app image, the first one foremost.
-    pub output_images: Vec<LayoutPath>,
+    /// Where the image goes.
+    pub output: Output,
+    /// The cache, if there is one.
+    pub cache: Option<CacheLocation>,
+    /// What other phases and the platform left.
+    pub files: Files,
     /// The app, absolute.
     pub app_dir: PathBuf,
     /// The layers directory, absolute.
     pub layers_dir: PathBuf,
-    /// What the analyzer wrote.
-    pub analyzed_path: PathBuf,
-    /// What the detector wrote.
-    pub group_path: PathBuf,
-    /// `run.toml`, read from Platform API 0.12 on.
-    pub run_path: PathBuf,
-    /// `stack.toml`, read before Platform API 0.12.
-    pub stack_path: PathBuf,
-    /// What the extender wrote, absolute.
-    pub extended_dir: PathBuf,
-    /// What to do about an extended run image where it is experimental: at Platform API 0.12.
-    pub experimental: Experimental,
-    /// The executable that starts processes in the app image.
-    pub launcher_path: PathBuf,
-    /// The folder with the SBOM files of the launcher.
-    pub launcher_sbom_dir: PathBuf,
-    /// What the label says of the launcher.
-    pub launcher: LauncherMetadata,
-    /// `project-metadata.toml`.
-    pub project_metadata_path: PathBuf,
-    /// Where `report.toml` is written.
-    pub report_path: PathBuf,
+    /// What starts processes in the app image.
+    pub launcher: Launcher,
     /// The process type that the image starts by default.
     pub process_type: Option<String>,
-    /// The cache, if there is one.
-    pub cache: Option<CacheLocation>,
-    /// Whether image and cache are written at the same time. They always are.
-    pub parallel: bool,
-    /// How new layers are compressed.
-    pub layer_compression: Compression,
-    /// How blobs of the run image and of the previous image come into the app image.
-    pub link: LinkMode,
     /// The owner of layers and app inside the image.
-    pub uid: u32,
-    /// The owner's group.
-    pub gid: u32,
+    pub owner: Owner,
     /// `SOURCE_DATE_EPOCH`, as it was given.
     pub source_date_epoch: Option<String>,
     /// `CNB_EXEC_ENV`: what the app is built for (`production` unless said otherwise).
     pub exec_env: String,
+    /// What to do about an extended run image where it is experimental: at Platform API 0.12.
+    pub experimental: Experimental,
+    /// How new layers are compressed.
+    pub layer_compression: Compression,
     /// How many threads compress layers.
     pub threads: NonZeroUsize,
+    /// Files of images that were opened as root.
+    pub early: Early,
+}
+
+/// Files and folders that an export begins with, absolute.
+#[derive(Debug)]
+pub struct Files {
+    /// What the analyzer wrote.
+    pub analyzed: PathBuf,
+    /// What the detector wrote.
+    pub group: PathBuf,
+    /// `run.toml`, read from Platform API 0.12 on.
+    pub run: PathBuf,
+    /// `stack.toml`, read before Platform API 0.12.
+    pub stack: PathBuf,
+    /// `project-metadata.toml`.
+    pub project_metadata: PathBuf,
+    /// The folder that the extender wrote.
+    pub extended: PathBuf,
+}
+
+/// The executable that starts processes in the app image.
+#[derive(Debug)]
+pub struct Launcher {
+    /// Where it is, absolute.
+    pub path: PathBuf,
+    /// The folder with its SBOM files.
+    pub sbom_dir: PathBuf,
+    /// What the label says of it.
+    pub metadata: LauncherMetadata,
+}
+
+impl Inputs {
+    /// The folders of the images that may be read.
+    pub fn reads(&self) -> Vec<PathBuf> {
+        identify::reads(&self.files.analyzed, &self.output.layout_dir)
+    }
 }
 
 /// Exports with what other phases left in files.
 pub fn export(inputs: &Inputs, log: &dyn Log) -> Result<Report, Error> {
-    let group: Group = read_toml(&inputs.group_path)
+    let group: Group = read_toml(&inputs.files.group)
         .map_err(|error| Error::new(Kind::General, error.context("failed to read group file")))?;
-    let analyzed: Analyzed = match read_toml_if_exists(&inputs.analyzed_path) {
+    let mut analyzed: Analyzed = match read_toml_if_exists(&inputs.files.analyzed) {
         Ok(Some(analyzed)) => Ok(analyzed),
-        Ok(None) => Err(anyhow!("`{}` is missing", inputs.analyzed_path.display())),
+        Ok(None) => Err(anyhow!("`{}` is missing", inputs.files.analyzed.display())),
         Err(error) => Err(error),
     }
     .map_err(|error| {
         Error::new(Kind::Arguments, error).with_help("run the analyzer first, or give -analyzed")
     })?;
+    identify(&mut analyzed, &inputs.output.layout_dir, &inputs.early, inputs.platform_api, log)?;
     export_group(inputs, &group.group, &analyzed, log)
 }
 
@@ -121,57 +139,99 @@ pub fn export_group(
     analyzed: &Analyzed,
     log: &dyn Log,
 ) -> Result<Report, Error> {
-    timed(log, "Exporter", || make_image(inputs, group, analyzed, log))
+    timed(log, "Exporter", || {
+        check_group(group)?;
+        let cache = CacheExport::open(inputs, log)?;
+        let sources = Sources::read(inputs, analyzed, log)?;
+        let transaction = inputs.output.begin(log)?;
+        let names = run_image_names(inputs, &sources, analyzed, log)?;
+        if inputs.platform_api.has_launcher_sbom() {
+            sbom::copy_lifecycle_files(&inputs.launcher.sbom_dir, &inputs.layers_dir, log)?;
+        }
+        let plan = plan::plan(inputs, group, &sources.metadata, &analyzed.metadata, log)?;
+        let (base, mut made) = make_layers(inputs, &sources, &plan, &transaction, cache.as_ref(), log)?;
+        let config = describe(inputs, &sources, names, &plan, base.len(), &made, log)?;
+
+        let own = made.iter_mut().filter_map(|made| made.layer.take());
+        let layers = base.into_iter().chain(own).collect();
+        let image = NewImage { config, layers, annotations: Annotations::new(), replaces: None };
+        let has_bom = inputs.platform_api.has_legacy_bom();
+        let build = has_bom.then(|| build_report(inputs, group)).transpose()?;
+        let (report, committed) = inputs.output.publish(transaction, image, build, log)?;
+
+        let app_image = (&inputs.output.names[0], committed.digest);
+        if let Some(cache) = cache
+            && let Err(error) = timed(log, "Cache", || cache.commit(&plan, made, &app_image, log))
+        {
+            log.warn(&format!("Failed to export cache: {error:#}"));
+        }
+        Ok(report)
+    })
 }
 
-fn make_image(
+/// What an image is made from, besides files.
+struct Sources {
+    base: Image,
+    extended: Option<ExtendedRunImage>,
+    /// The image whose layers may be reused.
+    previous: Option<Image>,
+    metadata: BuildMetadata,
+    project: ProjectMetadata,
+}
+
+impl Sources {
+    fn read(inputs: &Inputs, analyzed: &Analyzed, log: &dyn Log) -> Result<Self, Error> {
+        let base = run_image(inputs, analyzed)?;
+        let extended = ExtendedRunImage::open(inputs, analyzed, &base, log)?;
+        let metadata: BuildMetadata = read_toml(&inputs.layers_dir.join("config").join("metadata.toml"))
+            .context("failed to read build metadata")
+            .map_err(|error| Error::from(error).with_help("run the builder first"))?;
+        config::check_process_types(&metadata.processes)?;
+        let project = read_toml_if_exists(&inputs.files.project_metadata)?.unwrap_or_default();
+        let previous = previous_image(inputs, analyzed, log);
+        log.info(&format!("Using app image: {}", inputs.output.names[0]));
+        Ok(Self { base, extended, previous, metadata, project })
+    }
+}
+
+/// The layers of the run image with those of extensions, and the planned ones.
+fn make_layers(
     inputs: &Inputs,
-    group: &[GroupElement],
-    analyzed: &Analyzed,
+    sources: &Sources,
+    plan: &Plan,
+    transaction: &Transaction,
+    cache: Option<&CacheExport>,
     log: &dyn Log,
-) -> Result<Report, Error> {
-    check_group(group)?;
-    let cache = CacheExport::open(inputs, log)?;
-    let base = run_image(inputs, analyzed)?;
-    let extended = ExtendedRunImage::open(inputs, analyzed, &base, log)?;
-    let metadata: BuildMetadata = read_toml(&inputs.layers_dir.join("config").join("metadata.toml"))
-        .context("failed to read build metadata")
-        .map_err(|error| Error::from(error).with_help("run the builder first"))?;
-    config::check_process_types(&metadata.processes)?;
-    let project: ProjectMetadata = read_toml_if_exists(&inputs.project_metadata_path)?.unwrap_or_default();
-
-    let mut writers = open_writers(&inputs.layout_dir, &inputs.output_images, log)?;
-    let writer = writers.remove(0);
-    let previous = previous_image(inputs, analyzed, log);
-    log.info(&format!("Using app image: {}", inputs.output_images[0]));
-    let names = run_image_names(inputs, &base, analyzed, &metadata, log)?;
-    if inputs.platform_api.has_launcher_sbom() {
-        sbom::copy_lifecycle_files(&inputs.launcher_sbom_dir, &inputs.layers_dir, log)?;
-    }
-
-    let plan = plan::plan(inputs, group, &metadata, &analyzed.metadata, log)?;
+) -> Result<(Vec<NewLayer>, Vec<MadeLayer>), Error> {
     let maker = Maker {
-        writer: &writer,
-        previous: previous.as_ref(),
+        transaction,
+        previous: sources.previous.as_ref(),
         compression: inputs.layer_compression,
-        link: inputs.link,
         threads: inputs.threads,
-        cache: cache.as_ref(),
+        cache,
     };
-    let (brought, made) = thread::scope(|scope| {
-        let base = scope.spawn(|| bring_base(&base, &writer, inputs.link));
-        let made = maker.make(&plan.layers, log);
-        (base.join().expect("it returns errors and does not panic"), made)
-    });
-    let (mut layers, shared) = brought.map_err(|error| Error::from(anyhow!(error).context("run image")))?;
-    let mut made = made?;
-    log_base(&layers, shared, log);
-    if let Some(extended) = &extended {
-        layers.extend(extended.bring(&writer, inputs.link)?);
+    let (brought, made) = beside(|| bring_base(&sources.base, transaction), || maker.make(&plan.layers, log));
+    let (mut base, shared) = brought.map_err(|error| Error::from(anyhow!(error).context("run image")))?;
+    let made = made?;
+    log_base(&base, shared, log);
+    if let Some(extended) = &sources.extended {
+        base.extend(extended.bring(transaction)?);
     }
-    let base_layers = layers.len();
     log_layers(&plan.layers, &made, log);
+    Ok((base, made))
+}
 
+/// The image's configuration, but for diff IDs.
+fn describe(
+    inputs: &Inputs,
+    sources: &Sources,
+    names: StackRunImage,
+    plan: &Plan,
+    base_layers: usize,
+    made: &[MadeLayer],
+    log: &dyn Log,
+) -> Result<ImageConfig, Error> {
+    let Sources { base, extended, metadata, project, .. } = sources;
     let mut label = LayersMetadata {
         buildpacks: plan.image_buildpacks.clone(),
         run_image: RunImageForRebase {
@@ -181,7 +241,7 @@ fn make_image(
         },
         ..LayersMetadata::default()
     };
-    write_down(&mut label, &plan, &made);
+    write_down(&mut label, plan, made);
     if inputs.platform_api.has_targets() {
         label.run_image.image.clone_from(&names.image);
         label.run_image.mirrors.clone_from(&names.mirrors);
@@ -190,24 +250,9 @@ fn make_image(
 
     let mut config = extended.as_ref().map_or(&base.config, ExtendedRunImage::config).clone();
     labels::set_rebasable(&mut config, extended.is_some(), inputs.platform_api);
-    labels::set(&mut config, &label, &metadata, &project, inputs, log)?;
-    configure(&mut config, base_layers, &plan, &metadata, inputs, log)?;
-
-    layers.extend(made.iter_mut().filter_map(|made| made.layer.take()));
-    let image = NewImage { config, layers, annotations: Annotations::new(), replaces: None };
-    let committed = save(image, writer, writers, &inputs.output_images, inputs.link, log)?;
-    let report = Report {
-        build: inputs.platform_api.has_legacy_bom().then(|| build_report(inputs, group)).transpose()?,
-        image: report(&inputs.output_images, &committed),
-    };
-    write_toml(&inputs.report_path, &report)?;
-    let app_image = (&inputs.output_images[0], committed.digest);
-    if let Some(cache) = cache
-        && let Err(error) = timed(log, "Cache", || cache.commit(&plan, made, &app_image, log))
-    {
-        log.warn(&format!("Failed to export cache: {error:#}"));
-    }
-    Ok(report)
+    labels::set(&mut config, &label, metadata, project, inputs, log)?;
+    configure(&mut config, base_layers, plan, metadata, inputs, log)?;
+    Ok(config)
 }
 
 /// The run image that was analyzed: no other will do.
@@ -216,17 +261,14 @@ fn run_image(inputs: &Inputs, analyzed: &Analyzed) -> Result<Image, Error> {
     if reference.is_empty() {
         let error = Error::new(Kind::Arguments, anyhow!("run image not found in analyzed metadata"));
         return Err(error
-            .with_help(format!("run the analyzer again: it writes `{}`", inputs.analyzed_path.display())));
+            .with_help(format!("run the analyzer again: it writes `{}`", inputs.files.analyzed.display())));
     }
-    let (path, digest) = run_image::locate(reference, &inputs.layout_dir).map_err(|error| {
+    let (path, digest) = inputs.output.layout_dir.resolve_identifier(reference).map_err(|error| {
         Error::new(Kind::Arguments, anyhow!(error).context("run image in analyzed metadata"))
     })?;
-    match digest {
-        Some(digest) => Layout::open(&path)
-            .and_then(|layout| layout.image_by_digest(&digest))
-            .map_err(|error| run_image::not_usable(&path, error)),
-        None => run_image::open(&path),
-    }
+    Layout::open_early(&path, &inputs.early)
+        .and_then(|layout| layout.image_by_digest(&digest))
+        .map_err(|error| run_image::not_usable(&path, error))
 }
 
 /// The image whose layers may be reused. If it is gone, nothing is reused.
@@ -235,10 +277,10 @@ fn previous_image(inputs: &Inputs, analyzed: &Analyzed, log: &dyn Log) -> Option
     if reference.is_empty() {
         return None;
     }
-    let image = inputs.layout_dir.resolve_identifier(reference).map_err(anyhow::Error::from).and_then(
+    let image = inputs.output.layout_dir.resolve_identifier(reference).map_err(anyhow::Error::from).and_then(
         |(path, digest)| {
             log.info(&format!("Reusing layers from image '{path}'"));
-            Ok(Layout::open(&path)?.image_by_digest(&digest)?)
+            Ok(Layout::open_early(&path, &inputs.early)?.image_by_digest(&digest)?)
         },
     );
     image
@@ -249,22 +291,22 @@ fn previous_image(inputs: &Inputs, analyzed: &Analyzed, log: &dyn Log) -> Option
 /// The names under which newer versions of the run image are found: those of the entry that names the one in use.
 fn run_image_names(
     inputs: &Inputs,
-    base: &Image,
+    sources: &Sources,
     analyzed: &Analyzed,
-    metadata: &BuildMetadata,
     log: &dyn Log,
 ) -> Result<StackRunImage, Error> {
-    let files = RunImageFiles { run: &inputs.run_path, stack: &inputs.stack_path };
+    let files = RunImageFiles { run: &inputs.files.run, stack: &inputs.files.stack };
     let known = files.read(inputs.platform_api, log)?;
-    let is_base =
-        |name: &String| inputs.layout_dir.resolve(name).is_ok_and(|path| path.path() == base.layout());
+    let is_base = |name: &String| {
+        inputs.output.layout_dir.resolve(name).is_ok_and(|path| path.path() == sources.base.layout())
+    };
     let fits = |image: &StackRunImage| std::iter::once(&image.image).chain(&image.mirrors).any(is_base);
     Ok(known.into_iter().find(fits).unwrap_or_else(|| StackRunImage {
         // An extension may have chosen an image that no builder knows.
         image: analyzed
             .run_image
             .as_ref()
-            .filter(|_| !metadata.extensions.is_empty())
+            .filter(|_| !sources.metadata.extensions.is_empty())
             .map(|run_image| run_image.image.clone())
             .unwrap_or_default(),
         mirrors: Vec::new(),

@@ -79,7 +79,7 @@ pub(super) fn plan(
     previous: &LayersMetadata,
     log: &dyn Log,
 ) -> anyhow::Result<Plan> {
-    let owner = Owner { uid: inputs.uid, gid: inputs.gid };
+    let owner = inputs.owner;
     let mut plan = Plan::default();
     for buildpack in group {
         plan.add_buildpack(inputs, buildpack, previous, owner, log)?;
@@ -199,7 +199,7 @@ impl Plan {
         previous: &LayersMetadata,
         owner: Owner,
     ) -> anyhow::Result<()> {
-        let launcher = &inputs.launcher_path;
+        let launcher = &inputs.launcher.path;
         let file = std::fs::metadata(launcher).with_context(|| {
             format!("creating launcher layers: failed to stat launcher at path '{}'", launcher.display())
         })?;

@@ -1,7 +1,5 @@
 //! The rebaser: puts an app image on another run image. The app's own layers stay as they are.
 //!
-//! Layers that the output layout holds already are not read: they are named by their digests, and whoever put them there
-//! checked them. What comes from another layout is checked on the way, and the run image's layers always are.
 //! Everything that can be refused is refused before a blob is written; the image then appears in one step.
 //! Specification: `platform.md` § Rebaser.
 
@@ -12,18 +10,17 @@ mod names;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
-use drydock_layout::{
-    BlobSource, Committed, Image, Layout, LayoutError, LayoutWriter, LinkMode, NewImage, NewLayer,
-};
+use drydock_layout::{BlobSource, Early, Image, Layout, LayoutError, NewImage, NewLayer, Transaction};
 use drydock_model::platform::Platform;
-use drydock_model::reference::{LayoutDir, LayoutPath};
+use drydock_model::reference::LayoutPath;
 use drydock_spec::analyzed::LayersMetadata;
 use drydock_spec::api::PlatformApi;
 use drydock_spec::label;
 use drydock_spec::report::Report;
 
-use crate::app_image::{bring_base, log_base, open_writers, report, save};
-use crate::file::write_toml;
+pub use crate::app_image::Output;
+use crate::app_image::{bring_base, log_base};
+use crate::threads::beside;
 use crate::timer::timed;
 use crate::{Error, Kind, Log, run_image};
 
@@ -32,34 +29,39 @@ use crate::{Error, Kind, Log, run_image};
 pub struct Inputs {
     /// The Platform API that the platform speaks.
     pub platform_api: PlatformApi,
-    /// Where images lie.
-    pub layout_dir: LayoutDir,
-    /// The names of the rebased image, the first one foremost.
-    pub output_images: Vec<LayoutPath>,
+    /// Where the rebased image goes.
+    pub output: Output,
     /// The app image to rebase: by default the one that is replaced.
     pub previous_image: LayoutPath,
     /// The new run image; otherwise the app image's label names it.
     pub run_image: Option<String>,
-    /// Where `report.toml` is written, absolute.
-    pub report_path: PathBuf,
     /// Whether to rebase what is not known to be safe.
     pub force: bool,
-    /// How blobs come from one layout into another.
-    pub link: LinkMode,
+    /// Files of images that were opened as root.
+    pub early: Early,
+}
+
+impl Inputs {
+    /// The folders of the images that may be read.
+    pub fn reads(&self) -> Vec<PathBuf> {
+        let app = Layout::open(&self.previous_image).and_then(|apps| apps.image(&Platform::host()));
+        let named = || metadata(&app.ok()?).and_then(|metadata| names::run_image_path(&metadata, self)).ok();
+        let run_image = match &self.run_image {
+            Some(name) => self.output.layout_dir.resolve(name).ok(),
+            None => named(),
+        };
+        run_image.iter().chain([&self.previous_image]).map(|path| path.path().to_owned()).collect()
+    }
 }
 
 /// Rebases, and writes `report.toml`.
 pub fn rebase(inputs: &Inputs, log: &dyn Log) -> Result<Report, Error> {
-    let committed = timed(log, "Rebaser", || rebase_image(inputs, log))?;
-    let report = Report { build: None, image: report(&inputs.output_images, &committed) };
-    write_toml(&inputs.report_path, &report)?;
-    Ok(report)
+    timed(log, "Rebaser", || rebase_image(inputs, log))
 }
 
-fn rebase_image(inputs: &Inputs, log: &dyn Log) -> Result<Committed, Error> {
+fn rebase_image(inputs: &Inputs, log: &dyn Log) -> Result<Report, Error> {
     // Locked before anything is read: what is read stays as it is until the new image is there.
-    let mut writers = open_writers(&inputs.layout_dir, &inputs.output_images, log)?;
-    let writer = writers.remove(0);
+    let transaction = inputs.output.begin(log)?;
     let (app, base) = images(inputs)?;
     log.info(&format!("Rebasing {} onto {}", app.identifier(), base.identifier()));
     checks::check(&app.config, &base.config, inputs.force, log)?;
@@ -76,28 +78,32 @@ fn rebase_image(inputs: &Inputs, log: &dyn Log) -> Result<Committed, Error> {
     let after = names::rebased(&before, &base, inputs, log)?;
     let config = config::rebased(&app.config, &base.config, base_layers, &after, inputs.platform_api)?;
 
-    let (mut layers, shared) =
-        bring_base(&base, &writer, inputs.link).map_err(|error| not_brought("run image", &base, error))?;
+    let (own, brought) = beside(
+        || own_layers(&app, base_layers, &transaction),
+        || bring_base(&base, &transaction).map_err(|error| not_brought("run image", &base, error)),
+    );
+    let (mut layers, shared) = brought?;
     log_base(&layers, shared, log);
-    let own = own_layers(&app, base_layers, &writer, inputs.link);
     layers.extend(own.map_err(|error| not_brought("app image", &app, error))?);
     let annotations = app.manifest.annotations.clone();
     let image = NewImage { config, layers, annotations, replaces: Some(app.digest()) };
-    Ok(save(image, writer, writers, &inputs.output_images, inputs.link, log)?)
+    inputs.output.publish(transaction, image, None, log).map(|(report, _)| report)
 }
 
 /// The app image and the new run image, which belong together by their platform: where one of the two layouts holds
 /// several images, the other one's decides; where both do, this machine's platform does.
 fn images(inputs: &Inputs) -> Result<(Image, Image), Error> {
     let no_app = |error| no_app_image(&inputs.previous_image, error);
-    let apps = Layout::open(&inputs.previous_image).map_err(no_app)?;
+    let apps = Layout::open_early(&inputs.previous_image, &inputs.early).map_err(no_app)?;
     let likely = apps.image(&Platform::host());
     let platform = likely.as_ref().map_or_else(|_| Platform::host(), |app| app.config.platform());
     let base_path = match &inputs.run_image {
-        Some(name) => inputs.layout_dir.resolve(name).map_err(|error| Error::new(Kind::Arguments, error))?,
+        Some(name) => {
+            inputs.output.layout_dir.resolve(name).map_err(|error| Error::new(Kind::Arguments, error))?
+        }
         None => names::run_image_path(&metadata(&likely.map_err(no_app)?)?, inputs)?,
     };
-    let base = Layout::open(&base_path)
+    let base = Layout::open_early(&base_path, &inputs.early)
         .and_then(|layout| layout.image(&platform))
         .map_err(|error| run_image::not_usable(&base_path, error))?;
     let app = apps.image(&base.config.platform()).map_err(no_app)?;
@@ -121,18 +127,11 @@ fn metadata(app: &Image) -> Result<LayersMetadata, Error> {
 fn own_layers(
     app: &Image,
     base_layers: usize,
-    writer: &LayoutWriter,
-    link: LinkMode,
+    transaction: &Transaction,
 ) -> Result<Vec<NewLayer>, LayoutError> {
     let layers = app.layers().skip(base_layers).map(|layer| {
-        let blob = if writer.holds(&layer.descriptor) {
-            BlobSource::Kept
-        } else {
-            layer.check_present()?;
-            writer.bring(&layer, link)?;
-            BlobSource::Placed
-        };
-        Ok(NewLayer { diff_id: layer.diff_id, descriptor: layer.descriptor, blob })
+        transaction.bring(&layer)?;
+        Ok(NewLayer { diff_id: layer.diff_id, descriptor: layer.descriptor, blob: BlobSource::Placed })
     });
     layers.collect()
 }

@@ -20,11 +20,12 @@ pub(super) fn run_image_path(metadata: &LayersMetadata, inputs: &Inputs) -> Resu
         metadata.stack.clone().map(|stack| stack.run_image).filter(|run_image| !run_image.image.is_empty())
     };
     if let Some(names) = names {
-        return run_image::by_mirrors(&names, &inputs.previous_image, &inputs.layout_dir);
+        return run_image::by_mirrors(&names, &inputs.previous_image, &inputs.output.layout_dir)
+            .map(|(_, path)| path);
     }
-    match inputs.layout_dir.resolve_identifier(reference) {
+    match inputs.output.layout_dir.resolve_identifier(reference) {
         Ok((path, _)) => Ok(path),
-        Err(_no_place_in_this_layout_dir) => {
+        Err(_no_identifier) => {
             Err(Error::from(anyhow!("-run-image is required when there is no run image metadata available"))
                 .with_help(format!(
                     "the label `{}` of the app image names no run image: give -run-image",
@@ -47,7 +48,7 @@ pub(super) fn rebased(
         base.layers().next_back().map(|layer| layer.diff_id.to_string()).unwrap_or_default();
     after.run_image.reference = base.identifier();
     let Some(name) = &inputs.run_image else { return Ok(after) };
-    if !inputs.platform_api.has_targets() || is_known(name, before, &inputs.layout_dir) {
+    if !inputs.platform_api.has_targets() || is_known(name, before, &inputs.output.layout_dir) {
         return Ok(after);
     }
     let known = match &before.stack {
@@ -120,12 +121,16 @@ mod tests {
         Inputs {
             platform_api: drydock_spec::api::PlatformApi::minor(api),
             previous_image: app.clone(),
-            output_images: vec![app],
-            layout_dir,
+            output: crate::rebase::Output {
+                names: vec![app],
+                layout_dir,
+                link: drydock_layout::LinkMode::Auto,
+                durability: drydock_layout::Durability::InMemory,
+                report_path: "/report.toml".into(),
+            },
             run_image: None,
-            report_path: "/report.toml".into(),
             force: false,
-            link: drydock_layout::LinkMode::Auto,
+            early: drydock_layout::Early::default(),
         }
     }
 
@@ -144,10 +149,11 @@ mod tests {
             (12, metadata("", &[], Some("stack"), &place), "mirror.io/stack/latest"),
             (12, metadata("", &[], Some(""), &place), "example.com/run/base"),
             (11, metadata("reg.io/run", &[], None, &place), "example.com/run/base"),
+            (12, metadata("", &[], None, &elsewhere), "/other/run"),
         ] {
             assert_eq!(run_image_path(&metadata, &inputs(api)).unwrap().path(), Path::new("/l").join(want));
         }
-        for reference in ["", "some-id", elsewhere.as_str()] {
+        for reference in ["", "some-id", "/other/run"] {
             let error = run_image_path(&metadata("", &[], None, reference), &inputs(12)).unwrap_err();
             assert!(error.to_string().starts_with("-run-image is required when"), "{error}");
             assert!(error.help.is_some());

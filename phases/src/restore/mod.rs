@@ -10,19 +10,21 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
+use drydock_layout::Early;
 use drydock_model::digest::DiffId;
 use drydock_model::reference::{LayoutDir, LayoutPath};
-use drydock_spec::analyzed::{Analyzed, ImageIdentifier, Layer, LayersMetadata, RunImage};
+use drydock_spec::analyzed::{Analyzed, ImageIdentifier, Layer, LayersMetadata};
 use drydock_spec::api::PlatformApi;
 use drydock_spec::cache::CacheMetadata;
 use drydock_spec::group::{Group, GroupElement};
-use drydock_tar::{ExtractError, extract};
+use drydock_tar::extract;
 
 use crate::buildpacks::{check_group, dir_name};
 use crate::cache::{self, Cache};
 use crate::export::CacheLocation;
 use crate::file::{read_toml, read_toml_if_exists, write, write_toml};
+use crate::identify::{self, identify, is_in_sight, restore_sbom};
 use crate::layers::is_file_name;
 use crate::run_image::{self, RunImageFiles};
 use crate::timer::timed;
@@ -53,6 +55,16 @@ pub struct Inputs {
     pub skip_layers: bool,
     /// How many layers are extracted at a time.
     pub threads: NonZeroUsize,
+    /// Files of images that were opened as root.
+    pub early: Early,
+}
+
+impl Inputs {
+    /// The folders of the images that may be read.
+    pub fn reads(&self) -> Vec<PathBuf> {
+        let named = self.layout_dir.iter().flat_map(|dir| identify::reads(&self.analyzed_path, dir));
+        named.chain(self.build_image.as_ref().map(|path| path.path().to_owned())).collect()
+    }
 }
 
 /// Restores with what other phases left in files.
@@ -63,7 +75,7 @@ pub fn restore(inputs: &Inputs, log: &dyn Log) -> Result<(), Error> {
     check_group(&group.group)?;
     match read_toml_if_exists::<Analyzed>(&inputs.analyzed_path) {
         Ok(Some(mut analyzed)) => {
-            update_images(inputs, &group, &mut analyzed, log)?;
+            update_images(inputs, &mut analyzed, log)?;
             write_toml(&inputs.analyzed_path, &analyzed)?;
             metadata = analyzed.metadata;
         }
@@ -287,57 +299,28 @@ fn restore_data(
     })
 }
 
-/// Extracts a layer. One that is damaged leaves the cache: otherwise the next export would keep it.
 fn restore_tar(cache: &dyn Cache, diff_id: &DiffId, layers_dir: &Path) -> anyhow::Result<()> {
-    let extracted = extract(cache.tar(diff_id)?, *diff_id, layers_dir, layers_dir);
-    if let Err(ExtractError::Read(_) | ExtractError::Malformed { .. } | ExtractError::Mismatch { .. }) =
-        extracted
-    {
-        cache.discard(diff_id)?;
-    }
-    extracted.with_context(|| format!("failed to extract layer {diff_id}"))
+    extract(cache.tar(diff_id)?, *diff_id, layers_dir, layers_dir)
+        .with_context(|| format!("failed to extract layer {diff_id}"))
 }
 
-/// Looks up images that are named in `analyzed`, but of which nothing more is known.
-fn update_images(
-    inputs: &Inputs,
-    group: &Group,
-    analyzed: &mut Analyzed,
-    log: &dyn Log,
-) -> Result<(), Error> {
+/// Looks at images that are named, but of which nothing more is known.
+fn update_images(inputs: &Inputs, analyzed: &mut Analyzed, log: &dyn Log) -> Result<(), Error> {
     let api = inputs.platform_api;
     if let Some(path) = inputs.build_image.as_ref().filter(|_| api.has_extensions()) {
-        let image = run_image::open(path).map_err(|error| error.context("build image"))?;
+        let image = run_image::open(path, &inputs.early).map_err(|error| error.context("build image"))?;
         analyzed.build_image = Some(ImageIdentifier { reference: image.identifier() });
     }
     if api.restores_launch_from_cache() {
         // Only looked at: in a layout repository there is nothing to choose by access.
         RunImageFiles { run: &inputs.run_path, stack: &inputs.stack_path }.read(api, log)?;
     }
-    let Some(run_image) = analyzed.run_image.as_mut().filter(|_| api.has_extensions()) else { return Ok(()) };
-    let is_known = run_image.target.as_ref().is_some_and(|target| !target.os.is_empty());
-    if !group.group_extensions.is_empty() && !is_known {
-        let image = run_image::open(&run_image_path(inputs, run_image)?)?;
-        run_image.reference = image.identifier();
-        run_image.target = if api.has_targets() { Some(run_image::target(&image)?) } else { None };
+    let Some(layout_dir) = inputs.layout_dir.as_ref().filter(|dir| is_in_sight(dir)) else { return Ok(()) };
+    let previous = identify(analyzed, layout_dir, &inputs.early, api, log)?;
+    if let Some(previous) = previous.filter(|_| api.has_sbom_layer() && !inputs.skip_layers) {
+        restore_sbom(&previous, &analyzed.metadata, &inputs.layers_dir, log)?;
     }
     Ok(())
-}
-
-/// Where the run image lies, whichever manifest may have been there before.
-fn run_image_path(inputs: &Inputs, run_image: &RunImage) -> Result<LayoutPath, Error> {
-    let RunImage { image, reference, .. } = run_image;
-    let dir = inputs.layout_dir.as_ref().ok_or_else(|| {
-        let name = if image.is_empty() { reference } else { image };
-        Error::new(Kind::Phase, anyhow!("image `{name}` is needed, but no layout was asked for"))
-            .with_help("set CNB_USE_OCI_LAYOUT=true, or give -layout")
-    })?;
-    let path = if image.is_empty() {
-        run_image::locate(reference, dir).map(|(path, _)| path)
-    } else {
-        dir.resolve(image)
-    };
-    path.map_err(|error| Error::new(Kind::Arguments, error))
 }
 
 #[cfg(test)]

@@ -86,6 +86,7 @@ impl Setting {
             cache: Some(CacheLocation::Dir(self.temp.path().join("cache"))),
             skip_layers: self.skip_layers,
             threads: NonZeroUsize::new(2).unwrap(),
+            early: drydock_layout::Early::default(),
         };
         let group = [GroupElement { id: "acme/a".into(), version: "1".into(), ..GroupElement::default() }];
         let metadata = LayersMetadata { buildpacks: vec![self.image.clone()], ..LayersMetadata::default() };

@@ -1,0 +1,172 @@
+//! The files of a layout: opened as regular ones, maybe before the process gave up the right to, and read by position.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use drydock_io::read;
+use drydock_model::digest::Digest;
+use drydock_model::hash::Hasher;
+use drydock_model::manifest::Descriptor;
+use serde::de::DeserializeOwned;
+
+use super::error::{IoContext as _, LayoutError};
+use super::{MAX_JSON, blob_path, blobs_dir};
+
+/// So many files of one layout are opened early, so that there are handles left for everything else.
+const MAX_EARLY: usize = 256;
+
+/// Files that were opened while the process still had the right to. Who reads a layout looks here first.
+#[derive(Debug, Default, Clone)]
+pub struct Early(Arc<BTreeMap<PathBuf, Arc<File>>>);
+
+impl Early {
+    /// Opens the files of these layouts of which `is_needed` says that they cannot be opened later. What cannot be
+    /// opened now either is for the reader to complain about.
+    pub fn of<'a>(
+        layouts: impl IntoIterator<Item = &'a Path>,
+        is_needed: impl Fn(&Metadata) -> bool,
+    ) -> Self {
+        let mut opened = BTreeMap::new();
+        for layout in layouts {
+            let blobs = fs::read_dir(blobs_dir(layout)).into_iter().flatten().flatten();
+            let paths = [layout.join("index.json"), layout.join("oci-layout")].into_iter();
+            let paths = paths.chain(blobs.map(|entry| entry.path()));
+            let needed = paths.filter(|path| fs::metadata(path).is_ok_and(|file| is_needed(&file)));
+            let files = needed.take(MAX_EARLY).filter_map(|path| Some((read::open(&path).ok()?, path)));
+            opened.extend(files.map(|(file, path)| (path, Arc::new(file))));
+        }
+        Self(Arc::new(opened))
+    }
+
+    /// Opens a regular file.
+    fn open(&self, path: &Path) -> io::Result<Arc<File>> {
+        match self.0.get(path) {
+            Some(file) => Ok(Arc::clone(file)),
+            None => read::open(path).map(Arc::new),
+        }
+    }
+
+    /// Reads a small file whole.
+    pub(super) fn read(&self, path: &Path) -> Result<Vec<u8>, LayoutError> {
+        let read = || {
+            let file = self.open(path)?;
+            let size = file.metadata()?.len();
+            if size > MAX_JSON {
+                return Err(io::Error::new(ErrorKind::FileTooLarge, format!("more than {MAX_JSON} bytes")));
+            }
+            let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+            BlobReader { file, at: 0 }.take(MAX_JSON + 1).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        read().at("read", path)
+    }
+
+    /// Opens a blob of the size that it should have.
+    pub(super) fn open_blob(
+        &self,
+        layout: &Path,
+        descriptor: &Descriptor,
+    ) -> Result<BlobReader, LayoutError> {
+        let path = blob_path(layout, &descriptor.digest);
+        let file = match self.open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(LayoutError::MissingBlob {
+                    layout: layout.to_owned(),
+                    digest: descriptor.digest,
+                });
+            }
+            file => file.at("open", &path)?,
+        };
+        let found = file.metadata().at("read", &path)?.len();
+        if found == descriptor.size {
+            Ok(BlobReader { file, at: 0 })
+        } else {
+            Err(LayoutError::WrongSize { path, expected: descriptor.size, found })
+        }
+    }
+
+    /// Reads a blob whole, and checks it: manifests, configs and indexes.
+    pub(super) fn read_blob(&self, layout: &Path, descriptor: &Descriptor) -> Result<Vec<u8>, LayoutError> {
+        let path = blob_path(layout, &descriptor.digest);
+        let reader = self.open_blob(layout, descriptor)?;
+        if descriptor.size > MAX_JSON {
+            let source = io::Error::new(ErrorKind::FileTooLarge, format!("more than {MAX_JSON} bytes"));
+            return Err(LayoutError::Io { action: "read", path, source });
+        }
+        let mut bytes = Vec::new();
+        reader.take(MAX_JSON).read_to_end(&mut bytes).at("read", &path)?;
+        let found = Digest::of(&bytes);
+        if found == descriptor.digest { Ok(bytes) } else { Err(LayoutError::Corrupt { path, found }) }
+    }
+
+    /// Reads a blob of JSON.
+    pub(super) fn read_json<T: DeserializeOwned>(
+        &self,
+        layout: &Path,
+        descriptor: &Descriptor,
+    ) -> Result<T, LayoutError> {
+        parse(&self.read_blob(layout, descriptor)?, &blob_path(layout, &descriptor.digest))
+    }
+}
+
+/// Reads a blob from its beginning, whoever else reads the same file.
+#[derive(Debug)]
+pub struct BlobReader {
+    file: Arc<File>,
+    at: u64,
+}
+
+impl BlobReader {
+    /// Of an open file.
+    pub(super) fn new(file: File) -> Self {
+        Self { file: Arc::new(file), at: 0 }
+    }
+
+    /// The file that it reads.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The same blob, from its beginning.
+    pub(super) fn rewound(self) -> Self {
+        Self { at: 0, ..self }
+    }
+}
+
+impl Read for BlobReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read_at(buffer, self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+/// The digest of all that a reader has; each piece is passed on.
+pub(super) fn hash(
+    reader: &mut impl Read,
+    mut pass: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<Digest> {
+    let mut hash = Hasher::new();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return Ok(Digest::from_hash(hash)),
+            Ok(n) => {
+                hash.update(&buffer[..n]);
+                pass(&buffer[..n])?;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Understands a file of JSON.
+pub(super) fn parse<T: DeserializeOwned>(text: &[u8], path: &Path) -> Result<T, LayoutError> {
+    serde_json::from_slice(text)
+        .map_err(|error| LayoutError::Malformed { path: path.to_owned(), reason: error.to_string() })
+}

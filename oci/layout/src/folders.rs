@@ -1,0 +1,99 @@
+//! The folders of a layout: made where they are missing, and undone with all that was put into them.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use super::blobs_dir;
+use super::error::{IoContext as _, LayoutError};
+
+/// What goes if nothing is published.
+#[derive(Debug, Default)]
+pub(super) struct Undo {
+    /// Outermost first.
+    dirs: Vec<PathBuf>,
+    files: Mutex<Vec<PathBuf>>,
+}
+
+impl Undo {
+    /// A file is about to be put here: if nothing has this name, the file goes in case of failure. What cannot be
+    /// looked at is not this transaction's.
+    pub(super) fn will_place(&self, path: &Path) {
+        if fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            self.files.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_owned());
+        }
+    }
+
+    /// The folders that were made.
+    pub(super) fn made(&self) -> &[PathBuf] {
+        &self.dirs
+    }
+
+    /// Everything stays.
+    pub(super) fn forget(&mut self) {
+        self.dirs.clear();
+        self.files.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed by a later export: a failure here changes nothing for anybody.
+        for file in self.files.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            let _ = fs::remove_file(file);
+        }
+        for dir in self.dirs.iter().rev() {
+            let _ = fs::remove_dir(dir);
+        }
+    }
+}
+
+/// Makes the folders from the layout directory down to the layout; no symlink may lead out of the former.
+pub(super) fn make_layout_dir(root: &Path, path: &Path, undo: &mut Undo) -> Result<(), LayoutError> {
+    for dir in root.ancestors().collect::<Vec<_>>().into_iter().rev() {
+        if !dir.is_dir() {
+            make_dir(dir, undo)?;
+        }
+    }
+    let real_root = fs::canonicalize(root).at("resolve", root)?;
+    let below = path.strip_prefix(root).expect("a LayoutPath lies under its LayoutDir");
+    let mut dir = root.to_owned();
+    for part in below {
+        dir.push(part);
+        make_dir(&dir, undo)?;
+        if !fs::canonicalize(&dir).at("resolve", &dir)?.starts_with(&real_root) {
+            let reason = format!("it is a symbolic link that leads out of `{}`", root.display());
+            return Err(LayoutError::Malformed { path: dir, reason });
+        }
+    }
+    Ok(())
+}
+
+/// Makes the folders of blobs. They are the layout's own: blobs behind a link are also somebody else's.
+pub(super) fn make_blobs_dir(layout: &Path, undo: &mut Undo) -> Result<(), LayoutError> {
+    for dir in [layout.join("blobs"), blobs_dir(layout)] {
+        make_dir(&dir, undo)?;
+        if fs::symlink_metadata(&dir).at("look at", &dir)?.is_symlink() {
+            let reason =
+                "it is a symbolic link, and a layout that is written to has a folder of its own there: \
+                          put a copy of the folder in place of the link"
+                    .to_owned();
+            return Err(LayoutError::Malformed { path: dir, reason });
+        }
+    }
+    Ok(())
+}
+
+/// Makes a folder of mode 0755 whatever the umask; one that is there already will do.
+fn make_dir(path: &Path, undo: &mut Undo) -> Result<(), LayoutError> {
+    match DirBuilder::new().mode(0o755).create(path) {
+        Ok(()) => {
+            undo.dirs.push(path.to_owned());
+            fs::set_permissions(path, Permissions::from_mode(0o755)).at("set the mode of", path)
+        }
+        Err(_) if path.is_dir() => Ok(()),
+        Err(source) => Err(LayoutError::Io { action: "make folder", path: path.to_owned(), source }),
+    }
+}

@@ -1,0 +1,500 @@
+//! Writing: blobs first, each under a temporary name until it is whole; then `index.json`, in one step for each name.
+//!
+//! One process at a time writes to a layout: it holds an advisory lock on the layout's folder ([`Lock`]). Two names of
+//! one folder are one layout. What is published was verified in the same transaction: made here, brought and checked on
+//! the way, or found in place and read.
+//!
+//! Everything that can fail is done before the first name is switched ([`Transaction::prepare`]). Unless that is turned
+//! off, blobs, their folders, and then each `index.json` are on the disk before anything old is removed.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::SystemTime;
+
+use drydock_io::file::{TempFile, write_atomically};
+use drydock_io::lock::{Identity, Lock};
+use drydock_model::config::ImageConfig;
+use drydock_model::digest::{DiffId, Digest};
+use drydock_model::manifest::{Annotations, Descriptor, Index, Manifest};
+use drydock_model::media;
+use drydock_model::reference::{LayoutDir, LayoutPath};
+use serde::Serialize;
+
+use super::collect::{collect, reachable};
+use super::edit::{self, Change};
+use super::error::{IoContext as _, LayoutError};
+use super::files::Early;
+use super::folders::{Undo, make_blobs_dir, make_layout_dir};
+use super::read::{ImageLayer, Layout};
+use super::share::{LinkMode, Shared, share, whole};
+use super::tree::Entry;
+use super::{blob_path, blobs_dir};
+
+const MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// Whether what is written must outlive a power failure.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// It is on the disk before anything old is removed.
+    #[default]
+    OnDisk,
+    /// It is left to the system when it gets there.
+    InMemory,
+}
+
+/// An image to be written.
+#[derive(Debug)]
+pub struct NewImage {
+    /// Its configuration. The diff IDs are taken from `layers`.
+    pub config: ImageConfig,
+    /// Its layers, lowest first.
+    pub layers: Vec<NewLayer>,
+    /// Annotations of its manifest.
+    pub annotations: Annotations,
+    /// The manifest of an image that this one takes the place of whatever its platform. One for the same platform goes
+    /// in any case.
+    pub replaces: Option<Digest>,
+}
+
+/// A layer of an image to be written.
+#[derive(Debug)]
+pub struct NewLayer {
+    /// The digest of its tar.
+    pub diff_id: DiffId,
+    /// Its blob.
+    pub descriptor: Descriptor,
+    /// Where the blob is now.
+    pub blob: BlobSource,
+}
+
+/// Where a blob is before the image is committed.
+#[derive(Debug)]
+pub enum BlobSource {
+    /// In a temporary file in [`Transaction::blobs_dir`], hashed as it was written.
+    Temporary(TempFile),
+    /// In the layout: brought there, or since before.
+    Placed,
+    /// Nowhere: the image will be sparse.
+    Absent,
+}
+
+/// What is or will be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// The manifest's size in bytes.
+    pub manifest_size: u64,
+}
+
+/// Layouts that are being written to, by nobody else. Dropped, it leaves them as they were.
+#[derive(Debug)]
+pub struct Transaction {
+    /// That of the first name comes first: blobs are put there, and shared with the others.
+    targets: Vec<Target>,
+    link: LinkMode,
+    durability: Durability,
+    /// Blobs of the first layout that are known to be what they should.
+    verified: Mutex<BTreeSet<Digest>>,
+}
+
+/// One layout of a transaction.
+#[derive(Debug)]
+struct Target {
+    path: LayoutPath,
+    // Before the lock: fields are dropped in order, and what is undone must be undone while nobody else writes.
+    undo: Undo,
+    /// What it holds so far.
+    entries: Vec<Entry>,
+    /// The text of `index.json`, and when it was written; none if there is none.
+    before: Option<(Vec<u8>, SystemTime)>,
+    _lock: Lock,
+}
+
+impl Transaction {
+    /// Makes the layouts' folders if need be, locks and reads them. `waiting` is called with a name whose lock another
+    /// process has. An index that cannot be read is an error: what it leads to would be lost.
+    pub fn begin(
+        dir: &LayoutDir,
+        names: &[LayoutPath],
+        link: LinkMode,
+        durability: Durability,
+        waiting: &dyn Fn(&LayoutPath),
+    ) -> Result<Self, LayoutError> {
+        if let Some(name) = names.iter().find(|name| name.digest().is_some()) {
+            return Err(LayoutError::NamedByDigest(name.path().to_owned()));
+        }
+        let mut made: Vec<(Identity, usize, Undo)> = Vec::new();
+        for (number, name) in names.iter().enumerate() {
+            let mut undo = Undo::default();
+            let identity = folder(dir, name, &mut undo)?;
+            if made.iter().all(|(other, ..)| *other != identity) {
+                made.push((identity, number, undo));
+            }
+        }
+        // In one order, so that two transactions cannot wait for each other.
+        made.sort_by_key(|(identity, ..)| *identity);
+        let mut targets = Vec::with_capacity(made.len());
+        for (_, number, undo) in made {
+            let path = &names[number];
+            targets.push((number, Target::lock(dir, path, undo, &|| waiting(path))?));
+        }
+        targets.sort_by_key(|(number, _)| *number);
+        let targets = targets.into_iter().map(|(_, target)| target).collect();
+        Ok(Self { targets, link, durability, verified: Mutex::default() })
+    }
+
+    fn first(&self) -> &Target {
+        &self.targets[0]
+    }
+
+    /// Where temporary files of blobs must be made.
+    pub fn blobs_dir(&self) -> PathBuf {
+        blobs_dir(self.first().path.path())
+    }
+
+    /// Whether the layout already holds a file for this blob, of the right size.
+    pub fn has(&self, descriptor: &Descriptor) -> bool {
+        let file = fs::symlink_metadata(self.first().blob_path(&descriptor.digest));
+        file.is_ok_and(|file| file.is_file() && file.len() == descriptor.size)
+    }
+
+    /// Puts a blob in its place whose digest was found out while it was written.
+    pub fn put_blob(&self, file: TempFile, digest: Digest) -> Result<(), LayoutError> {
+        let to = self.first().will_place(&digest);
+        file.persist(&to).at("write", &to)?;
+        self.note(digest);
+        Ok(())
+    }
+
+    /// Puts a blob that is small: a configuration, or a manifest or index with the digest that it has.
+    pub fn put_bytes(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor, LayoutError> {
+        let descriptor = self.first().put_bytes(media_type, bytes)?;
+        self.note(descriptor.digest);
+        Ok(descriptor)
+    }
+
+    fn put_json(&self, media_type: &str, value: &impl Serialize) -> Result<Descriptor, LayoutError> {
+        self.put_bytes(media_type, &to_json(value))
+    }
+
+    /// Brings a blob of another layout into this one, or finds it in its place, and checks it on the way.
+    pub fn bring(&self, layer: &ImageLayer) -> Result<Shared, LayoutError> {
+        let digest = layer.descriptor.digest;
+        let to = self.first().will_place(&digest);
+        // What is in place already need not be where it comes from.
+        let shared = match layer.open_unchecked() {
+            Ok(source) => share(source, &layer.path(), &to, digest, self.link)?,
+            Err(error) => match whole(&to, digest)? {
+                Some(size) => Shared { shared: size, copied: 0 },
+                None => return Err(error),
+            },
+        };
+        self.note(digest);
+        Ok(shared)
+    }
+
+    fn note(&self, digest: Digest) {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner).insert(digest);
+    }
+
+    /// Writes everything of an image but the name: for [`Prepared::publish`].
+    pub fn prepare_image(self, image: NewImage) -> Result<Prepared, LayoutError> {
+        let NewImage { mut config, layers, annotations, replaces } = image;
+        config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
+        let platform = config.platform();
+        let mut absent = BTreeSet::new();
+        let mut descriptors = Vec::with_capacity(layers.len());
+        for layer in layers {
+            match layer.blob {
+                BlobSource::Temporary(file) => self.put_blob(file, layer.descriptor.digest)?,
+                BlobSource::Placed => {}
+                BlobSource::Absent => {
+                    absent.insert(layer.descriptor.digest);
+                }
+            }
+            descriptors.push(layer.descriptor.into_oci());
+        }
+        let manifest = Manifest {
+            schema_version: 2,
+            media_type: media::MANIFEST.to_owned(),
+            config: self.put_json(media::CONFIG, &config)?,
+            layers: descriptors,
+            annotations,
+            rest: serde_json::Map::new(),
+        };
+        let image = self.put_json(media::MANIFEST, &manifest)?;
+        self.prepare(&[Change::Image { image, platform, replaces }], &absent)
+    }
+
+    /// Writes everything that these changes of each name take, but the names themselves. Every blob that they lead to
+    /// is verified, and is in the layout unless it is one of `absent`.
+    pub fn prepare(mut self, changes: &[Change], absent: &BTreeSet<Digest>) -> Result<Prepared, LayoutError> {
+        let brought: Vec<&Descriptor> = changes.iter().filter_map(Change::brings).collect();
+        let blobs = self.verify(&brought, absent)?;
+        let mut targets = std::mem::take(&mut self.targets);
+        let (first, others) = targets.split_first().expect("an image has a name");
+        for other in others {
+            for digest in &blobs {
+                let from = first.blob_path(digest);
+                let source = drydock_io::read::open(&from).at("open", &from)?;
+                let to = other.will_place(digest);
+                share(super::BlobReader::new(source), &from, &to, *digest, self.link)?;
+            }
+        }
+        let mut indexes = Vec::with_capacity(targets.len());
+        for target in &mut targets {
+            indexes.push(target.prepare(changes, &blobs, self.durability)?);
+        }
+        let image = brought.first();
+        let committed = image.map(|image| Committed { digest: image.digest, manifest_size: image.size });
+        Ok(Prepared { targets, indexes, committed, durability: self.durability })
+    }
+
+    /// The blobs that these lead to, but for absent ones: each is there, and is what it should be.
+    fn verify(&self, roots: &[&Descriptor], absent: &BTreeSet<Digest>) -> Result<Vec<Digest>, LayoutError> {
+        let layout = self.first().path.path();
+        let known = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut blobs = Vec::new();
+        for digest in reachable(layout, roots.iter().copied())? {
+            if absent.contains(&digest) {
+                continue;
+            }
+            if !known.contains(&digest) && whole(&blob_path(layout, &digest), digest)?.is_none() {
+                return Err(LayoutError::MissingBlob { layout: layout.to_owned(), digest });
+            }
+            blobs.push(digest);
+        }
+        blobs.sort_unstable();
+        Ok(blobs)
+    }
+}
+
+impl Target {
+    fn lock(
+        dir: &LayoutDir,
+        path: &LayoutPath,
+        mut undo: Undo,
+        waiting: &dyn Fn(),
+    ) -> Result<Self, LayoutError> {
+        let lock = loop {
+            match Lock::acquire(path.path(), waiting) {
+                // Whoever had the lock has removed the folder again, after a failure.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    folder(dir, path, &mut undo)?;
+                }
+                lock => break lock.at("lock", path.path())?,
+            }
+        };
+        make_blobs_dir(path.path(), &mut undo)?;
+        let index_path = path.path().join("index.json");
+        let (entries, before) = match Layout::open(path) {
+            Ok(layout) => {
+                let text = Early::default().read(&index_path)?;
+                let written = fs::metadata(&index_path).and_then(|file| file.modified());
+                (layout.entries().to_vec(), Some((text, written.at("look at", &index_path)?)))
+            }
+            Err(LayoutError::NotFound(_)) => (Vec::new(), None),
+            Err(error) => return Err(error),
+        };
+        Ok(Self { path: path.clone(), undo, entries, before, _lock: lock })
+    }
+
+    fn blob_path(&self, digest: &Digest) -> PathBuf {
+        blob_path(self.path.path(), digest)
+    }
+
+    /// Where a blob is about to be put.
+    fn will_place(&self, digest: &Digest) -> PathBuf {
+        let path = self.blob_path(digest);
+        self.undo.will_place(&path);
+        path
+    }
+
+    fn put_bytes(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor, LayoutError> {
+        let descriptor = Descriptor::new(media_type, Digest::of(bytes), bytes.len() as u64);
+        let path = self.will_place(&descriptor.digest);
+        write_atomically(&path, bytes).at("write", &path)?;
+        Ok(descriptor)
+    }
+
+    /// Writes what a changed index needs, and the index itself under a temporary name. `blobs` are those that it did
+    /// not lead to before, or may not have.
+    fn prepare(
+        &mut self,
+        changes: &[Change],
+        blobs: &[Digest],
+        durability: Durability,
+    ) -> Result<NewIndex, LayoutError> {
+        let mut written: Vec<PathBuf> = blobs.iter().map(|digest| self.blob_path(digest)).collect();
+        let mut entries = self.entries.clone();
+        for change in changes {
+            let mut write_index = |manifests| {
+                let descriptor =
+                    self.put_bytes(media::INDEX, &to_json(&Index { manifests, ..Index::empty() }))?;
+                written.push(self.blob_path(&descriptor.digest));
+                Ok(descriptor)
+            };
+            entries = edit::apply(&entries, self.path.ref_name(), change, &mut write_index)?;
+        }
+        let layout = self.path.path();
+        let manifests: Vec<Descriptor> = entries.into_iter().map(|entry| entry.descriptor).collect();
+        let index = Index { manifests, ..Index::empty() };
+        let marker = layout.join("oci-layout");
+        if self.before.is_none() {
+            self.undo.will_place(&marker);
+            write_atomically(&marker, MARKER).at("write", &marker)?;
+            written.push(marker);
+        }
+        let index_path = layout.join("index.json");
+        if index_path.is_dir() {
+            let reason = "it is a folder: remove it".to_owned();
+            return Err(LayoutError::Malformed { path: index_path, reason });
+        }
+        let mut file = TempFile::create_in(layout).at("create a file in", layout)?;
+        let text = serde_json::to_vec_pretty(&index).expect("structs with string keys make JSON");
+        io::Write::write_all(file.file(), &text).at("write", &index_path)?;
+        if durability == Durability::OnDisk {
+            sync_all(&written)?;
+            file.file().sync_all().at("write to the disk", &index_path)?;
+            let made = self.undo.made().iter().filter_map(|dir| dir.parent());
+            for dir in [&*blobs_dir(layout), layout].into_iter().chain(made) {
+                sync(dir)?;
+            }
+        }
+        Ok(NewIndex { file, manifests: index.manifests })
+    }
+
+    /// Puts the new `index.json` in its place.
+    fn switch(&self, index: TempFile) -> Result<(), LayoutError> {
+        let path = self.path.path().join("index.json");
+        index.persist(&path).at("write", &path)
+    }
+
+    /// Puts the old `index.json` back.
+    fn switch_back(&self) -> io::Result<()> {
+        let path = self.path.path().join("index.json");
+        match &self.before {
+            Some((text, _)) => write_atomically(&path, text),
+            None => fs::remove_file(&path),
+        }
+    }
+}
+
+/// An `index.json` that is not in its place yet.
+#[derive(Debug)]
+struct NewIndex {
+    file: TempFile,
+    manifests: Vec<Descriptor>,
+}
+
+/// A transaction of which only the names are left to be switched. Dropped, it leaves the layouts as they were.
+#[derive(Debug)]
+pub struct Prepared {
+    // In the order in which they must be dropped.
+    indexes: Vec<NewIndex>,
+    targets: Vec<Target>,
+    committed: Option<Committed>,
+    durability: Durability,
+}
+
+impl Prepared {
+    /// What will be published; none if nothing is brought.
+    pub fn committed(&self) -> Option<&Committed> {
+        self.committed.as_ref()
+    }
+
+    /// Switches all names to what was prepared; none of them, if one cannot be switched. What nothing leads to any more
+    /// is removed when nobody reads it ([`GRACE`](super::GRACE)); a failure to do that is the result, since the image is
+    /// there by then.
+    pub fn publish(self) -> Result<Option<LayoutError>, LayoutError> {
+        let Self { mut targets, indexes, durability, .. } = self;
+        let mut kept = Vec::with_capacity(targets.len());
+        for (at, NewIndex { file, manifests }) in indexes.into_iter().enumerate() {
+            if let Err(error) = targets[at].switch(file) {
+                return Err(switch_back(&mut targets[..at], error));
+            }
+            kept.push(manifests);
+        }
+        let mut left = None;
+        for (target, manifests) in targets.iter_mut().zip(kept) {
+            target.undo.forget();
+            left = left.or(target.finish(manifests, durability).err());
+        }
+        Ok(left)
+    }
+}
+
+impl Target {
+    /// Sees to it that the new index is on the disk, and removes what is of no use any more.
+    fn finish(&self, manifests: Vec<Descriptor>, durability: Durability) -> Result<(), LayoutError> {
+        let layout = self.path.path();
+        if durability == Durability::OnDisk {
+            sync(layout)?;
+        }
+        let before = self.entries.iter().map(|entry| entry.descriptor.clone());
+        let switched = self.before.as_ref().map(|(_, written)| *written);
+        collect(layout, manifests.into_iter().chain(before), switched)
+    }
+}
+
+/// Undoes the switch of these names. Where that fails, too, the new image stays, with its blobs.
+fn switch_back(switched: &mut [Target], cause: LayoutError) -> LayoutError {
+    let mut stay = Vec::new();
+    for target in switched {
+        if target.switch_back().is_err() {
+            target.undo.forget();
+            stay.push(target.path.path().to_owned());
+        }
+    }
+    match stay.as_slice() {
+        [] => cause,
+        _ => LayoutError::PartlyPublished { switched: stay, source: Box::new(cause) },
+    }
+}
+
+/// Removes the `index.json` of a layout that is of no worth when it cannot be read: that of a cache.
+pub fn forget(path: &LayoutPath) -> Result<(), LayoutError> {
+    let _lock = Lock::acquire(path.path(), &|| {}).at("lock", path.path())?;
+    let index = path.path().join("index.json");
+    fs::remove_file(&index).at("remove", &index)
+}
+
+/// Makes a layout's folder, and tells which one it is.
+fn folder(dir: &LayoutDir, name: &LayoutPath, undo: &mut Undo) -> Result<Identity, LayoutError> {
+    make_layout_dir(dir.path(), name.path(), undo)?;
+    Identity::of(name.path()).at("look at", name.path())
+}
+
+fn to_json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("structs with string keys make JSON")
+}
+
+/// Waits until a file or a folder is on the disk.
+fn sync(path: &Path) -> Result<(), LayoutError> {
+    File::open(path).and_then(|file| file.sync_all()).at("write to the disk", path)
+}
+
+/// Waits until files are on the disk, several at a time: file systems write them together then.
+fn sync_all(paths: &[PathBuf]) -> Result<(), LayoutError> {
+    const AT_A_TIME: usize = 8;
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
+            sync(path)?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        // Where no more threads can be had, this one does it all.
+        let start = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
+        let others: Vec<_> = (1..AT_A_TIME.min(paths.len())).map_while(start).collect();
+        let own = work();
+        others.into_iter().map(|other| other.join().expect("it returns errors")).fold(own, Result::and)
+    })
+}
