@@ -1,0 +1,83 @@
+//! Dependencies run one way, and no phase can reach a network.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context as _, Result, ensure};
+use drydock_package::{cargo, workspace};
+
+/// What each package of the project may depend on of the others, directly. Who is not here may depend on all.
+const ALLOWED: [(&str, &[&str]); 7] = [
+    ("drydock-model", &[]),
+    ("drydock-io", &[]),
+    ("drydock-spec", &[]),
+    ("drydock-encode", &["drydock-io", "drydock-model"]),
+    ("drydock-tar", &["drydock-io", "drydock-model"]),
+    ("drydock-layout", &["drydock-io", "drydock-model"]),
+    (
+        "drydock-phases",
+        &[
+            "drydock-encode",
+            "drydock-env",
+            "drydock-io",
+            "drydock-layout",
+            "drydock-model",
+            "drydock-spec",
+            "drydock-tar",
+        ],
+    ),
+];
+
+/// Packages that open connections, or that whatever opens one needs.
+const NETWORK: [&str; 14] = [
+    "async-std",
+    "attohttpc",
+    "curl",
+    "h2",
+    "hyper",
+    "isahc",
+    "mio",
+    "native-tls",
+    "openssl",
+    "reqwest",
+    "rustls",
+    "socket2",
+    "tokio",
+    "ureq",
+];
+
+/// The names in `cargo tree`, without tests' dependencies.
+fn tree(package: &str, depth: &str) -> Result<BTreeSet<String>> {
+    let mut command = cargo::command();
+    command.args(["tree", "--locked", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"]);
+    command.args(["--depth", depth, "--package", package]).current_dir(workspace());
+    let output = command.output().context("run cargo tree")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).context("read what cargo tree printed")?;
+    let names = text.lines().filter_map(|line| line.split(' ').next()).filter(|name| *name != package);
+    Ok(names.map(str::to_owned).collect())
+}
+
+#[test]
+fn dependencies_run_one_way() -> Result<()> {
+    let allowed: BTreeMap<_, _> = ALLOWED.into();
+    for (package, allowed) in allowed {
+        let found = tree(package, "1")?;
+        let ours = found.iter().filter(|name| name.starts_with("drydock-"));
+        let wrong: Vec<_> = ours.filter(|name| !allowed.contains(&name.as_str())).collect();
+        ensure!(wrong.is_empty(), "{package} must not depend on {wrong:?}");
+        ensure!(
+            allowed.iter().all(|name| found.contains(*name)),
+            "{package} may depend on less than is allowed here: {found:?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn no_phase_reaches_a_network() -> Result<()> {
+    let found = tree("drydock", "1000")?;
+    ensure!(found.contains("drydock-phases") && found.contains("serde"), "this is not the tree: {found:?}");
+    let wrong: Vec<_> = NETWORK.iter().filter(|name| found.contains(**name)).collect();
+    ensure!(wrong.is_empty(), "phases reach {wrong:?}");
+    Ok(())
+}
