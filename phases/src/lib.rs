@@ -19,11 +19,11 @@ pub mod layers;
 pub mod log;
 #[cfg(test)]
 mod memory_log;
+pub mod process;
 pub mod rebase;
 pub mod restore;
 pub mod run_image;
 pub mod sbom;
-pub mod signals;
 pub mod target;
 pub mod timer;
 
