@@ -151,7 +151,9 @@ impl Project {
         self.phase(starter, "rebaser")
     }
 
-    fn phase(&self, starter: &[&str], phase: &str) -> Result<Command> {
+    /// Any phase, started by another program: its words come first. It is told of the layers, the layout repository and
+    /// `run.toml`.
+    pub fn phase(&self, starter: &[&str], phase: &str) -> Result<Command> {
         let [first, words @ ..] = starter else { anyhow::bail!("a starter has a name") };
         let mut command = Command::new(first);
         command.args(words).current_dir(self.dir.path()).stdin(Stdio::null());

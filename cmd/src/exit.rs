@@ -3,6 +3,7 @@
 use std::fmt;
 
 use drydock_phases::{Error, Kind};
+use rustix::process::Signal;
 
 use crate::phase::Phase;
 
@@ -12,6 +13,8 @@ const USAGE: u8 = 2;
 const ARGUMENTS: u8 = 3;
 /// The Platform API is missing, unreadable or not supported.
 const PLATFORM_API: u8 = 11;
+/// Added to the number of a signal that ended the phase.
+const SIGNAL: u8 = 128;
 
 /// Why a phase did not finish, as the user gets to know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +42,11 @@ impl Failure {
         Self { code: PLATFORM_API, message: message.to_string(), help: None }
     }
 
+    /// The signal that ended the phase, if it was one.
+    pub(crate) fn signal(&self) -> Option<Signal> {
+        Signal::from_named_raw(self.code.checked_sub(SIGNAL)?.into())
+    }
+
     /// The arguments make no task, for a reason that no single phase knows.
     pub(crate) fn arguments(message: impl fmt::Display) -> Self {
         Self { code: ARGUMENTS, message: message.to_string(), help: None }
@@ -62,6 +70,8 @@ fn code(phase: Phase, kind: Kind) -> u8 {
         (Kind::BuildpackFailed, _) => 51,
         (Kind::ExtensionFailed, _) => 91,
         (Kind::Generate, _) => 92,
+        // As a shell reports a process that a signal ended.
+        (Kind::Interrupted(signal), _) => SIGNAL + u8::try_from(signal.as_raw()).unwrap_or(0),
         (Kind::Phase, Phase::Detect) => 22,
         (Kind::Phase, Phase::Analyze) => 32,
         (Kind::Phase, Phase::Restore) => 42,
@@ -77,7 +87,7 @@ fn action(phase: Phase, kind: Kind) -> Option<&'static str> {
     match kind {
         Kind::General | Kind::Arguments | Kind::BuildpackApi => None,
         Kind::BuildpackFailed | Kind::ExtensionFailed | Kind::Generate => Some("build"),
-        Kind::NoGroup | Kind::NoGroupAfterError | Kind::Phase => Some(phase.verb()),
+        Kind::NoGroup | Kind::NoGroupAfterError | Kind::Phase | Kind::Interrupted(_) => Some(phase.verb()),
     }
 }
 
@@ -107,10 +117,13 @@ mod tests {
             (Phase::Detect, ExtensionFailed, 91, "failed to build: why"),
             (Phase::Detect, Generate, 92, "failed to build: why"),
             (Phase::Extend, Kind::Phase, 102, "failed to extend: why"),
+            (Phase::Build, Kind::Interrupted(Signal::TERM), 143, "failed to build: why"),
         ] {
             let error = Error::new(kind, anyhow::anyhow!("why"));
             let want = Failure { code, message: message.into(), help: None };
             assert_eq!(Failure::new(phase, &error), want, "{phase} {kind:?}");
+            let signal = if code == 143 { Some(Signal::TERM) } else { None };
+            assert_eq!(want.signal(), signal, "{phase} {kind:?}");
         }
     }
 

@@ -4,6 +4,7 @@
 //! who the build belongs to. An ordinary user's process has nothing to prepare.
 //! Specification: `platform.md` § Build Image and, of each phase, the notes on user and group.
 
+use std::collections::BTreeSet;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::AsFd;
@@ -17,7 +18,10 @@ use drydock_model::reference::LayoutPath;
 use drydock_phases::{Error, Kind, limits};
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid, chownat, fchown, mkdirat, openat};
 use rustix::process::{getegid, geteuid, getgid, getuid};
-use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid,
+    set_thread_res_uid,
+};
 
 use crate::args::layout::Layout;
 use crate::phase::Phase;
@@ -110,24 +114,42 @@ impl Privileges {
                 }
                 run_as(*user)
                     .with_context(|| format!("failed to exec as user {}:{}", user.uid, user.gid))
-                    .map_err(general)
+                    .map_err(|cause| general(cause).with_help(NEEDED))?;
+                // The creator runs buildpacks, and they may call what this would break: sudo, newuidmap and their like.
+                if phase != Phase::Create {
+                    set_no_new_privs(true).context("failed to give up new privileges")?;
+                }
+                Ok(())
             }
         }
     }
 }
 
+/// What it takes to become another user.
+const NEEDED: &str = "start the phase as root with the capabilities CAP_SETUID and CAP_SETGID, or as the user that \
+                      CNB_USER_ID and CNB_GROUP_ID name";
+
 /// Makes the thread that calls it, and every thread that it starts later, run as `user`: real, effective and saved
-/// identities. Supplementary groups stay as they are, because orchestrators use them to share volumes.
+/// identities, the groups that `/etc/group` gives that user, and no capabilities. There is no way back but by a file
+/// with the set-user-ID bit.
 ///
-/// The kernel keeps identities for each thread, and this changes only the caller's; it must be the only one.
-fn run_as(user: User) -> io::Result<()> {
-    if user.uid == getuid().as_raw() && user.gid == getgid().as_raw() {
+/// The kernel keeps all this for each thread, and this changes only the caller's; it must be the only one.
+fn run_as(user: User) -> anyhow::Result<()> {
+    let real = User { uid: getuid().as_raw(), gid: getgid().as_raw() };
+    if user == real && user == User::current() {
         return Ok(());
     }
-    // The group first: without root there is no right to change it.
+    // The groups first: without root there is no right to change them.
+    set_thread_groups(&groups(user.uid)?).context("changing the supplementary groups")?;
     let (Some(uid), Some(gid)) = user.ids() else { return Ok(()) };
-    set_thread_res_gid(gid, gid, gid)?;
-    set_thread_res_uid(uid, uid, uid)?;
+    set_thread_res_gid(gid, gid, gid).context("changing the group")?;
+    set_thread_res_uid(uid, uid, uid).context("changing the user")?;
+    if user.uid != 0 {
+        // The change of the user leaves those that files may turn into others.
+        let none = CapabilitySet::empty();
+        let none = CapabilitySets { effective: none, permitted: none, inheritable: none };
+        set_capabilities(None, none).context("giving up capabilities")?;
+    }
     Ok(())
 }
 
@@ -280,13 +302,11 @@ pub struct Account {
 impl Account {
     /// The account with this number on this machine. The executables are static, so no name service is asked.
     pub fn of(uid: u32) -> Result<Self, Error> {
-        let read = || -> anyhow::Result<Self> {
-            let passwd =
-                read::read(Path::new("/etc/passwd"), limits::DOCUMENT).context("reading `/etc/passwd`")?;
-            Self::find(&String::from_utf8_lossy(&passwd), uid)
-                .ok_or_else(|| anyhow!("`/etc/passwd` has no user with this number"))
+        let find = || -> anyhow::Result<Self> {
+            Self::find(&read_database(PASSWD)?, uid)
+                .ok_or_else(|| anyhow!("`{PASSWD}` has no user with this number"))
         };
-        read().map_err(|cause| {
+        find().map_err(|cause| {
             Error::new(Kind::General, cause.context(format!("failed to set environment for user {uid}")))
         })
     }
@@ -301,6 +321,36 @@ impl Account {
             is_this.then(|| Self { name: name.to_owned(), home: home.to_owned() })
         })
     }
+}
+
+/// The users of this machine.
+const PASSWD: &str = "/etc/passwd";
+/// Its groups, and who is in them.
+const GROUP: &str = "/etc/group";
+
+fn read_database(path: &str) -> anyhow::Result<String> {
+    let bytes = read::read(Path::new(path), limits::DOCUMENT);
+    let bytes = bytes.with_context(|| format!("reading `{path}`"))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The groups that the user with this number is in besides its own; none if this machine does not know the user.
+fn groups(uid: u32) -> anyhow::Result<Vec<Gid>> {
+    let read = |path: &str| if Path::new(path).exists() { read_database(path) } else { Ok(String::new()) };
+    let Some(account) = Account::find(&read(PASSWD)?, uid) else { return Ok(Vec::new()) };
+    Ok(groups_with(&read(GROUP)?, &account.name).into_iter().map(Gid::from_raw).collect())
+}
+
+/// The numbers of the groups that have this member. `group` has lines of name, password, number and members.
+fn groups_with(group: &str, name: &str) -> BTreeSet<u32> {
+    let gid = |line: &str| {
+        let mut fields = line.split(':');
+        let named = fields.next().is_some_and(|name| !name.is_empty() && !name.starts_with('#'));
+        let gid = fields.nth(1)?.parse().ok()?;
+        let is_member = fields.next()?.split(',').any(|member| member.trim() == name);
+        (named && is_member && gid != u32::MAX).then_some(gid)
+    };
+    group.lines().filter_map(gid).collect()
 }
 
 #[cfg(test)]
@@ -337,6 +387,16 @@ mod tests {
         assert_eq!(Account::find(passwd, 1000), account("cnb", "/home/cnb"));
         assert_eq!(Account::find(passwd, 7), None);
         assert_eq!(Account::find(passwd, 5), None);
+    }
+
+    #[test]
+    fn groups_of_a_member() {
+        let group = "root:x:0:\ncnb:x:1000:\n#disk:x:6:cnb\n:x:7:cnb\nbroken\nbad:x:many:cnb\nshort:x:8\n\
+                     docker:x:998:other,cnb\nstaff:x:50:cnb, other\nagain:x:50:cnb\nnobody:x:4294967295:cnb\n\
+                     near:x:9:cnbs,acnb\n";
+        for (name, want) in [("cnb", &[50, 998][..]), ("other", &[50, 998]), ("root", &[])] {
+            assert_eq!(Vec::from_iter(groups_with(group, name)), want, "{name}");
+        }
     }
 
     #[test]

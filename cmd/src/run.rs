@@ -6,13 +6,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
 use drydock_phases::analyze::analyze;
+use drydock_phases::build::build;
 use drydock_phases::create::Step;
 use drydock_phases::detect::detect;
 use drydock_phases::export::export;
+use drydock_phases::process::Signals;
 use drydock_phases::rebase::rebase;
 use drydock_phases::restore::restore;
-use drydock_phases::signals::Signals;
-use drydock_phases::{Error, Kind, Log, build, create};
+use drydock_phases::{Error, Kind, Log, create};
 use drydock_spec::api::{ApiError, PlatformApi};
 
 use drydock_phases::early::ReadsImages;
@@ -28,12 +29,14 @@ use crate::version::version;
 
 /// Runs a phase with the process's arguments and environment.
 pub fn run(phase: Phase) -> ExitCode {
+    keep_descriptors();
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     ExitCode::from(run_phase(phase, &arguments, Env::of_process()))
 }
 
 /// The executable that is every phase: by the name that it is called by, or else by its first argument.
 pub fn lifecycle() -> ExitCode {
+    keep_descriptors();
     let mut arguments = std::env::args_os();
     let called = arguments.next().unwrap_or_default();
     let arguments: Vec<OsString> = arguments.collect();
@@ -54,6 +57,11 @@ pub fn lifecycle() -> ExitCode {
             report(&plain, &platform_api(&env).map_or_else(|failure| failure, |_| unknown_phase(&name)))
         }
     })
+}
+
+/// Keeps open files of whoever called this process from the buildpacks: they inherit nothing but the standard streams.
+fn keep_descriptors() {
+    close_fds::set_fds_cloexec(3, &[]);
 }
 
 /// What the `lifecycle` executable is asked for.
@@ -114,9 +122,7 @@ fn run_phase(phase: Phase, arguments: &[OsString], env: Env) -> u8 {
         Ok(Request::Help(text)) => before_flags.usage(&text),
         Ok(Request::Version) => before_flags.answer(&version()),
         Ok(Request::Perform(options, console)) => {
-            if let Err(failure) = perform(phase, &options, &console) {
-                return report(&console, &failure);
-            }
+            return perform(phase, &options, &console);
         }
         Err(failure) => return report(&before_flags, &failure),
     }
@@ -174,7 +180,21 @@ fn refuses_colour(env: &Env) -> bool {
         || env.value(env::NO_COLOR).is_some_and(|value| value.boolean() != Ok(false))
 }
 
-fn perform(phase: Phase, options: &Options, log: &Console) -> Result<(), Failure> {
+/// Runs the phase; returns the exit code.
+fn perform(phase: Phase, options: &Options, log: &Console) -> u8 {
+    let signals = match Signals::handle().context("failed to handle signals") {
+        Ok(signals) => signals,
+        Err(error) => return report(log, &Failure::new(phase, &error.into())),
+    };
+    let Err(failure) = attempt(phase, options, &signals, log) else { return 0 };
+    let code = report(log, &failure);
+    if let Some(signal) = failure.signal() {
+        signals.raise(signal);
+    }
+    code
+}
+
+fn attempt(phase: Phase, options: &Options, signals: &Signals, log: &Console) -> Result<(), Failure> {
     for operand in options.command_line.operands() {
         let text = operand.to_string_lossy();
         if text.starts_with('-') {
@@ -188,18 +208,17 @@ fn perform(phase: Phase, options: &Options, log: &Console) -> Result<(), Failure
         Phase::Analyze => begin_reading(phase, args::analyze::resolve(options, log), log)
             .and_then(|inputs| analyze(&inputs, log)),
         Phase::Detect => begin(phase, args::detect::resolve(options), log)
-            .and_then(|inputs| detect(&inputs, log).map(drop)),
+            .and_then(|inputs| detect(&inputs, signals, log).map(drop)),
         Phase::Restore => begin_reading(phase, args::restore::resolve(options, log), log)
             .and_then(|inputs| restore(&inputs, log)),
         Phase::Extend => begin(phase, args::extend::resolve(options), log).and_then(|_| Err(no_extension())),
-        Phase::Build => {
-            begin(phase, args::build::resolve(options), log).and_then(|inputs| build(inputs, log))
-        }
+        Phase::Build => begin(phase, args::build::resolve(options), log)
+            .and_then(|inputs| build(&inputs, signals, log).map(drop)),
         Phase::Export => begin_reading(phase, args::export::resolve(options, log), log)
             .and_then(|inputs| export(&inputs, log).map(drop)),
         Phase::Create => {
             let inputs = begin_reading(phase, args::create::resolve(options, log), log).map_err(failure)?;
-            return create(inputs, log);
+            return create(&inputs, signals, log);
         }
         Phase::Rebase => begin_reading(phase, args::rebase::resolve(options, log), log)
             .and_then(|inputs| rebase(&inputs, log).map(drop)),
@@ -230,21 +249,9 @@ fn begin<I>(phase: Phase, task: Result<Task<I>, Error>, log: &Console) -> Result
     task.inputs
 }
 
-/// The signals of this process, for the buildpacks.
-fn signals() -> Result<Signals, Error> {
-    Ok(Signals::handle().context("failed to handle signals")?)
-}
-
-fn build(mut inputs: build::Inputs, log: &Console) -> Result<(), Error> {
-    inputs.signals = Some(signals()?);
-    build::build(&inputs, log).map(drop)
-}
-
 /// Runs all phases; a failure is that of the phase in which it happened.
-fn create(mut inputs: create::Inputs, log: &Console) -> Result<(), Failure> {
-    let signals = signals().map_err(|error| Failure::new(Phase::Create, &error))?;
-    inputs.build.signals = Some(signals);
-    match create::create(&inputs, log) {
+fn create(inputs: &create::Inputs, signals: &Signals, log: &Console) -> Result<(), Failure> {
+    match create::create(inputs, signals, log) {
         Ok(_report) => Ok(()),
         Err((step, error)) => {
             let phase = match step {

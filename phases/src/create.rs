@@ -8,6 +8,7 @@ use crate::analyze::{self, analyze_layouts};
 use crate::build::{self, build_group};
 use crate::detect::{self, detect};
 use crate::export::{self, check_cache, export_group};
+use crate::process::Signals;
 use crate::restore::{self, restore_group};
 use crate::{Error, Kind, Log};
 
@@ -42,14 +43,14 @@ pub enum Step {
 }
 
 /// Creates an image; an error comes with the phase that failed.
-pub fn create(inputs: &Inputs, log: &dyn Log) -> Result<Report, (Step, Error)> {
+pub fn create(inputs: &Inputs, signals: &Signals, log: &dyn Log) -> Result<Report, (Step, Error)> {
     let in_step = |step| move |error| (step, error);
     check_cache(&inputs.export).map_err(in_step(Step::Export))?;
     log.phase("ANALYZING");
     let analyzed = analyze_layouts(&inputs.analyze, log).map_err(in_step(Step::Analyze))?;
 
     log.phase("DETECTING");
-    let detected = detect(&inputs.detect, log).map_err(in_step(Step::Detect))?;
+    let detected = detect(&inputs.detect, signals, log).map_err(in_step(Step::Detect))?;
     if !detected.group.group_extensions.is_empty() {
         let error = anyhow!("detected order contains extensions which is not supported by the creator");
         let error = Error::new(Kind::Phase, error);
@@ -67,7 +68,8 @@ pub fn create(inputs: &Inputs, log: &dyn Log) -> Result<Report, (Step, Error)> {
 
     log.phase("BUILDING");
     let target = analyzed.run_image.as_ref().and_then(|image| image.target.clone()).unwrap_or_default();
-    build_group(&inputs.build, &detected.group, detected.plan, target, log).map_err(in_step(Step::Build))?;
+    build_group(&inputs.build, &detected.group, detected.plan, target, signals, log)
+        .map_err(in_step(Step::Build))?;
 
     log.phase("EXPORTING");
     export_group(&inputs.export, group, &analyzed, log).map_err(in_step(Step::Export))

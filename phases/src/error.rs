@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use rustix::process::Signal;
+
 /// What an exit code tells apart. Specification: `platform.md` § Outputs, of each phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -23,6 +25,8 @@ pub enum Kind {
     Generate,
     /// The phase's own work failed.
     Phase,
+    /// The phase was asked by a signal to end.
+    Interrupted(Signal),
 }
 
 /// A failure, with what to do about it where that is known.

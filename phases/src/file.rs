@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use drydock_io::file::{TempFile, write_atomically};
 use drydock_io::read;
 use serde::Serialize;
@@ -25,6 +25,17 @@ pub fn read_toml_if_exists<T: DeserializeOwned>(path: &Path) -> anyhow::Result<O
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         _ => read_toml(path).map(Some),
     }
+}
+
+/// Fails if there is no folder with an app: programs that begin in it would seem to be missing themselves.
+pub(crate) fn check_app_dir(path: &Path) -> anyhow::Result<()> {
+    let reason = match fs::metadata(path) {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(_) => "not a directory".to_owned(),
+        Err(error) if error.kind() == ErrorKind::NotFound => "no such file or directory".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    bail!("open {}: {reason} (the app's folder, which `-app` or `CNB_APP_DIR` names)", path.display())
 }
 
 /// Writes a TOML file in one step, and makes its folder if need be.

@@ -22,11 +22,11 @@ pub mod limits;
 pub mod log;
 #[cfg(test)]
 mod memory_log;
+pub mod process;
 pub mod rebase;
 pub mod restore;
 pub mod run_image;
 pub mod sbom;
-pub mod signals;
 pub mod target;
 mod threads;
 pub mod timer;

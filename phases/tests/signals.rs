@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use drydock_phases::build::{Inputs, build};
 use drydock_phases::buildpacks::Store;
-use drydock_phases::signals::Signals;
+use drydock_phases::process::Signals;
 use drydock_phases::{Error, Kind, Level, Log};
 use drydock_spec::api::PlatformApi;
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, getpid, kill_process};
 
 /// Sends this process a signal as soon as a buildpack prints `ready`.
@@ -50,7 +49,7 @@ impl Write for &SendWhenReady {
 }
 
 /// Builds with a buildpack of this script, and sends the signal. Returns what it printed, too.
-fn interrupt(signals: Signals, signal: Signal, script: &str) -> (Signals, Error, String) {
+fn interrupt(signals: &Signals, signal: Signal, script: &str) -> (Error, String) {
     let root = tempfile::tempdir().unwrap();
     let path = |name: &str| root.path().join(name);
     for dir in ["app", "layers", "tmp", "buildpacks/a/1/bin"] {
@@ -76,62 +75,64 @@ fn interrupt(signals: Signals, signal: Signal, script: &str) -> (Signals, Error,
         plan_path: path("layers/plan.toml"),
         exec_env: String::new(),
         env: vec![("PATH".into(), "/usr/bin:/bin".into())],
-        signals: Some(signals),
     };
     let log = SendWhenReady { signal, printed: Mutex::default() };
-    let error = build(&inputs, &log).unwrap_err();
+    let error = build(&inputs, signals, &log).unwrap_err();
     let printed = String::from_utf8(log.printed.into_inner().unwrap()).unwrap();
-    (inputs.signals.unwrap(), error, printed)
+    assert_eq!(fs::read_dir(path("tmp")).unwrap().count(), 0, "the plan's folder is gone");
+    (error, printed)
 }
 
 #[test]
 fn signals_reach_the_buildpack_and_all_that_it_started() {
     let signals = Signals::handle().unwrap();
     let waiting = "while :; do sleep 0.05; done";
-
-    // Whoever ends well upon a signal still ends the build.
-    let script = format!("trap 'echo ending; exit 0' INT; echo ready; {waiting}");
-    let (signals, error, printed) = interrupt(signals, Signal::INT, &script);
-    assert_eq!((error.kind, error.to_string().as_str()), (Kind::Phase, "interrupted by SIGINT"));
-    assert!(printed.ends_with("ending\n"), "{printed}");
-
-    let child = format!("(trap 'echo child; exit' TERM; echo ready; {waiting})");
-    let script = format!("trap : TERM; {child} & wait; wait; exit 3");
-    let (signals, error, printed) = interrupt(signals, Signal::TERM, &script);
-    assert_eq!(error.kind, Kind::BuildpackFailed);
-    assert!(error.to_string().starts_with("interrupted by SIGTERM: exit status 3 from "), "{error}");
-    assert!(printed.ends_with("child\n"), "{printed}");
-
-    let (_, error, _) = interrupt(signals, Signal::HUP, &format!("echo ready; {waiting}"));
-    assert_eq!(error.kind, Kind::BuildpackFailed);
-    assert!(error.to_string().starts_with("interrupted by SIGHUP: signal: SIGHUP from "), "{error}");
+    let child = format!("(trap 'echo ending; exit' TERM; echo ready; {waiting})");
+    for (signal, script) in [
+        // Whoever ends well upon a signal still ends the build.
+        (Signal::INT, format!("trap 'echo ending; exit 0' INT; echo ready; {waiting}")),
+        (Signal::TERM, format!("trap : TERM; {child} & wait; wait; exit 3")),
+        (Signal::QUIT, format!("trap 'echo ending; exit 3' QUIT; echo ready; {waiting}")),
+        // A shell has its background ignore SIGINT.
+        (Signal::INT, format!("{child} & wait")),
+        // Whoever ignores it is killed in the end.
+        (Signal::HUP, format!("trap 'echo ending' HUP; echo ready; {waiting}")),
+    ] {
+        let (error, printed) = interrupt(&signals, signal, &script);
+        assert_eq!(error.kind, Kind::Interrupted(signal), "{error}");
+        assert!(error.to_string().contains("/bin/build of buildpack a@1: interrupted by SIG"), "{error}");
+        assert!(printed.starts_with("ready\n") && printed.ends_with("ending\n"), "{script}: {printed}");
+    }
 }
 
 /// The test runs itself once more, as a process that may die.
 #[test]
 fn signals_that_nobody_holds_do_what_they_always_do() {
-    // The name of no test: an argument that means something here only.
+    // The names of no tests: arguments that mean something here only.
     const AGAIN: &str = "in-a-process-that-may-die";
+    const LATE: &str = "by-a-signal-that-was-held";
     if std::env::args().any(|argument| argument == AGAIN) {
         let signals = Signals::handle().unwrap();
         let held = signals.hold();
         kill_process(getpid(), Signal::TERM).unwrap();
         // The kernel may give the signal to another thread, which handles it when it gets to run.
-        let mut readers: Vec<PollFd<'_>> =
-            held.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-        rustix::io::retry_on_intr(|| poll(&mut readers, None)).unwrap();
-        assert_eq!(held.take().unwrap(), Some(Signal::TERM));
-        assert_eq!(held.take().unwrap(), None);
-        drop(held);
-        kill_process(getpid(), Signal::TERM).unwrap();
+        let taken = std::iter::repeat_with(|| held.take()).find_map(|taken| taken);
+        assert_eq!((taken, held.take()), (Some(Signal::TERM), None));
+        if std::env::args().any(|argument| argument == LATE) {
+            // Nobody takes it while it is held.
+            kill_process(getpid(), Signal::TERM).unwrap();
+            drop(held);
+        } else {
+            drop(held);
+            kill_process(getpid(), Signal::TERM).unwrap();
+        }
         std::thread::sleep(Duration::from_mins(1));
         unreachable!("the signal ends the process");
     }
     let name = "signals_that_nobody_holds_do_what_they_always_do";
-    let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name, AGAIN])
-        .output()
-        .unwrap()
-        .status;
-    assert_eq!(status.signal(), Some(Signal::TERM.as_raw()), "{status}");
+    for arguments in [&[AGAIN][..], &[AGAIN, LATE]] {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let status = command.args(["--exact", name]).args(arguments).output().unwrap().status;
+        assert_eq!(status.signal(), Some(Signal::TERM.as_raw()), "{arguments:?}: {status}");
+    }
 }

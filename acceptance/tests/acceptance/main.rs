@@ -15,6 +15,7 @@ mod node_app;
 mod other_run_images;
 mod out_of_sight;
 mod owners;
+mod processes;
 mod real_image;
 mod rebased;
 mod repeated;
@@ -64,6 +65,7 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(libcnb::trials(&executables));
     trials.extend(node_app::trials(&executables));
     trials.extend(owners::trials(&executables));
+    trials.extend(processes::trials(&executables));
     trials.extend(real_image::trials(&executables));
     trials.extend(rebased::trials(&executables));
     trials.extend(repeated::trials(&executables));
@@ -101,7 +103,7 @@ impl Built {
 fn copy(executables: &Path) -> Result<TempDir> {
     let dir = tempfile::Builder::new().prefix("drydock-executables-").tempdir().context("make a folder")?;
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).context("open the folder to all")?;
-    for name in ["analyzer", "creator", "exporter", "rebaser"] {
+    for name in ["analyzer", "builder", "creator", "detector", "exporter", "rebaser"] {
         project::succeed(Command::new("cp").arg(executables.join(name)).arg(dir.path()))?;
     }
     Ok(dir)

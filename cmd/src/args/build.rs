@@ -26,7 +26,7 @@ pub fn resolve(options: &Options) -> Result<Task<Inputs>, Error> {
     Ok(Task { privileges: Privileges::RefuseRoot, inputs: Ok(inputs(options)?) })
 }
 
-/// The builder's inputs, without signals.
+/// What the builder is told.
 pub(super) fn inputs(options: &Options) -> Result<Inputs, Error> {
     Ok(Inputs {
         platform_api: options.platform_api,
@@ -42,6 +42,5 @@ pub(super) fn inputs(options: &Options) -> Result<Inputs, Error> {
         plan_path: options.path(&flag::PLAN),
         exec_env: options.exec_env()?,
         env: options.env.variables(),
-        signals: None,
     })
 }

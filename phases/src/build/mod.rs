@@ -5,7 +5,6 @@
 mod layers;
 mod outputs;
 mod processes;
-mod run;
 mod sbom;
 
 use std::ffi::OsString;
@@ -22,18 +21,16 @@ use drydock_spec::group::{Group, GroupElement};
 use drydock_spec::label::bom_to_json;
 use drydock_spec::launch::{BomEntry, BuildMetadata};
 use drydock_spec::plan::{BuildpackPlan, Plan};
-use rustix::process::Signal;
 
 use crate::buildpacks::{Module, Store, buildpack_api, dir_name};
 use crate::env::{BuildEnv, Invocation};
-use crate::file::{self, read_toml, read_toml_if_exists};
-use crate::signals::{self, Held, Signals};
+use crate::file::{self, check_app_dir, read_toml, read_toml_if_exists};
+use crate::process::{self, Program, Signals, describe};
 use crate::timer::timed;
 use crate::{Error, Kind, Log, target};
 
 use outputs::Outputs;
 use processes::Processes;
-use run::{Ended, RunError};
 use sbom::SbomFile;
 
 /// Everything that the builder needs to know. Folders are absolute.
@@ -65,15 +62,14 @@ pub struct Inputs {
     pub exec_env: String,
     /// The environment that buildpacks are given a part of.
     pub env: Vec<(OsString, OsString)>,
-    /// Where signals come from that buildpacks are to get; without, they do to this process what they always do.
-    pub signals: Option<Signals>,
 }
 
 /// Reads what earlier phases wrote, and builds.
 ///
 /// Fails with [`Kind::General`] if that cannot be read, and else like [`build_group`].
-pub fn build(inputs: &Inputs, log: &dyn Log) -> Result<BuildMetadata, Error> {
+pub fn build(inputs: &Inputs, signals: &Signals, log: &dyn Log) -> Result<BuildMetadata, Error> {
     let general = |doing: &'static str| move |error| Error::new(Kind::General, error).context(doing);
+    check_app_dir(&inputs.app_dir).map_err(general("failed to find the app"))?;
     let group: Group = read_toml(&inputs.group_path).map_err(general("failed to read group file"))?;
     let plan: Plan = read_toml(&inputs.plan_path).map_err(general("failed to read plan file"))?;
     let analyzed: Option<Analyzed> =
@@ -83,22 +79,23 @@ pub fn build(inputs: &Inputs, log: &dyn Log) -> Result<BuildMetadata, Error> {
         log.warn(&format!("No analyzed metadata found at path \"{path}\""));
     }
     let run_image = analyzed.and_then(|analyzed| analyzed.run_image).unwrap_or_default();
-    build_group(inputs, &group, plan, run_image.target.unwrap_or_default(), log)
+    build_group(inputs, &group, plan, run_image.target.unwrap_or_default(), signals, log)
 }
 
 /// Runs the buildpacks of a group, and writes what came of it: `config/metadata.toml` and `sbom/` in the layers
 /// directory. `target` is the run image's, as far as it is known.
 ///
 /// Fails with [`Kind::BuildpackApi`] before anything runs if a buildpack's API is none that is supported, and with
-/// [`Kind::BuildpackFailed`] if a `bin/build` fails.
+/// [`Kind::BuildpackFailed`] if a `bin/build` fails, with [`Kind::Interrupted`] if a signal ends it.
 pub fn build_group(
     inputs: &Inputs,
     group: &Group,
     plan: Plan,
     target: Target,
+    signals: &Signals,
     log: &dyn Log,
 ) -> Result<BuildMetadata, Error> {
-    timed(log, "Builder", || run_group(inputs, group, plan, target, log))
+    timed(log, "Builder", || run_group(inputs, group, plan, target, signals, log))
 }
 
 fn run_group(
@@ -106,6 +103,7 @@ fn run_group(
     group: &Group,
     mut plan: Plan,
     target: Target,
+    signals: &Signals,
     log: &dyn Log,
 ) -> Result<BuildMetadata, Error> {
     for element in &group.group {
@@ -117,12 +115,11 @@ fn run_group(
         result => result.with_context(|| format!("remove {} of an earlier build", sbom_dir.display()))?,
     }
 
-    let held = inputs.signals.as_ref().map(Signals::hold);
     let mut builder = Builder {
         inputs,
         env: BuildEnv::new(&inputs.env),
         target: target::complete(target, &inputs.os_release_path, log),
-        held,
+        signals,
         log,
     };
     let mut metadata = BuildMetadata {
@@ -148,7 +145,6 @@ fn run_group(
         }
         log.debug(&format!("Finished running build for buildpack {}", element.full_name()));
     }
-    builder.fail_if_interrupted()?;
 
     (metadata.processes, metadata.buildpack_default_process_type) = processes.finish(inputs.platform_api);
     write_sbom(inputs.platform_api, &sbom_dir, &sbom_files, &build_bom, &launch_bom)?;
@@ -184,7 +180,7 @@ struct Builder<'a> {
     inputs: &'a Inputs,
     env: BuildEnv,
     target: Target,
-    held: Option<Held<'a>>,
+    signals: &'a Signals,
     log: &'a dyn Log,
 }
 
@@ -197,7 +193,6 @@ impl Builder<'_> {
         let dir = self.inputs.layers_dir.join(dir_name(&element.id)?);
         fs::create_dir_all(&dir).with_context(|| format!("make folder {}", dir.display()))?;
 
-        self.fail_if_interrupted()?;
         self.run(&module, api, &dir, plan)?;
 
         let context = || format!("buildpack {full_name}");
@@ -211,6 +206,8 @@ impl Builder<'_> {
 
     fn run(&self, module: &Module, api: BuildpackApi, dir: &Path, plan: &BuildpackPlan) -> Result<(), Error> {
         let inputs = self.inputs;
+        // Until the plan's folder is gone.
+        let held = self.signals.hold();
         let plan_dir = tempfile::Builder::new()
             .prefix("plan.")
             .tempdir_in(&inputs.temp_dir)
@@ -235,33 +232,13 @@ impl Builder<'_> {
 
         let doing = || format!("{} of buildpack {}", executable.display(), module.full_name());
         let failed = |cause| Error::new(Kind::BuildpackFailed, cause);
-        let ended = run::run(command, &mut *self.log.output(), self.held.as_ref());
-        let Ended { status, signal } = ended.map_err(|error| match error {
-            RunError::Start(error) => {
-                let place = inputs.app_dir.display();
-                failed(anyhow::Error::from(error).context(format!("failed to start {} in {place}", doing())))
-            }
-            RunError::Wait(error) => error.context(format!("failed to run {}", doing())).into(),
+        let program = Program { command, output: &mut *self.log.output() };
+        let status = process::run(program, &held).map_err(|error| error.context(doing()))?;
+        let status = status.map_err(|error| {
+            failed(anyhow::Error::from(error).context(format!("failed to run {}", doing())))
         })?;
-        if !status.success() {
-            let error = failed(anyhow!("{} from {}", run::describe(status), doing()));
-            return Err(match signal {
-                Some(signal) => error.context(format!("interrupted by {}", signals::name(signal))),
-                None => error,
-            });
-        }
-        signal.map_or(Ok(()), |signal| Err(interrupted(signal)))
+        if status.success() { Ok(()) } else { Err(failed(anyhow!("{} from {}", describe(status), doing()))) }
     }
-
-    /// A signal that no buildpack could be given ends the build.
-    fn fail_if_interrupted(&self) -> Result<(), Error> {
-        let signal = self.held.as_ref().map_or(Ok(None), Held::take).context("receive a signal")?;
-        signal.map_or(Ok(()), |signal| Err(interrupted(signal)))
-    }
-}
-
-fn interrupted(signal: Signal) -> Error {
-    Error::new(Kind::Phase, anyhow!("interrupted by {}", signals::name(signal)))
 }
 
 #[cfg(test)]

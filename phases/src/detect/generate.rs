@@ -22,10 +22,10 @@ use walkdir::WalkDir;
 
 use super::Inputs;
 use super::dockerfile::{RunDockerfile, check_build, check_run};
-use super::run::run_to_end;
 use crate::buildpacks::{Module, dir_name};
 use crate::env::{BuildEnv, Invocation};
 use crate::file::{read_toml_if_exists, write_toml};
+use crate::process::{self, Held, Program, Signals, describe};
 use crate::{Error, Kind, Log, limits};
 
 const BUILD_DOCKERFILE: &str = "build.Dockerfile";
@@ -40,6 +40,8 @@ pub(super) struct Generator<'a> {
     pub(super) env: BuildEnv,
     /// What the run image runs on.
     pub(super) target: Target,
+    /// What the processes are told if this one is to end.
+    pub(super) signals: &'a Signals,
     /// Where extensions' output and warnings go.
     pub(super) log: &'a dyn Log,
 }
@@ -69,6 +71,8 @@ impl Generator<'_> {
         let run_toml = read_run(&self.inputs.run_path, self.log)
             .map_err(|error| Error::new(Kind::General, error.context("failed to initialize generator")))?;
         let in_place = self.inputs.platform_api.has_stable_extensions();
+        // Until all temporary folders are gone.
+        let held = self.signals.hold();
         let temporary = if in_place { None } else { Some(self.temporary_dir("cnb-extensions-generated.")?) };
         let parent = temporary.as_ref().map_or(self.inputs.generated_dir.as_path(), TempDir::path);
 
@@ -76,7 +80,7 @@ impl Generator<'_> {
         for extension in extensions {
             let part = plan.part_of(&extension.id, true);
             let names: Vec<String> = part.entries.iter().map(|require| require.name.clone()).collect();
-            generated.push(self.run(extension, &part, parent)?);
+            generated.push(self.run(extension, &part, parent, &held)?);
             plan = plan.without(&names);
         }
 
@@ -104,7 +108,13 @@ impl Generator<'_> {
     }
 
     /// Lets one extension generate, and checks what it generated.
-    fn run(&self, extension: &GroupElement, plan: &BuildpackPlan, parent: &Path) -> Result<Generated, Error> {
+    fn run(
+        &self,
+        extension: &GroupElement,
+        plan: &BuildpackPlan,
+        parent: &Path,
+        held: &Held<'_>,
+    ) -> Result<Generated, Error> {
         let GroupElement { id, version, .. } = extension;
         let module = self.inputs.store.load(ModuleKind::Extension, id, version).map_err(unusable)?;
         let dir_name = dir_name(id).map_err(unusable)?;
@@ -113,7 +123,7 @@ impl Generator<'_> {
             .with_context(|| format!("failed to make folder `{}`", output_dir.display()))
             .map_err(unusable)?;
         if module.root_dir.join("bin").join("generate").exists() {
-            self.run_executable(&module, &output_dir, plan)?;
+            self.run_executable(&module, &output_dir, plan, held)?;
         } else {
             copy_tree(&module.root_dir.join("generate"), &output_dir).map_err(unusable)?;
         }
@@ -121,7 +131,13 @@ impl Generator<'_> {
         Ok(Generated { dir_name, output_dir, run, ignored: false })
     }
 
-    fn run_executable(&self, module: &Module, output_dir: &Path, plan: &BuildpackPlan) -> Result<(), Error> {
+    fn run_executable(
+        &self,
+        module: &Module,
+        output_dir: &Path,
+        plan: &BuildpackPlan,
+        held: &Held<'_>,
+    ) -> Result<(), Error> {
         let plan_dir = self.temporary_dir("plan.")?;
         let plan_path = plan_dir.path().join("plan.toml");
         write_toml(&plan_path, plan).map_err(unusable)?;
@@ -141,15 +157,13 @@ impl Generator<'_> {
         let mut command = Command::new(&executable);
         command.arg(output_dir).arg(&inputs.platform_dir).arg(&plan_path).current_dir(&inputs.app_dir);
         command.env_clear().envs(variables.map_err(unusable)?);
-        let failed = |cause: anyhow::Error| {
-            let name = module.full_name();
-            Error::new(
-                Kind::ExtensionFailed,
-                cause.context(format!("extension `{name}`: `{}`", executable.display())),
-            )
-        };
-        let status = run_to_end(command, &mut self.log.output()).map_err(|error| failed(error.into()))?;
-        if status.success() { Ok(()) } else { Err(failed(anyhow!("{status}"))) }
+        let doing = || format!("extension `{}`: `{}`", module.full_name(), executable.display());
+        let failed = |cause: anyhow::Error| Error::new(Kind::ExtensionFailed, cause.context(doing()));
+        let program = Program { command, output: &mut *self.log.output() };
+        let status = process::run(program, held)
+            .map_err(|error| error.context(doing()))?
+            .map_err(|error| failed(error.into()))?;
+        if status.success() { Ok(()) } else { Err(failed(anyhow!(describe(status)))) }
     }
 
     /// Checks what an extension generated, and returns what it does to the run image.

@@ -3,7 +3,6 @@
 //! Specification: `buildpack.md` § Phase #1: Detection, `platform.md` § Targets and § Execution Environments.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use drydock_spec::api::BuildpackApi;
 use drydock_spec::buildpack::ModuleKind;
@@ -81,7 +80,7 @@ impl Trier for Groups<'_> {
     }
 
     fn try_group(&mut self, group: &[Tried]) -> Result<Outcome<Passed>, Error> {
-        self.run_all(group);
+        self.run_all(group)?;
         let members: Vec<(&Tried, &Run)> =
             group.iter().filter_map(|member| Some((member, self.runs.get(&key(member))?))).collect();
         tell_runs(&members, &mut self.report);
@@ -108,11 +107,12 @@ impl Groups<'_> {
         targets.is_empty() || targets.iter().any(|target| target.fits(&self.runner.target))
     }
 
-    fn run_all(&mut self, group: &[Tried]) {
+    fn run_all(&mut self, group: &[Tried]) -> Result<(), Error> {
         let new: Vec<&Tried> = group.iter().filter(|member| !self.runs.contains_key(&key(member))).collect();
         let modules: Vec<_> = new.iter().map(|member| member.module.as_ref()).collect();
-        let runs = self.runner.run_all(&modules);
+        let runs = self.runner.run_all(&modules, &mut self.report)?;
         self.runs.extend(new.into_iter().map(key).zip(runs));
+        Ok(())
     }
 }
 
@@ -128,10 +128,7 @@ fn tell_runs(members: &[(&Tried, &Run)], report: &mut Report) {
             Verdict::Exit(_) | Verdict::Unusable(_) => Level::Info,
         };
         let name = member.element.full_name();
-        if !run.output.is_empty() {
-            report.add(level, format!("======== Output: {name} ========"));
-            report.output(level, &Arc::clone(&run.output));
-        }
+        report.printed(level, &name, &run.output);
         if let Verdict::Unusable(reason) = &run.verdict {
             report.add(level, format!("======== Error: {name} ========"));
             report.add(level, reason);

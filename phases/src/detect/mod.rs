@@ -37,7 +37,8 @@ use self::walk::{Modules, Outcome, walk};
 use crate::buildpacks::Store;
 use crate::env::BuildEnv;
 use crate::experimental::Experimental;
-use crate::file::{read_toml, read_toml_if_exists, write_toml};
+use crate::file::{check_app_dir, read_toml, read_toml_if_exists, write_toml};
+use crate::process::Signals;
 use crate::timer::timed;
 use crate::{Error, Kind, Log, target};
 
@@ -96,8 +97,9 @@ pub struct Detected {
 /// Fails with [`Kind::NoGroup`] or [`Kind::NoGroupAfterError`] if no group passes; with [`Kind::ExtensionFailed`] if a
 /// `bin/generate` fails and [`Kind::Generate`] if what it left is not usable; with [`Kind::BuildpackApi`] if a module
 /// speaks an API that is not supported; with [`Kind::General`] if something to begin with is missing; with
-/// [`Kind::Phase`] otherwise.
-pub fn detect(inputs: &Inputs, log: &dyn Log) -> Result<Detected, Error> {
+/// [`Kind::Interrupted`] if a signal ends a module's process; with [`Kind::Phase`] otherwise.
+pub fn detect(inputs: &Inputs, signals: &Signals, log: &dyn Log) -> Result<Detected, Error> {
+    check_app_dir(&inputs.app_dir).map_err(initialize)?;
     let analyzed = read_analyzed(&inputs.analyzed_path, log).map_err(initialize)?;
     let mut modules = Modules::new(inputs.store.clone());
     let order = read_order(inputs, log).map_err(initialize)?;
@@ -114,7 +116,7 @@ pub fn detect(inputs: &Inputs, log: &dyn Log) -> Result<Detected, Error> {
 
     let env = BuildEnv::new(&inputs.env);
     let target = run_image_target(inputs, &analyzed, log);
-    let runner = Runner { inputs, env: env.clone(), target: target.clone() };
+    let runner = Runner { inputs, env: env.clone(), target: target.clone(), signals };
     let Passed { members, plan } =
         timed(log, "Detector", || detect_order(&order, &mut modules, runner, log))?;
     let of_kind = |kind: ModuleKind| {
@@ -128,7 +130,7 @@ pub fn detect(inputs: &Inputs, log: &dyn Log) -> Result<Detected, Error> {
         return Ok(Detected { group, plan, analyzed });
     }
 
-    let generator = Generator { inputs, env, target, log };
+    let generator = Generator { inputs, env, target, signals, log };
     let (plan, analyzed) =
         timed(log, "Generator", || generator.generate(&group.group_extensions, plan, analyzed))?;
     write_toml(&inputs.analyzed_path, &analyzed).map_err(general)?;

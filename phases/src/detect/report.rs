@@ -29,9 +29,12 @@ impl Report {
         self.add(Level::Info, message);
     }
 
-    /// Adds what a buildpack printed.
-    pub(super) fn output(&mut self, level: Level, bytes: &Arc<[u8]>) {
-        self.messages.push((level, Arc::clone(bytes)));
+    /// Adds what a buildpack printed, if it did.
+    pub(super) fn printed(&mut self, level: Level, name: &str, output: &Arc<[u8]>) {
+        if !output.is_empty() {
+            self.add(level, format!("======== Output: {name} ========"));
+            self.messages.push((level, Arc::clone(output)));
+        }
     }
 
     /// Tells what the log's level lets through.
@@ -63,7 +66,8 @@ mod tests {
     fn report() -> Report {
         let mut report = Report::default();
         report.debug("pass: a@1");
-        report.output(Level::Info, &Arc::from(&b"100% \xff {} %s\n"[..]));
+        report.printed(Level::Info, "a@1", &Arc::from(&b"100% \xff {} %s\n"[..]));
+        report.printed(Level::Info, "b@1", &Arc::from(&b""[..]));
         report.info("a 1");
         report
     }
@@ -72,7 +76,10 @@ mod tests {
     fn levels_are_kept_when_a_group_passes() {
         let log = MemoryLog::default();
         report().tell(&log);
-        assert_eq!(log.text(), "Debug: pass: a@1\nInfo: 100% \u{fffd} {} %s\nInfo: a 1\n");
+        assert_eq!(
+            log.text(),
+            "Debug: pass: a@1\nInfo: ======== Output: a@1 ========\nInfo: 100% \u{fffd} {} %s\nInfo: a 1\n"
+        );
         assert_eq!(log.printed(), b"");
     }
 
@@ -80,6 +87,6 @@ mod tests {
     fn everything_is_told_byte_for_byte_when_none_does() {
         let log = MemoryLog::default();
         report().tell_all(&log).unwrap();
-        assert_eq!(log.printed(), b"pass: a@1\n100% \xff {} %s\na 1\n");
+        assert_eq!(log.printed(), b"pass: a@1\n======== Output: a@1 ========\n100% \xff {} %s\na 1\n");
     }
 }

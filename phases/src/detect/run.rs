@@ -2,30 +2,31 @@
 //!
 //! Specification: `buildpack.md` § Phase #1: Detection.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::Write;
-use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::{fs, io, thread};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::Arc;
+use std::{fs, io};
 
 use anyhow::{Context as _, bail};
 use drydock_spec::analyzed::Target;
 use drydock_spec::buildpack::ModuleKind;
 use drydock_spec::plan::{BuildPlan, PlanSections};
+use tempfile::TempDir;
 
 use super::Inputs;
+use super::report::Report;
 use crate::buildpacks::Module;
 use crate::env::{BuildEnv, Invocation};
 use crate::file::{read_toml, read_toml_if_exists};
-
-/// How many processes run at a time at most.
-const PARALLEL: usize = 16;
+use crate::process::{self, Program, Signals};
+use crate::{Error, Level};
 
 /// The exit code that says "not for me".
 const FAIL: i32 = 100;
+
+/// The build plan's name in its folder.
+const PLAN: &str = "plan.toml";
 
 /// What a `bin/detect` came to.
 #[derive(Debug, Clone)]
@@ -65,66 +66,62 @@ pub(super) struct Runner<'a> {
     pub(super) env: BuildEnv,
     /// What the run image runs on.
     pub(super) target: Target,
+    /// What the processes are told if this one is to end.
+    pub(super) signals: &'a Signals,
 }
 
 impl Runner<'_> {
-    /// Runs several at a time; the results come in the order of the modules.
-    pub(super) fn run_all(&self, modules: &[&Module]) -> Vec<Run> {
-        let next = AtomicUsize::new(0);
-        let results: Mutex<BTreeMap<usize, Run>> = Mutex::default();
-        let work = || {
-            while let place = next.fetch_add(1, Ordering::Relaxed)
-                && let Some(module) = modules.get(place)
-            {
-                let run = self.run(module);
-                results.lock().unwrap_or_else(PoisonError::into_inner).insert(place, run);
-            }
-        };
-        thread::scope(|scope| {
-            for _ in 1..modules.len().min(PARALLEL) {
-                // Without a further thread the others do its share.
-                if thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                    break;
-                }
-            }
-            work();
-        });
-        results.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
-    }
-
-    fn run(&self, module: &Module) -> Run {
-        let mut output = Vec::new();
-        let verdict = self.detect(module, &mut output);
-        Run {
-            output: output.into(),
-            verdict: verdict.unwrap_or_else(|error| Verdict::Unusable(format!("{error:#}"))),
+    /// Runs several at a time; the results come in the order of the modules. If a signal ends them, the report gets
+    /// what they printed until then.
+    pub(super) fn run_all(&self, modules: &[&Module], report: &mut Report) -> Result<Vec<Run>, Error> {
+        // Until all plans' folders are gone.
+        let held = self.signals.hold();
+        let mut outputs = vec![Vec::new(); modules.len()];
+        let (mut programs, mut plan_dirs) = (Vec::new(), Vec::new());
+        for (module, output) in modules.iter().zip(&mut outputs) {
+            plan_dirs.push(self.prepare(module).map(|prepared| {
+                let (plan_dir, command) = prepared?;
+                programs.push(Program { command, output });
+                Some(plan_dir)
+            }));
         }
+        let ended = process::run_all(programs, &held);
+        let outputs = outputs.into_iter().map(Arc::<[u8]>::from);
+        if ended.is_err() {
+            for (module, output) in modules.iter().zip(outputs.clone()) {
+                report.printed(Level::Info, &module.full_name(), &output);
+            }
+        }
+        let mut ended = ended?.into_iter();
+        let runs = modules.iter().zip(plan_dirs).zip(outputs).map(|((module, plan_dir), output)| {
+            let verdict = plan_dir.and_then(|plan_dir| match plan_dir {
+                Some(dir) => verdict(module, dir.path(), ended.next().expect("every program has ended")),
+                None => pass(module, fixed_plan(module)?),
+            });
+            let verdict = verdict.unwrap_or_else(|error| Verdict::Unusable(format!("{error:#}")));
+            Run { output, verdict }
+        });
+        Ok(runs.collect())
     }
 
-    fn detect(&self, module: &Module, output: &mut Vec<u8>) -> anyhow::Result<Verdict> {
-        let executable = module.root_dir.join("bin").join("detect");
+    /// The folder of its plan and what to run, unless its plan is there without running anything.
+    fn prepare(&self, module: &Module) -> anyhow::Result<Option<(TempDir, Command)>> {
+        let executable = executable(module);
         if module.kind == ModuleKind::Extension && !executable.exists() {
-            let plan = read_toml_if_exists(&module.root_dir.join("detect").join("plan.toml"))?;
-            return pass(module, plan.unwrap_or_default());
+            return Ok(None);
         }
         let dir = tempfile::Builder::new()
             .prefix("plan.")
             .tempdir_in(&self.inputs.temp_dir)
             .with_context(|| format!("failed to make a folder in `{}`", self.inputs.temp_dir.display()))?;
-        let plan_path = dir.path().join("plan.toml");
+        let plan_path = dir.path().join(PLAN);
         fs::write(&plan_path, "").with_context(|| format!("failed to write `{}`", plan_path.display()))?;
 
         let mut command = Command::new(&executable);
         command.arg(&self.inputs.platform_dir).arg(&plan_path);
         command.current_dir(&self.inputs.app_dir);
         command.env_clear().envs(self.variables(module, &plan_path)?);
-        let status = run_to_end(command, output)
-            .with_context(|| format!("failed to run `{}`", executable.display()))?;
-        match status.code() {
-            Some(0) => pass(module, read_toml(&plan_path)?),
-            Some(FAIL) => Ok(Verdict::Fail),
-            code => Ok(Verdict::Exit(code)),
-        }
+        Ok(Some((dir, command)))
     }
 
     fn variables(&self, module: &Module, plan_path: &Path) -> anyhow::Result<Vec<(OsString, OsString)>> {
@@ -138,6 +135,25 @@ impl Runner<'_> {
             target: &self.target,
             exec_env: &self.inputs.exec_env,
         })
+    }
+}
+
+fn executable(module: &Module) -> PathBuf {
+    module.root_dir.join("bin").join("detect")
+}
+
+/// The plan of an extension that has no `bin/detect`.
+fn fixed_plan(module: &Module) -> anyhow::Result<BuildPlan> {
+    let plan = read_toml_if_exists(&module.root_dir.join("detect").join(PLAN))?;
+    Ok(plan.unwrap_or_default())
+}
+
+fn verdict(module: &Module, plan_dir: &Path, ended: io::Result<ExitStatus>) -> anyhow::Result<Verdict> {
+    let status = ended.with_context(|| format!("failed to run `{}`", executable(module).display()))?;
+    match status.code() {
+        Some(0) => pass(module, read_toml(&plan_dir.join(PLAN))?),
+        Some(FAIL) => Ok(Verdict::Fail),
+        code => Ok(Verdict::Exit(code)),
     }
 }
 
@@ -157,17 +173,4 @@ fn pass(module: &Module, plan: BuildPlan) -> anyhow::Result<Verdict> {
         );
     }
     Ok(Verdict::Pass(alternatives))
-}
-
-/// Runs a command to its end with nothing to read, and with both of its streams in one.
-pub(super) fn run_to_end(mut command: Command, output: &mut dyn Write) -> io::Result<ExitStatus> {
-    let (mut reader, writer) = io::pipe()?;
-    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
-    let mut child = command.spawn()?;
-    // The command holds our ends for writing: as long as one is open, reading does not end.
-    drop(command);
-    let copied = io::copy(&mut reader, output);
-    let status = child.wait()?;
-    copied?;
-    Ok(status)
 }

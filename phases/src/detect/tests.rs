@@ -91,7 +91,7 @@ impl Fixture {
     }
 
     fn detect(&self) -> Result<Detected, Error> {
-        detect(&self.inputs, &self.log)
+        detect(&self.inputs, &Signals::handle().unwrap(), &self.log)
     }
 
     /// Who takes part, extensions after a bar; or the kind of the error.
@@ -284,6 +284,19 @@ fn the_environment_of_detect() {
 }
 
 #[test]
+fn without_an_app_nothing_is_run() {
+    for (app, reason) in [("missing", "no such file or directory"), ("order.toml", "not a directory")] {
+        let mut fixture = with_simple(Fixture::new(&order(&["p"])), "p");
+        fixture.inputs.app_dir = fixture.path(app);
+        let error = fixture.detect().unwrap_err();
+        assert_eq!(error.kind, Kind::General);
+        let want = format!("failed to initialize detector: open {}: {reason} (", fixture.path(app).display());
+        assert!(error.to_string().starts_with(&want), "{error}");
+        assert_eq!(fixture.printed(), "");
+    }
+}
+
+#[test]
 fn output_is_never_a_format() {
     let fixture = Fixture::new(&order(&["a"])).buildpack("a", "", "printf '100%% done {} %%s'; exit 100");
     assert_eq!(fixture.outcome(), Err(Kind::NoGroup));
@@ -445,7 +458,7 @@ fn an_extension_without_executables() {
 #[test]
 fn what_extensions_may_not() {
     for (generate, kind, want) in [
-        ("exit 3", Kind::ExtensionFailed, "exit status: 3"),
+        ("exit 3", Kind::ExtensionFailed, "exit status 3"),
         (
             "echo 'FROM x' > $1/build.Dockerfile",
             Kind::Generate,
