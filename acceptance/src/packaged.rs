@@ -1,4 +1,4 @@
-//! The archive for builder tools, packed and unpacked again: the executables as they ship, optimised and static.
+//! What the packaging command writes, unpacked again: the executables as they ship, optimised and static.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -9,23 +9,32 @@ use tempfile::TempDir;
 
 use crate::executables::{cargo, target_dir};
 
-/// What the archive holds; dropped, it is gone.
+/// The files that the packaging command writes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Files {
+    /// The archive for builder tools.
+    pub archive: Vec<u8>,
+    /// The lifecycle image, as a layout in a tar.
+    pub image: Vec<u8>,
+}
+
+/// What the archive for builder tools holds; dropped, it is gone.
 #[derive(Debug)]
 pub struct Packaged {
-    /// The archive's bytes.
-    pub archive: Vec<u8>,
+    /// Where it comes from.
+    pub files: Files,
     dir: TempDir,
 }
 
 impl Packaged {
     /// Runs the packaging command, and unpacks what it wrote.
     pub fn make() -> Result<Self> {
-        let archive = pack()?;
+        let files = pack()?;
         let dir = tempfile::Builder::new().prefix("drydock-packaged-").tempdir().context("make a folder")?;
-        let mut tar = tar::Archive::new(GzDecoder::new(archive.as_slice()));
+        let mut tar = tar::Archive::new(GzDecoder::new(files.archive.as_slice()));
         tar.set_preserve_permissions(true);
         tar.unpack(dir.path()).context("unpack the archive")?;
-        Ok(Self { archive, dir })
+        Ok(Self { files, dir })
     }
 
     /// The folder that belongs at `/cnb/lifecycle`.
@@ -40,9 +49,9 @@ impl Packaged {
     }
 }
 
-/// Runs the packaging command, never twice at a time: it makes its output folder anew. Gives the archive, whose path it
+/// Runs the packaging command, never twice at a time: it makes its output folder anew. The paths of the files are what it
 /// prints last.
-pub fn pack() -> Result<Vec<u8>> {
+pub fn pack() -> Result<Files> {
     let workspace = crate::here("..");
     let mut command = cargo();
     command.args(["run", "--quiet", "--package", "drydock-package", "--manifest-path"]);
@@ -50,6 +59,10 @@ pub fn pack() -> Result<Vec<u8>> {
     let output = command.stderr(Stdio::inherit()).output().context("run cargo")?;
     ensure!(output.status.success(), "packaging failed");
     let printed = String::from_utf8(output.stdout).context("read what the packaging command printed")?;
-    let archive = printed.lines().last().context("the packaging command printed nothing")?;
-    std::fs::read(archive).with_context(|| format!("read {archive}"))
+    let mut paths = printed.lines().rev();
+    let mut read = || {
+        let path = paths.next().context("the packaging command printed too little")?;
+        std::fs::read(path).with_context(|| format!("read {path}"))
+    };
+    Ok(Files { archive: read()?, image: read()? })
 }

@@ -1,15 +1,16 @@
-//! The executables as they ship, and the archive that builder tools (`pack builder create`, for one) put into builder
-//! images.
+//! The executables as they ship: in the archive that builder tools (`pack builder create`, for one) put into builder
+//! images, and in the image that platforms run beside builders that they do not trust.
 //!
 //! [`compile`] builds static executables, [`dependencies`] finds out what is in them, [`sbom`] says so in three formats,
-//! [`descriptor`] tells which APIs they speak, and [`archive`] packs all of it: the same bytes for the same sources and
-//! toolchain.
+//! [`descriptor`] tells which APIs they speak, and [`archive`] and [`image`] pack all of it: the same bytes for the same
+//! sources and toolchain.
 
 pub mod archive;
 pub mod cargo;
 pub mod compile;
 pub mod dependencies;
 pub mod descriptor;
+pub mod image;
 pub mod sbom;
 
 use std::path::{Path, PathBuf};

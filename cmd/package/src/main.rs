@@ -1,5 +1,5 @@
 //! `cargo run -p drydock-package` builds the executables as they ship, into `target/dist`, and packs them into
-//! `target/lifecycle-<version>.tgz`.
+//! `target/lifecycle-<version>.tgz` for builder tools and, as an image, into `target/lifecycle-<version>.oci.tar`.
 
 use std::fs;
 use std::io::Write as _;
@@ -10,11 +10,9 @@ use anyhow::{Context as _, Result};
 use drydock_package::archive::{self, Content, Entry};
 use drydock_package::compile::{EXECUTABLES, LIFECYCLE, PHASES};
 use drydock_package::dependencies::Dependencies;
+use drydock_package::descriptor::Descriptor;
 use drydock_package::sbom::{self, Subject};
-use drydock_package::{cargo, compile, descriptor, workspace};
-
-/// When all files of the archive were changed last, in seconds since 1970: the second that builder tools give to files.
-const TIME: u64 = 315_532_801;
+use drydock_package::{cargo, compile, image, workspace};
 
 fn main() -> ExitCode {
     match run() {
@@ -33,9 +31,12 @@ fn run() -> Result<()> {
     let dist = target.join("dist");
     compile::compile(&workspace, &target, &dist)?;
 
-    let (version, entries) = entries(&workspace, &dist)?;
-    let path = target.join(format!("lifecycle-{version}.tgz"));
-    archive::write_file(&path, &entries, TIME)?;
+    let (descriptor, entries) = entries(&workspace, &dist)?;
+    let layout = image::layout(&descriptor, &entries)?;
+    let path = |kind: &str| target.join(format!("lifecycle-{}.{kind}", descriptor.version()));
+    let (image, archive) = (path("oci.tar"), path("tgz"));
+    archive::write_file(&image, &archive::tar(&layout)?)?;
+    archive::write_file(&archive, &archive::gzip(&archive::tar(&entries)?)?)?;
 
     let mut out = std::io::stdout();
     for Entry { path, content } in &entries {
@@ -43,12 +44,12 @@ fn run() -> Result<()> {
             writeln!(out, "{path}: {} KiB", bytes.len().div_ceil(1024))?;
         }
     }
-    writeln!(out, "{}\n{}", dist.display(), path.display())?;
+    writeln!(out, "{}\n{}\n{}", dist.display(), image.display(), archive.display())?;
     Ok(())
 }
 
-/// The version, and what goes into the archive.
-fn entries(workspace: &Path, dist: &Path) -> Result<(String, Vec<Entry>)> {
+/// What goes into the archive.
+fn entries(workspace: &Path, dist: &Path) -> Result<(Descriptor, Vec<Entry>)> {
     let entry = |name: &str, content| Entry { path: format!("lifecycle/{name}"), content };
     let mut version = String::new();
     let mut files = Vec::new();
@@ -70,11 +71,12 @@ fn entries(workspace: &Path, dist: &Path) -> Result<(String, Vec<Entry>)> {
     }
     files.extend(PHASES.map(|phase| entry(phase, Content::Link(LIFECYCLE.name.to_owned()))));
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    let descriptor = Content::File(descriptor::text(&version)?.into_bytes());
+    let descriptor = Descriptor::new(&version);
+    let toml = Content::File(descriptor.toml()?.into_bytes());
     let mut entries = vec![
-        Entry { path: "lifecycle.toml".to_owned(), content: descriptor },
+        Entry { path: "lifecycle.toml".to_owned(), content: toml },
         Entry { path: "lifecycle".to_owned(), content: Content::Dir },
     ];
     entries.extend(files);
-    Ok((version, entries))
+    Ok((descriptor, entries))
 }
