@@ -20,6 +20,7 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
         [
             ("owners::root_makes_folders_usable", root_makes_folders_usable),
             ("owners::root_leaves_usable_folders_alone", root_leaves_usable_folders_alone),
+            ("owners::an_empty_folder_of_root_holds_no_image", an_empty_folder_of_root_holds_no_image),
             ("owners::root_follows_no_link", root_follows_no_link),
             ("owners::an_ordinary_user_needs_no_root", an_ordinary_user_needs_no_root),
         ],
@@ -80,6 +81,18 @@ fn root_makes_folders_usable(executables: &Built) -> Result<()> {
         "nothing was exported"
     );
     owned_by(&project, APP_LAYOUT, UID, GID)
+}
+
+/// An orchestrator with umask 077 made the output's folder: whether an image is there, only root can tell.
+fn an_empty_folder_of_root_holds_no_image(executables: &Built) -> Result<()> {
+    let project = project(executables, User::Root)?;
+    fs::create_dir_all(project.path(APP_LAYOUT)).context("make the output's folder")?;
+    fs::set_permissions(project.path(APP_LAYOUT), Permissions::from_mode(0o700)).context("chmod")?;
+    let output = succeed(project.analyzer()?.envs(FOR_CNB).arg(APP_IMAGE))?;
+    ensure!(output.text().contains("not found"), "{}", output.text());
+    succeed(project.exporter()?.envs(FOR_CNB).arg(APP_IMAGE))?;
+    project.layout(APP_LAYOUT).verify()?;
+    Ok(())
 }
 
 /// What the user can write to, as owner, by group or as anybody, keeps its owner.

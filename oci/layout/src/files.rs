@@ -19,9 +19,10 @@ use super::{MAX_JSON, blob_path, blobs_dir};
 /// So many files of one layout are opened early, so that there are handles left for everything else.
 const MAX_EARLY: usize = 256;
 
-/// Files that were opened while the process still had the right to. Who reads a layout looks here first.
+/// Files that were opened while the process still had the right to; `None` is one that was not there. Who reads a layout
+/// looks here first.
 #[derive(Debug, Default, Clone)]
-pub struct Early(Arc<BTreeMap<PathBuf, Arc<File>>>);
+pub struct Early(Arc<BTreeMap<PathBuf, Option<Arc<File>>>>);
 
 impl Early {
     /// Opens the files of these layouts of which `is_needed` says that they cannot be opened later. What cannot be
@@ -35,9 +36,16 @@ impl Early {
             let blobs = fs::read_dir(blobs_dir(layout)).into_iter().flatten().flatten();
             let paths = [layout.join("index.json"), layout.join("oci-layout")].into_iter();
             let paths = paths.chain(blobs.map(|entry| entry.path()));
-            let needed = paths.filter(|path| fs::metadata(path).is_ok_and(|file| is_needed(&file)));
-            let files = needed.take(MAX_EARLY).filter_map(|path| Some((read::open(&path).ok()?, path)));
-            opened.extend(files.map(|(file, path)| (path, Arc::new(file))));
+            let files = paths.filter_map(|path| match fs::metadata(&path) {
+                Ok(facts) if is_needed(&facts) => {
+                    let file = read::open(&path).ok()?;
+                    Some((path, Some(Arc::new(file))))
+                }
+                // Later, it might not even be allowed to ask.
+                Err(error) if error.kind() == ErrorKind::NotFound => Some((path, None)),
+                _ => None,
+            });
+            opened.extend(files.take(MAX_EARLY));
         }
         Self(Arc::new(opened))
     }
@@ -45,7 +53,8 @@ impl Early {
     /// Opens a regular file.
     fn open(&self, path: &Path) -> io::Result<Arc<File>> {
         match self.0.get(path) {
-            Some(file) => Ok(Arc::clone(file)),
+            Some(Some(file)) => Ok(Arc::clone(file)),
+            Some(None) => Err(ErrorKind::NotFound.into()),
             None => read::open(path).map(Arc::new),
         }
     }
