@@ -139,6 +139,10 @@ impl Log for Console {
     fn output(&self) -> Box<dyn Write + Send + '_> {
         Box::new(Output(&self.out))
     }
+
+    fn error_output(&self) -> Box<dyn Write + Send + '_> {
+        Box::new(Output(&self.err))
+    }
 }
 
 /// What buildpacks print, as it comes. A reader that went away stops no build.

@@ -53,4 +53,8 @@ impl Log for Remembered {
     fn output(&self) -> Box<dyn Write + Send + '_> {
         panic!("nothing here has output");
     }
+
+    fn error_output(&self) -> Box<dyn Write + Send + '_> {
+        panic!("nothing here has output");
+    }
 }

@@ -39,7 +39,7 @@ use crate::env::BuildEnv;
 use crate::experimental::Experimental;
 use crate::file::{read_toml, read_toml_if_exists, write_toml};
 use crate::timer::timed;
-use crate::{Error, Kind, Log, target};
+use crate::{Error, Kind, Level, Log, target};
 
 /// Everything that the detector needs to know. Paths are absolute.
 #[derive(Debug)]
@@ -109,11 +109,14 @@ pub fn detect(inputs: &Inputs, log: &dyn Log) -> Result<Detected, Error> {
         })?;
     }
     if !order.extensions.is_empty() && !inputs.platform_api.has_stable_extensions() {
-        inputs.experimental.guard("Dockerfiles", log)?;
+        inputs.experimental.guard("Dockerfiles", Level::Info, log)?;
     }
 
     let env = BuildEnv::new(&inputs.env);
     let target = run_image_target(inputs, &analyzed, log);
+    let shown =
+        drydock_spec::json::to_string(&target).context("tell the run image's target").map_err(general)?;
+    log.debug(&format!("Run image target: {shown}"));
     let runner = Runner { inputs, env: env.clone(), target: target.clone() };
     let Passed { members, plan } =
         timed(log, "Detector", || detect_order(&order, &mut modules, runner, log))?;
@@ -176,7 +179,8 @@ fn read_analyzed(path: &Path, log: &dyn Log) -> anyhow::Result<Analyzed> {
 }
 
 fn read_order(inputs: &Inputs, log: &dyn Log) -> anyhow::Result<Order> {
-    let order: OrderToml = read_toml(&inputs.order_path).context("reading order")?;
+    let order: OrderToml =
+        read_toml(&inputs.order_path).context("failed to read order file").context("reading order")?;
     let mut system = SystemToml::default();
     if inputs.platform_api.has_exec_env() {
         match read_toml_if_exists(&inputs.system_path).context("reading system")? {
@@ -189,7 +193,7 @@ fn read_order(inputs: &Inputs, log: &dyn Log) -> anyhow::Result<Order> {
             }
         }
     }
-    Ok(Order::new(&order, &system.system))
+    Ok(Order::new(&order, &system.system, log))
 }
 
 fn initialize(cause: anyhow::Error) -> Error {
