@@ -246,6 +246,64 @@ fn only_the_store_comes_back_when_layers_are_skipped() {
 }
 
 #[test]
+fn data_comes_back_in_the_order_of_layer_names() {
+    let mut setting = Setting::new();
+    for name in ["d", "a", "c", "b"] {
+        let cached = setting.cache_layer(name, name < "c");
+        if name < "c" {
+            setting.in_image(name, &cached, false, true);
+        }
+    }
+    let names = ["a", "b", "c", "d"];
+    let want = names.map(|name| format!("Info: Restoring data for \"acme/a:{name}\" from cache"));
+    let said = setting.restore();
+    let told: Vec<&str> = said.lines().filter(|line| line.contains("Restoring data")).collect();
+    assert_eq!(told, want);
+}
+
+#[test]
+fn why_a_layer_does_not_come_back_is_told_at_debug_level() {
+    let mut setting = Setting::new();
+    setting.api = PlatformApi::minor(13);
+    let both = setting.cache_layer("both", true);
+    setting.cache_layer("launch", true);
+    setting.in_image("both", &both, false, true);
+    setting.in_image("built", &"sha256:x", true, false);
+    setting.in_image("uncached", &"sha256:x", false, true);
+    let other = setting.cache_layer("other", true);
+    let newer = DiffId::of(b"newer");
+    setting.in_image("other", &newer, false, true);
+    setting.in_image("unlaunched", &"sha256:x", false, false);
+    setting.image.layers.get_mut("unlaunched").unwrap().launch = false;
+    let said = setting.restore();
+    for want in [
+        &format!("The app image has layer \"acme/a:both\" (build=false, launch=true, cache=true): {both}"),
+        &format!("The cache has layer \"acme/a:both\" (build=false, launch=true, cache=true): {both}"),
+        &format!("Layer sha: \"{newer}\", cache sha: \"{other}\""),
+        &format!("Retrieving data for \"{both}\""),
+        "Writing layer metadata for \"acme/a:both\"",
+        "Not restoring metadata for \"acme/a:both\" from cache: it is marked as launch=true, so what the app image has counts",
+        "Not restoring metadata for \"acme/a:built\" from app image: it is marked as build=true, cache=false",
+        "Not restoring metadata for \"acme/a:uncached\" from app image: it is marked as cache=true, but the cache",
+        "Not restoring metadata for \"acme/a:unlaunched\" from app image: it is marked as launch=false",
+        "Not restoring metadata for \"acme/a:launch\" from cache: it is marked as launch=true, and before Platform API",
+    ] {
+        assert!(said.contains(&format!("Debug: {want}")), "{want}: {said}");
+    }
+}
+
+#[test]
+fn the_sbom_is_mentioned_even_where_layers_are_skipped() {
+    let mut setting = Setting::new();
+    setting.cached.sbom = setting.cache_dir("sbom/cache", "acme_a/layer/sbom.cdx.json").to_string();
+    setting.skip_layers = true;
+    fs::create_dir_all(setting.layers("acme_a")).unwrap();
+    let said = setting.restore();
+    assert!(said.contains("Info: Restoring data for SBOM from cache\n"), "{said}");
+    assert!(!setting.layers("acme_a/layer.sbom.cdx.json").exists() && !setting.layers("sbom/cache").exists());
+}
+
+#[test]
 fn sbom_files_go_beside_their_layers_and_a_lost_one_is_no_failure() {
     for lost in [false, true] {
         let mut setting = Setting::new();
