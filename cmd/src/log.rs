@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use drydock_phases::{Level, Log};
+use drydock_spec::excerpt::shortened;
 
 use crate::exit::Failure;
 
@@ -39,6 +40,14 @@ impl Threshold {
     }
 }
 
+/// How many characters of a warning or an error are shown.
+const MOST: usize = 4_000;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A thread that panicked has at worst left half a line.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// One of the two streams.
 struct Stream {
     writer: Mutex<Box<dyn Write + Send>>,
@@ -47,8 +56,7 @@ struct Stream {
 
 impl Stream {
     fn lock(&self) -> MutexGuard<'_, Box<dyn Write + Send>> {
-        // A thread that panicked has at worst left half a line.
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.writer)
     }
 
     /// One message, its line feed appended where it lacks one, in one write.
@@ -120,15 +128,17 @@ impl Log for Console {
         if level < self.threshold.0 {
             return;
         }
+        // What is wrong may quote what others wrote, at any length.
+        let short = || shortened(message, MOST);
         match level {
             Level::Debug | Level::Info => self.out.write("", "", message),
             Level::Warn => {
-                let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-                if warned.insert(message.to_owned()) {
-                    self.err.write(YELLOW, "Warning: ", message);
+                let (message, mut warned) = (short(), lock(&self.warned));
+                if warned.insert(message.clone()) {
+                    self.err.write(YELLOW, "Warning: ", &message);
                 }
             }
-            Level::Error => self.err.write(RED, "ERROR: ", message),
+            Level::Error => self.err.write(RED, "ERROR: ", &short()),
         }
     }
 
@@ -243,6 +253,19 @@ mod tests {
             (out.take(), err.take()),
             ("i\n".repeat(5), "Warning: w\nWarning: i\nWarning: v\n".into())
         );
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_at_bounded_length() {
+        let (log, out, err) = console("info", false);
+        let text = "é".repeat(100_000);
+        log.info(&text);
+        log.warn(&text);
+        log.failure(&Failure { code: 1, message: format!("bad `{text}` in `/x`"), help: None });
+        assert_eq!(out.take(), text + "\n");
+        let told = err.take();
+        assert!(told.chars().count() < 2 * MOST + 50, "{told}");
+        assert!(told.contains("ERROR: bad `é") && told.ends_with("é` in `/x`\n"), "{told}");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 /// How many characters are shown on each side of a place in a line.
 const AROUND: usize = 100;
-/// How long a message of a parser may be: it can quote a whole value.
-const MESSAGE: usize = 300;
+/// How many characters a message of a parser may have: it can quote a whole value.
+pub(crate) const MESSAGE: usize = 300;
 
 /// What is around a place in a text, within its line. `at` is where a character begins, or the text ends.
 pub(crate) fn of_line(text: &str, at: usize) -> String {
@@ -17,11 +17,12 @@ pub(crate) fn of_line(text: &str, at: usize) -> String {
     [dots(from > start), &shown, dots(to < end)].concat()
 }
 
-/// A message whose middle is left out if it is long: what failed is at its beginning, where at its end.
-pub(crate) fn shortened(message: &str) -> String {
+/// A message whose middle is left out if it has more than `most` characters, an even number: what failed is at its
+/// beginning, and where often at its end.
+pub fn shortened(message: &str, most: usize) -> String {
     let mut places = message.char_indices().map(|(place, _)| place);
-    let middle = places.nth(MESSAGE / 2);
-    let end = places.rev().nth(MESSAGE / 2 - 1);
+    let middle = places.nth(most / 2);
+    let end = places.rev().nth((most / 2).saturating_sub(1));
     match (middle, end) {
         (Some(middle), Some(end)) => [&message[..middle], "…", &message[end..]].concat(),
         _ => message.to_owned(),
@@ -49,8 +50,8 @@ mod tests {
             assert_eq!(of_line(text, at), want, "{text:?} {at}");
         }
         let message = "é".repeat(MESSAGE);
-        assert_eq!(shortened(&message), message);
-        assert_eq!(shortened(""), "");
+        assert_eq!(shortened(&message, MESSAGE), message);
+        assert_eq!(shortened("", MESSAGE), "");
     }
 
     proptest! {
@@ -64,7 +65,7 @@ mod tests {
 
         #[test]
         fn a_message_keeps_its_ends(text in "a[é]{0,700}b") {
-            let short = shortened(&text);
+            let short = shortened(&text, MESSAGE);
             prop_assert!(short.chars().count() <= MESSAGE + 1);
             prop_assert!(short.starts_with('a') && short.ends_with('b'));
             prop_assert_eq!(short == text, text.chars().count() <= MESSAGE);

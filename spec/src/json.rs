@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::excerpt;
+use crate::excerpt::{self, MESSAGE};
 
 /// What is wrong with a text in JSON: what, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,7 +13,7 @@ pub struct JsonError(String);
 
 /// Reads JSON.
 pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, JsonError> {
-    serde_json::from_str(text).map_err(|error| JsonError(excerpt::shortened(&error.to_string())))
+    serde_json::from_str(text).map_err(|error| JsonError(excerpt::shortened(&error.to_string(), MESSAGE)))
 }
 
 /// Compact JSON in which `<`, `>`, `&` and the two Unicode line separators are escaped.

@@ -9,7 +9,7 @@ mod bom;
 pub mod build_toml;
 pub mod buildpack;
 pub mod cache;
-mod excerpt;
+pub mod excerpt;
 pub mod extend;
 pub mod group;
 pub mod json;

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use crate::excerpt;
+use crate::excerpt::{self, MESSAGE};
 use crate::metadata::Metadata;
 
 /// What is wrong with a text in TOML: where, what, and the part of the line around that place.
@@ -20,7 +20,7 @@ pub struct TomlError(String);
 /// Reads TOML.
 pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, TomlError> {
     toml::from_str(text).map_err(|error| {
-        let message = excerpt::shortened(error.message());
+        let message = excerpt::shortened(error.message(), MESSAGE);
         let Some(span) = error.span() else { return TomlError(message) };
         let at = text.floor_char_boundary(span.start);
         let line = 1 + text[..at].matches('\n').count();
