@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use drydock_acceptance::here;
-use drydock_acceptance::project::{self, APP_IMAGE, Project, succeed};
+use drydock_acceptance::project::{self, APP_IMAGE, APP_LAYOUT, Project, RUN_LAYOUT, succeed};
 use drydock_acceptance::run::{self, Output};
 use drydock_acceptance::scenario::Operation::{self, ChangeMode, MakeDir, Write};
 use drydock_acceptance::scenario::{Scenario, User};
@@ -27,6 +27,7 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("messages::system_buildpacks", system_buildpacks),
             ("messages::the_creators_cache_is_looked_at_first", the_creators_cache_is_looked_at_first),
             ("messages::damaged_cache_metadata", damaged_cache_metadata),
+            ("messages::what_the_analyzer_found", what_the_analyzer_found),
             ("messages::the_report_of_old_platforms", the_report_of_old_platforms),
         ],
     )
@@ -316,6 +317,25 @@ fn damaged_cache_metadata(executables: &Built) -> Result<()> {
     ensure!(damaged.contains("Adding cache layer 'acme/a:kept'"), "it caches nothing:\n{damaged}");
     let after = create()?.text();
     ensure!(after.contains("Reusing cache layer 'acme/a:kept'"), "the cache is not whole again:\n{after}");
+    Ok(())
+}
+
+fn what_the_analyzer_found(executables: &Built) -> Result<()> {
+    let project = Project::new(executables.get()?.dir(), User::Root)?;
+    project.write_layer("lib", "launch = true\nbuild = true", "library\n")?;
+    project.analyze()?;
+    project.export()?;
+    let output = succeed(project.analyzer()?.args(["-log-level", "debug", APP_IMAGE]))?;
+    let said = text(&output.stdout)?;
+    for want in [
+        format!("Found image with identifier \"{}@sha256:", project.path(RUN_LAYOUT).display()),
+        format!("Found image with identifier \"{}@sha256:", project.path(APP_LAYOUT).display()),
+        "Run image info in analyzed metadata is: {\"reference\":".to_owned(),
+        "The previous image has layer \"acme/a:lib\" (build=true, launch=true, cache=false): sha256:"
+            .to_owned(),
+    ] {
+        ensure!(said.lines().any(|line| line.starts_with(&want)), "no {want:?} in\n{said}");
+    }
     Ok(())
 }
 

@@ -114,8 +114,7 @@ pub fn detect(inputs: &Inputs, log: &dyn Log) -> Result<Detected, Error> {
 
     let env = BuildEnv::new(&inputs.env);
     let target = run_image_target(inputs, &analyzed, log);
-    let shown =
-        drydock_spec::json::to_string(&target).context("tell the run image's target").map_err(general)?;
+    let shown = drydock_spec::json::to_string(&target).expect("strings make JSON");
     log.debug(&format!("Run image target: {shown}"));
     let runner = Runner { inputs, env: env.clone(), target: target.clone() };
     let Passed { members, plan } =
