@@ -25,7 +25,6 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("messages::why_no_group_passes", why_no_group_passes),
             ("messages::an_experimental_feature", an_experimental_feature),
             ("messages::system_buildpacks", system_buildpacks),
-            ("messages::the_creators_cache_is_looked_at_first", the_creators_cache_is_looked_at_first),
             ("messages::damaged_cache_metadata", damaged_cache_metadata),
             ("messages::what_the_analyzer_found", what_the_analyzer_found),
             ("messages::the_report_of_old_platforms", the_report_of_old_platforms),
@@ -127,6 +126,11 @@ fn files_that_cannot_be_opened(executables: &Built) -> Result<()> {
         (
             vec![group()],
             &["restorer", "-cache-dir", "/nowhere"],
+            "failed to create volume cache: stat /nowhere: no such file or directory",
+        ),
+        (
+            vec![],
+            &["creator", "-run-image", "acme/run", "-cache-dir", "/nowhere", "app"],
             "failed to create volume cache: stat /nowhere: no such file or directory",
         ),
     ] {
@@ -262,38 +266,6 @@ fn system_buildpacks(executables: &Built) -> Result<()> {
     let out = text(&output.stdout)?;
     for line in ["Prepending 1 system buildpack(s) to group", "Appending 1 system buildpack(s) to group"] {
         ensure!(output.exit == 0 && out.lines().any(|found| found == line), "{line:?}: {}", output.text());
-    }
-    Ok(())
-}
-
-fn the_creators_cache_is_looked_at_first(executables: &Built) -> Result<()> {
-    let setup = vec![
-        MakeDir("/cache/locked".to_owned()),
-        ChangeMode("/cache/locked".to_owned(), 0o555),
-        write("/cache/file", ""),
-    ];
-    let stage = Stage::empty(setup)?;
-    for (cache, why) in [
-        ("/cache/no", "stat /cache/no: no such file or directory"),
-        ("/cache/locked", "access /cache/locked: permission denied"),
-        ("/cache/file", "`/cache/file` is not a folder"),
-    ] {
-        for words in [
-            &["creator", "-run-image", "acme/run", "-cache-dir", cache, "app"][..],
-            &["restorer", "-cache-dir", cache],
-        ] {
-            fs::write(stage.path("layers/group.toml"), "").context("write the restorer's group")?;
-            let output = phase(executables, &stage, &[], words)?;
-            let want = format!("ERROR: failed to create volume cache: {why}\n");
-            let said = text(&output.stderr)?;
-            ensure!(
-                output.exit == 1 && said.ends_with(&want),
-                "{words:?}: {} {}",
-                output.exit,
-                output.text()
-            );
-            ensure!(output.stdout.is_empty() || words[0] != "creator", "it began: {}", text(&output.stdout)?);
-        }
     }
     Ok(())
 }
