@@ -3,8 +3,10 @@
 use std::fmt;
 
 use drydock_phases::{Error, Kind};
+use drydock_spec::api::PlatformApi;
 use rustix::process::Signal;
 
+use crate::env;
 use crate::phase::Phase;
 
 /// A flag that does not exist, or lacks its value.
@@ -39,7 +41,12 @@ impl Failure {
 
     /// The platform speaks a contract that is not understood.
     pub(crate) fn platform_api(message: impl fmt::Display) -> Self {
-        Self { code: PLATFORM_API, message: message.to_string(), help: None }
+        let (oldest, newest) = (PlatformApi::OLDEST, PlatformApi::NEWEST);
+        let help = format!(
+            "this lifecycle supports Platform API {oldest} to {newest}: set {} to one of them",
+            env::PLATFORM_API
+        );
+        Self { code: PLATFORM_API, message: message.to_string(), help: Some(help) }
     }
 
     /// The signal that ended the phase, if it was one.

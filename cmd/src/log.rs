@@ -2,11 +2,12 @@
 //!
 //! Specification: `platform.md` § Operator Experience.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
-use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use drydock_phases::{Level, Log};
+use drydock_spec::excerpt::shortened;
 
 use crate::exit::Failure;
 
@@ -19,30 +20,32 @@ const RESET: &str = "\x1b[0m";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Threshold(Level);
 
-/// A word that names no level.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("failed to parse log level: invalid level")]
-pub struct LevelError;
-
 impl Default for Threshold {
     fn default() -> Self {
         Self(Level::Info)
     }
 }
 
-impl FromStr for Threshold {
-    type Err = LevelError;
-
-    fn from_str(text: &str) -> Result<Self, LevelError> {
-        match text.to_ascii_lowercase().as_str() {
-            "debug" => Ok(Self(Level::Debug)),
-            "info" => Ok(Self(Level::Info)),
-            "warn" | "warning" => Ok(Self(Level::Warn)),
+impl Threshold {
+    /// By a level's name; `None` for any other word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Some(Self(match word.to_ascii_lowercase().as_str() {
+            "debug" => Level::Debug,
+            "info" => Level::Info,
+            "warn" | "warning" => Level::Warn,
             // Why a phase fails is always told: every such error is fatal.
-            "error" | "fatal" => Ok(Self(Level::Error)),
-            _ => Err(LevelError),
-        }
+            "error" | "fatal" => Level::Error,
+            _ => return None,
+        }))
     }
+}
+
+/// How many characters of a warning or an error are shown.
+const MOST: usize = 4_000;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A thread that panicked has at worst left half a line.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One of the two streams.
@@ -53,8 +56,7 @@ struct Stream {
 
 impl Stream {
     fn lock(&self) -> MutexGuard<'_, Box<dyn Write + Send>> {
-        // A thread that panicked has at worst left half a line.
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.writer)
     }
 
     /// One message, its line feed appended where it lacks one, in one write.
@@ -71,6 +73,8 @@ impl Stream {
 /// The log of an executable.
 pub struct Console {
     threshold: Threshold,
+    /// The warnings so far: a phase of the creator need not repeat what another has said.
+    warned: Mutex<BTreeSet<String>>,
     out: Stream,
     err: Stream,
 }
@@ -96,7 +100,8 @@ impl Console {
         (err, err_colour): (Box<dyn Write + Send>, bool),
     ) -> Self {
         let stream = |writer, colour| Stream { writer: Mutex::new(writer), colour };
-        Self { threshold, out: stream(out, out_colour), err: stream(err, err_colour) }
+        let (out, err) = (stream(out, out_colour), stream(err, err_colour));
+        Self { threshold, warned: Mutex::default(), out, err }
     }
 
     /// Why the phase did not finish, and what to do about it.
@@ -123,10 +128,17 @@ impl Log for Console {
         if level < self.threshold.0 {
             return;
         }
+        // What is wrong may quote what others wrote, at any length.
+        let short = || shortened(message, MOST);
         match level {
             Level::Debug | Level::Info => self.out.write("", "", message),
-            Level::Warn => self.err.write(YELLOW, "Warning: ", message),
-            Level::Error => self.err.write(RED, "ERROR: ", message),
+            Level::Warn => {
+                let (message, mut warned) = (short(), lock(&self.warned));
+                if warned.insert(message.clone()) {
+                    self.err.write(YELLOW, "Warning: ", &message);
+                }
+            }
+            Level::Error => self.err.write(RED, "ERROR: ", &short()),
         }
     }
 
@@ -138,6 +150,10 @@ impl Log for Console {
 
     fn output(&self) -> Box<dyn Write + Send + '_> {
         Box::new(Output(&self.out))
+    }
+
+    fn error_output(&self) -> Box<dyn Write + Send + '_> {
+        Box::new(Output(&self.err))
     }
 }
 
@@ -196,7 +212,7 @@ mod tests {
     fn console(level: &str, colour: bool) -> (Console, Memory, Memory) {
         let (out, err) = (Memory::default(), Memory::default());
         let streams = ((Box::new(out.clone()) as _, colour), (Box::new(err.clone()) as _, colour));
-        (Console::on(level.parse().unwrap(), streams.0, streams.1), out, err)
+        (Console::on(Threshold::from_word(level).unwrap(), streams.0, streams.1), out, err)
     }
 
     fn say_everything(log: &Console) {
@@ -227,6 +243,43 @@ mod tests {
     }
 
     #[test]
+    fn a_warning_is_told_once() {
+        let (log, out, err) = console("info", false);
+        for message in ["w", "i", "w", "v", "w"] {
+            log.warn(message);
+            log.info("i");
+        }
+        assert_eq!(
+            (out.take(), err.take()),
+            ("i\n".repeat(5), "Warning: w\nWarning: i\nWarning: v\n".into())
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_at_bounded_length() {
+        let (log, out, err) = console("info", false);
+        let text = "é".repeat(100_000);
+        log.info(&text);
+        log.warn(&text);
+        log.failure(&Failure { code: 1, message: format!("bad `{text}` in `/x`"), help: None });
+        assert_eq!(out.take(), text + "\n");
+        let told = err.take();
+        assert!(told.chars().count() < 2 * MOST + 50, "{told}");
+        assert!(told.contains("ERROR: bad `é") && told.ends_with("é` in `/x`\n"), "{told}");
+    }
+
+    #[test]
+    fn output_that_tells_why_a_phase_fails_is_among_the_errors() {
+        let (log, out, err) = console("error", true);
+        for mut writer in [log.error_output(), log.output()] {
+            writer.write_all(b"fail: a@1\n").unwrap();
+        }
+        log.error("e");
+        assert_eq!(out.take(), "fail: a@1\n");
+        assert_eq!(err.take(), "fail: a@1\n\x1b[31;1mERROR: \x1b[0me\n");
+    }
+
+    #[test]
     fn colours() {
         let (log, out, err) = console("info", true);
         log.phase("ANALYZING");
@@ -246,8 +299,7 @@ mod tests {
     #[test]
     fn a_word_that_names_no_level() {
         for text in ["", "verbose", "debug "] {
-            let error = text.parse::<Threshold>().unwrap_err();
-            assert_eq!(error.to_string(), "failed to parse log level: invalid level");
+            assert_eq!(Threshold::from_word(text), None, "{text}");
         }
     }
 }

@@ -78,13 +78,14 @@ impl Phase {
         }
     }
 
-    /// Its arguments after the flags, as usage texts write them.
-    pub(crate) fn operands(self) -> &'static str {
-        match self {
-            Self::Analyze | Self::Create => "<image>",
-            Self::Export | Self::Rebase => "<image> [<image>...]",
+    /// How to call it, in one line.
+    pub(crate) fn usage(self) -> String {
+        let operands = match self {
+            Self::Analyze | Self::Create => " <image>",
+            Self::Export | Self::Rebase => " <image> [<image>...]",
             Self::Detect | Self::Restore | Self::Extend | Self::Build => "",
-        }
+        };
+        format!("{self} [<flags>]{operands}")
     }
 }
 

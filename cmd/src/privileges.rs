@@ -86,8 +86,9 @@ impl Privileges {
     pub fn open_early(&self, layouts: &[PathBuf]) -> Early {
         match self {
             Self::Drop { user, .. } if geteuid().is_root() && user.uid != 0 => {
+                let is_in_reach = layouts.iter().all(|layout| is_in_reach(layout, *user));
                 let layouts = layouts.iter().map(PathBuf::as_path);
-                Early::of(layouts, |facts| !Access::of(facts).allows_reading(*user))
+                Early::of(layouts, |facts| !is_in_reach || !Access::of(facts).allows(*user, READ))
             }
             _ => Early::default(),
         }
@@ -224,6 +225,17 @@ fn make_below(mut dir: File, path: &Path, user: User, flags: OFlags) -> io::Resu
     Ok(dir)
 }
 
+/// The right to read.
+const READ: u32 = 0o4;
+/// The right to look for a name in a folder.
+const SEARCH: u32 = 0o1;
+
+/// Whether `user` may search every folder on the way to a layout's blobs.
+fn is_in_reach(layout: &Path, user: User) -> bool {
+    let blobs = layout.join("blobs/sha256");
+    blobs.ancestors().all(|dir| dir.metadata().is_ok_and(|facts| Access::of(&facts).allows(user, SEARCH)))
+}
+
 /// Who may do what with a file or a folder.
 #[derive(Debug, Clone, Copy)]
 struct Access {
@@ -236,18 +248,18 @@ impl Access {
         Self { owner: User { uid: facts.uid(), gid: facts.gid() }, mode: facts.mode() }
     }
 
-    /// Whether `user` may read.
-    fn allows_reading(self, user: User) -> bool {
-        let bit = match self.owner {
-            User { uid, .. } if uid == user.uid => 0o400,
-            User { gid, .. } if gid == user.gid => 0o040,
-            _ => 0o004,
+    /// Whether `user` may do this.
+    fn allows(self, user: User, right: u32) -> bool {
+        let shift = match self.owner {
+            User { uid, .. } if uid == user.uid => 6,
+            User { gid, .. } if gid == user.gid => 3,
+            _ => 0,
         };
-        self.mode & bit != 0
+        self.mode >> shift & right == right
     }
 
     /// Whether `user` may write, taking for granted that an owner may.
-    fn allows(self, user: User) -> bool {
+    fn allows_writing(self, user: User) -> bool {
         const GROUP_WRITE: u32 = 0o020;
         const OTHERS_WRITE: u32 = 0o002;
         self.owner.uid == user.uid
@@ -259,7 +271,7 @@ impl Access {
 /// Gives a folder and all that is in it to `user`. One that `user` may write to is left alone: what is in it is taken
 /// to be like it.
 fn own_unless_usable(dir: &File, user: User) -> io::Result<()> {
-    if Access::of(&dir.metadata()?).allows(user) { Ok(()) } else { own(dir, user) }
+    if Access::of(&dir.metadata()?).allows_writing(user) { Ok(()) } else { own(dir, user) }
 }
 
 /// Symbolic links are given away themselves, and never followed.
@@ -374,7 +386,7 @@ mod tests {
             (1001, 1000, 0o40_775, false),
         ] {
             let access = Access { owner: User { uid, gid }, mode };
-            assert_eq!(access.allows(CNB), want, "{uid}:{gid} {mode:o}");
+            assert_eq!(access.allows_writing(CNB), want, "{uid}:{gid} {mode:o}");
         }
     }
 

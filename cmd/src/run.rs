@@ -135,10 +135,17 @@ fn report(console: &Console, failure: &Failure) -> u8 {
 }
 
 fn read(phase: Phase, arguments: &[OsString], env: Env) -> Result<Request, Failure> {
-    let platform_api = platform_api(&env)?;
-    let mut command = command(phase, platform_api, args::offers(phase));
-    let command_line = CommandLine::parse(&command, arguments)
-        .map_err(|error| Failure::usage(error, format!("`{phase} -help` lists all flags")))?;
+    let platform_api = platform_api(&env);
+    let shown = platform_api.as_ref().copied().unwrap_or(PlatformApi::NEWEST);
+    let mut command = command(phase, shown, args::offers(phase));
+    let command_line = CommandLine::parse(&command, arguments);
+    // To ask for help or for the version takes no Platform API.
+    let platform_api = match platform_api {
+        Err(failure) if !command_line.as_ref().is_ok_and(asks) => return Err(failure),
+        api => api.unwrap_or(shown),
+    };
+    let command_line =
+        command_line.map_err(|error| Failure::usage(error, format!("`{phase} -help` lists all flags")))?;
     let failure = |error: Error| Failure::new(phase, &error);
     if command_line.switch(&flag::HELP).map_err(|error| failure(error.into()))? {
         return Ok(Request::Help(command.render_help().to_string()));
@@ -150,11 +157,17 @@ fn read(phase: Phase, arguments: &[OsString], env: Env) -> Result<Request, Failu
         let cause = anyhow::Error::new(error).context("failed to find out the working directory");
         failure(Error::new(Kind::General, cause))
     })?;
-    let options = Options { platform_api, env, command_line, working_dir, current_user: User::current() };
+    let options =
+        Options { phase, platform_api, env, command_line, working_dir, current_user: User::current() };
     let colour_refused = options.switch(&flag::NO_COLOR).map_err(|error| failure(error.into()))?
         || refuses_colour(&options.env);
     let threshold = options.threshold().map_err(failure)?;
     Ok(Request::Perform(Box::new(options), Console::new(threshold, colour_refused)))
+}
+
+/// Whether the command line asks for something that a phase need not be run for.
+fn asks(command_line: &CommandLine) -> bool {
+    [&flag::HELP, &flag::VERSION].into_iter().any(|flag| command_line.switch(flag) == Ok(true))
 }
 
 /// The Platform API that the platform says it speaks.
@@ -217,7 +230,9 @@ fn attempt(phase: Phase, options: &Options, signals: &Signals, log: &Console) ->
         Phase::Export => begin_reading(phase, args::export::resolve(options, log), log)
             .and_then(|inputs| export(&inputs, log).map(drop)),
         Phase::Create => {
-            let inputs = begin_reading(phase, args::create::resolve(options, log), log).map_err(failure)?;
+            // What is wrong before the first phase is told as that phase tells it.
+            let inputs = begin_reading(phase, args::create::resolve(options, log), log)
+                .map_err(|error| Failure::new(Phase::Analyze, &error))?;
             return create(&inputs, signals, log);
         }
         Phase::Rebase => begin_reading(phase, args::rebase::resolve(options, log), log)

@@ -4,6 +4,7 @@ use std::process::{Command, Output};
 
 const ANALYZER: &str = env!("CARGO_BIN_EXE_analyzer");
 const EXPORTER: &str = env!("CARGO_BIN_EXE_exporter");
+const CREATOR: &str = env!("CARGO_BIN_EXE_creator");
 
 fn run(executable: &str, env: &[(&str, &str)], arguments: &[&str]) -> Output {
     Command::new(executable)
@@ -30,6 +31,8 @@ const LAYOUT: (&str, &str) = ("CNB_USE_OCI_LAYOUT", "true");
 
 #[test]
 fn the_platform_api_comes_first() {
+    let help =
+        "  help: this lifecycle supports Platform API 0.7 to 0.15: set CNB_PLATFORM_API to one of them\n";
     for (env, want) in [
         (
             &[][..],
@@ -43,27 +46,37 @@ fn the_platform_api_comes_first() {
         ),
         (&[("CNB_PLATFORM_API", "x")], "ERROR: failed to parse platform API 'x'\n"),
         (
-            &[("CNB_PLATFORM_API", "99.0")],
-            "ERROR: failed to set platform API: platform API version '99.0' is incompatible with the lifecycle\n",
+            &[("CNB_PLATFORM_API", "0.16")],
+            "ERROR: failed to set platform API: platform API version '0.16' is incompatible with the lifecycle\n",
         ),
     ] {
-        for arguments in [&["-version"][..], &["-nonsense"], &[]] {
-            assert_eq!(told(ANALYZER, env, arguments), (11, want.to_owned()));
+        for arguments in
+            [&["-version=false"][..], &["-version=maybe"], &["-help", "-nonsense"], &["-nonsense"], &[]]
+        {
+            assert_eq!(told(ANALYZER, env, arguments), (11, [want, help].concat()), "{arguments:?}");
         }
     }
 }
 
 #[test]
-fn version_and_help() {
-    let output = run(ANALYZER, &[API], &["-version"]);
-    assert_eq!(output.status.code(), Some(0));
-    assert!(text(&output.stdout).starts_with(env!("CARGO_PKG_VERSION")));
+fn version_and_help_need_no_platform_api() {
+    for (env, newest) in [
+        (&[API][..], "0.14"),
+        (&[], "0.15"),
+        (&[("CNB_PLATFORM_API", "x")], "0.15"),
+        (&[("CNB_PLATFORM_API", "0.16")], "0.15"),
+    ] {
+        let output = run(ANALYZER, env, &["-version"]);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(text(&output.stdout).starts_with(env!("CARGO_PKG_VERSION")));
 
-    for help in ["-h", "-help", "--help"] {
-        let (code, usage) = told(EXPORTER, &[API], &[help]);
-        assert_eq!(code, 0);
-        for part in ["--process-type=<type>", "CNB_PROCESS_TYPE", "/workspace", "--parallel"] {
-            assert!(usage.contains(part), "{part}: {usage}");
+        for help in ["-h", "-help", "--help"] {
+            let (code, usage) = told(EXPORTER, env, &[help]);
+            assert_eq!(code, 0);
+            let api = format!("Flags of Platform API {newest}.");
+            for part in [&api, "--process-type=<type>", "CNB_PROCESS_TYPE", "/workspace", "--parallel"] {
+                assert!(usage.contains(part), "{part}: {usage}");
+            }
         }
     }
 }
@@ -90,14 +103,16 @@ fn arguments_that_make_no_task() {
             LAYOUT,
             &[][..],
             3,
-            "ERROR: failed to parse arguments: received 0 arguments, but expected 1\n",
+            "ERROR: failed to parse arguments: received 0 arguments, but expected 1\n  \
+             help: usage: analyzer [<flags>] <image>\n",
         ),
         (
             EXPORTER,
             LAYOUT,
             &[],
             3,
-            "ERROR: failed to parse arguments: at least one image argument is required\n",
+            "ERROR: failed to parse arguments: at least one image argument is required\n  \
+             help: usage: exporter [<flags>] <image> [<image>...]\n",
         ),
         (
             ANALYZER,
@@ -125,7 +140,17 @@ fn arguments_that_make_no_task() {
             ("CNB_LOG_LEVEL", "loud"),
             &["app"],
             1,
-            "ERROR: failed to parse log level: invalid level\n",
+            "ERROR: failed to parse log level: invalid level: CNB_LOG_LEVEL is `loud`: it must be `debug`, `info`, \
+             `warn` or `error`\n",
+        ),
+        (
+            EXPORTER,
+            LAYOUT,
+            &["-layer-compression", "gzip:0", "app"],
+            3,
+            "Warning: No cached data will be used, no cache specified.\n\
+             ERROR: failed to resolve inputs: -layer-compression is `gzip:0`: it must be `gzip`, `zstd` or `none`, \
+             with a level if any: `gzip:6` (1 to 9), `zstd:3` (1 to 19)\n",
         ),
         (
             EXPORTER,
@@ -154,6 +179,11 @@ fn without_layouts_each_says_what_to_set() {
     for (executable, code, begin) in [
         (ANALYZER, 32, "ERROR: failed to analyze: "),
         (
+            CREATOR,
+            32,
+            "Warning: No cached data will be used, no cache specified.\nERROR: failed to analyze: ",
+        ),
+        (
             EXPORTER,
             62,
             "Warning: No cached data will be used, no cache specified.\nERROR: failed to export: ",
@@ -161,7 +191,7 @@ fn without_layouts_each_says_what_to_set() {
     ] {
         let (got, text) = told(executable, &[API, ("CNB_OCI_LAYOUT_PATH", "/nonexistent")], &["app"]);
         assert_eq!(got, code);
-        assert!(text.starts_with(begin) && text.contains("CNB_USE_OCI_LAYOUT"), "{text}");
+        assert!(text.starts_with(begin) && text.contains("CNB_USE_OCI_LAYOUT"), "{executable}: {text}");
     }
 }
 

@@ -59,19 +59,22 @@ impl Module {
 ///
 /// Fails with [`Kind::BuildpackApi`] if it is none that is supported.
 pub fn buildpack_api(kind: ModuleKind, full_name: &str, api: &str) -> Result<BuildpackApi, Error> {
-    api.parse().map_err(|error| match error {
-        ApiError::Malformed { .. } => Error::new(
-            Kind::BuildpackApi,
-            anyhow!("failed to parse buildpack API '{api}' for {kind} '{full_name}'"),
-        ),
-        ApiError::Unsupported { .. } => {
-            let name = match kind {
-                ModuleKind::Buildpack => "Buildpack",
-                ModuleKind::Extension => "Extension",
-            };
-            Error::new(Kind::BuildpackApi, error)
-                .context(format!("failed to set API for {name} '{full_name}'"))
-        }
+    api.parse().map_err(|error| {
+        let error = match error {
+            ApiError::Malformed { .. } => {
+                anyhow!("failed to parse buildpack API '{api}' for {kind} '{full_name}'")
+            }
+            ApiError::Unsupported { .. } => {
+                let name = match kind {
+                    ModuleKind::Buildpack => "Buildpack",
+                    ModuleKind::Extension => "Extension",
+                };
+                anyhow!(error).context(format!("failed to set API for {name} '{full_name}'"))
+            }
+        };
+        let (oldest, newest) = (BuildpackApi::OLDEST, BuildpackApi::NEWEST);
+        Error::new(Kind::BuildpackApi, error)
+            .with_help(format!("this lifecycle supports Buildpack API {oldest} to {newest}"))
     })
 }
 
@@ -168,6 +171,7 @@ mod tests {
         assert_eq!((extension.info.homepage.as_str(), extension.targets.len()), ("h", 0));
         let error = extension.buildpack_api().unwrap_err();
         assert_eq!(error.kind, Kind::BuildpackApi);
+        assert_eq!(error.help.as_deref(), Some("this lifecycle supports Buildpack API 0.7 to 0.12"));
         assert_eq!(
             error.to_string(),
             "failed to set API for Extension 'e@2': buildpack API version '99.0' is incompatible with the lifecycle"

@@ -11,11 +11,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use drydock_env::{Action, BUILD_PATHS, Env, EnvFile};
-use drydock_io::read;
 use drydock_spec::analyzed::Target;
 use drydock_spec::api::BuildpackApi;
 
-use crate::limits;
+use crate::{file, limits};
 
 /// What all buildpacks of a build share: some variables of the phase's own environment, and what earlier buildpacks'
 /// build layers have added.
@@ -132,11 +131,8 @@ fn read_env_dir(dir: &Path) -> anyhow::Result<Vec<EnvFile>> {
         let mut left = limits::ENV_DIR;
         for entry in entries {
             let (name, path) = entry.map(|entry| (entry.file_name(), entry.path()))?;
-            let read = || -> io::Result<Option<Vec<u8>>> {
-                let is_dir = fs::metadata(&path)?.is_dir();
-                (!is_dir).then(|| read::read(&path, left)).transpose()
-            };
-            if let Some(contents) = read().with_context(|| path.display().to_string())? {
+            if !fs::metadata(&path).map_err(file::failed("stat", &path))?.is_dir() {
+                let contents = file::read(&path, left)?;
                 left -= contents.len() as u64;
                 files.push(EnvFile { name: name.into_vec(), contents });
             }

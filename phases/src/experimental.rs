@@ -4,7 +4,7 @@
 
 use anyhow::anyhow;
 
-use crate::{Error, Kind, Log};
+use crate::{Error, Kind, Level, Log};
 
 /// What to do about an experimental feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,13 +18,14 @@ pub enum Experimental {
 }
 
 impl Experimental {
-    /// For a phase that is about to use `feature`: says so, and fails with [`Kind::General`] if it must not.
-    pub fn guard(self, feature: &str, log: &dyn Log) -> Result<(), Error> {
+    /// For a phase that is about to use `feature`: says so at `level` where it is to warn, and fails with
+    /// [`Kind::General`] if it must not.
+    pub fn guard(self, feature: &str, level: Level, log: &dyn Log) -> Result<(), Error> {
         let requested = format!("Platform requested experimental feature '{feature}'");
         match self {
             Self::Allow => Ok(()),
             Self::Warn => {
-                log.warn(&requested);
+                log.log(level, &requested);
                 Ok(())
             }
             Self::Refuse => {

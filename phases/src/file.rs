@@ -1,41 +1,102 @@
 //! The files through which phases talk to each other.
 
+use std::fmt;
 use std::fs;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use drydock_io::file::{TempFile, write_atomically};
 use drydock_io::read;
+use drydock_spec::toml_text;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::limits;
 
-/// Reads a TOML file of at most [`limits::DOCUMENT`] bytes.
-pub fn read_toml<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
-    let text = read::read_to_string(path, limits::DOCUMENT)
-        .with_context(|| format!("failed to read `{}`", path.display()))?;
-    toml::from_str(&text).with_context(|| format!("failed to parse `{}`", path.display()))
+/// A system call that failed on a path, in the words that platforms look for: `open /a: no such file or directory`.
+#[derive(Debug)]
+pub struct PathError {
+    /// The name of the call.
+    pub call: &'static str,
+    /// What it was given.
+    pub path: PathBuf,
+    /// Why it failed. Its text is in this error's.
+    pub error: io::Error,
 }
 
-/// Reads a TOML file that need not be there.
-pub fn read_toml_if_exists<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
-    match fs::metadata(path) {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
-        _ => read_toml(path).map(Some),
+impl fmt::Display for PathError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.call, self.path.display(), plain(&self.error))
     }
+}
+
+impl std::error::Error for PathError {}
+
+impl PathError {
+    fn is_missing(&self) -> bool {
+        matches!(self.error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+    }
+}
+
+/// Names the call and the path in an error of theirs.
+pub fn failed(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PathError {
+    move |error| PathError { call, path: path.to_owned(), error }
+}
+
+/// The text of an I/O error in lower case and without the number.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error ").next().unwrap_or(&text);
+    let mut rest = text.chars();
+    rest.next().map(|first| first.to_ascii_lowercase()).into_iter().chain(rest).collect()
+}
+
+/// Reads a file of at most `limit` bytes.
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, PathError> {
+    let file = read::open(path).map_err(|error| match error.kind() {
+        ErrorKind::InvalidInput if path.is_dir() => failed("read", path)(ErrorKind::IsADirectory.into()),
+        _ => failed("open", path)(error),
+    })?;
+    read::read_all(file, limit).map_err(failed("read", path))
+}
+
+/// Reads a text file of at most [`limits::DOCUMENT`] bytes.
+pub fn read_text(path: &Path) -> Result<String, PathError> {
+    String::from_utf8(read(path, limits::DOCUMENT)?)
+        .map_err(|error| failed("read", path)(io::Error::new(ErrorKind::InvalidData, error.utf8_error())))
+}
+
+/// Reads a text file of at most [`limits::DOCUMENT`] bytes that need not be there.
+pub fn read_text_if_exists(path: &Path) -> Result<Option<String>, PathError> {
+    match read_text(path) {
+        Err(error) if error.is_missing() => Ok(None),
+        text => text.map(Some),
+    }
+}
+
+/// Reads a TOML file of at most [`limits::DOCUMENT`] bytes.
+pub fn read_toml<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+    parse(&read_text(path)?, path)
+}
+
+/// Reads a TOML file of at most [`limits::DOCUMENT`] bytes that need not be there.
+pub fn read_toml_if_exists<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
+    read_text_if_exists(path)?.map(|text| parse(&text, path)).transpose()
+}
+
+fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> anyhow::Result<T> {
+    toml_text::from_str(text).with_context(|| format!("failed to parse `{}`", path.display()))
 }
 
 /// Fails if there is no folder with an app: programs that begin in it would seem to be missing themselves.
 pub(crate) fn check_app_dir(path: &Path) -> anyhow::Result<()> {
-    let reason = match fs::metadata(path) {
-        Ok(found) if found.is_dir() => return Ok(()),
-        Ok(_) => "not a directory".to_owned(),
-        Err(error) if error.kind() == ErrorKind::NotFound => "no such file or directory".to_owned(),
-        Err(error) => error.to_string(),
-    };
-    bail!("open {}: {reason} (the app's folder, which `-app` or `CNB_APP_DIR` names)", path.display())
+    let found = fs::metadata(path).map_err(failed("open", path));
+    let found = found.and_then(|found| match found.is_dir() {
+        true => Ok(()),
+        false => Err(failed("open", path)(ErrorKind::NotADirectory.into())),
+    });
+    found.context("the app's folder, which `-app` or `CNB_APP_DIR` names")
 }
 
 /// Writes a TOML file in one step, and makes its folder if need be.
@@ -111,17 +172,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_name_the_file() {
+    fn errors_name_the_file_and_the_reason() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("group.toml");
-        let read = || read_toml::<toml::Table>(&path);
-        assert!(format!("{:#}", read().unwrap_err()).contains("group.toml"));
+        let shown = path.display();
+        let told = || format!("{:#}", read_toml::<toml::Table>(&path).unwrap_err());
+        assert_eq!(told(), format!("open {shown}: no such file or directory"));
         assert!(read_toml_if_exists::<toml::Table>(&path).unwrap().is_none());
-        for bytes in [&b"= no"[..], &b"\xff"[..]] {
+        assert!(read_toml_if_exists::<toml::Table>(&path.join("below")).unwrap().is_none());
+        for (bytes, want) in [
+            (&b"= no"[..], format!("failed to parse `{shown}`: toml: line 1, column 1: ")),
+            (b"\xff", format!("read {shown}: invalid utf-8 ")),
+        ] {
             fs::write(&path, bytes).unwrap();
-            assert!(format!("{:#}", read().unwrap_err()).contains("group.toml"));
+            assert!(told().starts_with(&want), "{}", told());
             assert!(read_toml_if_exists::<toml::Table>(&path).is_err());
         }
+        let below = read_text(&path.join("below")).unwrap_err().to_string();
+        assert_eq!(below, format!("open {shown}/below: not a directory"));
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert_eq!(told(), format!("read {shown}: is a directory"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use drydock_spec::api::PlatformApi;
 use drydock_spec::label;
 
 use crate::file::read_toml_if_exists;
+use crate::layers::tell_layers;
 use crate::{Error, Kind, Log, run_image, sbom};
 
 /// Whether the folder of all layouts is there: a platform that shows no layout to a phase shows no such folder.
@@ -38,13 +39,18 @@ pub(crate) fn identify(
         let image = run_image::open(&path, early)?;
         run_image.target = if api.has_targets() { Some(run_image::target(&image)?) } else { None };
         run_image.reference = image.identifier();
+        log.debug(&format!("Found image with identifier \"{}\"", run_image.reference));
+        let shown = drydock_spec::json::to_string(run_image).expect("strings and booleans make JSON");
+        log.debug(&format!("Run image info in analyzed metadata is: {shown}"));
         platform = image.config.platform();
     }
     let Some(path) = named(&analyzed.image.reference, layout_dir)? else { return Ok(None) };
     analyzed.image.reference.clear();
     let Some(previous) = previous_image(&path, &platform, early, log)? else { return Ok(None) };
+    log.debug(&format!("Found image with identifier \"{}\"", previous.identifier()));
     if let Some(metadata) = layers_metadata(&previous, log) {
         analyzed.image.reference = previous.identifier();
+        tell_layers("The previous image", &metadata.buildpacks, log);
         analyzed.metadata = metadata;
     }
     Ok(Some(previous))

@@ -8,10 +8,11 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use drydock_spec::analyzed::Store;
+use drydock_spec::analyzed::{BuildpackLayers, Layer, Store};
 use drydock_spec::group::GroupElement;
 use drydock_spec::layer::LayerToml;
 
+use crate::Log;
 use crate::buildpacks::dir_name;
 use crate::file::{read_toml, read_toml_if_exists};
 
@@ -21,6 +22,17 @@ const NOT_LAYERS: [&str; 3] = ["launch", "build", "store"];
 /// Whether a name is that of one file or folder, so that it cannot lead anywhere else.
 pub fn is_file_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(['/', '\0'])
+}
+
+/// Tells which layers an image or a cache has, to whoever asks why one does not come back.
+pub fn tell_layers(whose: &str, buildpacks: &[BuildpackLayers], log: &dyn Log) {
+    for BuildpackLayers { key, layers, .. } in buildpacks {
+        for (name, layer) in layers {
+            let Layer { sha, build, launch, cache, .. } = layer;
+            let types = format!("build={build}, launch={launch}, cache={cache}");
+            log.debug(&format!("{whose} has layer \"{key}:{name}\" ({types}): {sha}"));
+        }
+    }
 }
 
 /// A buildpack's folder.
@@ -123,7 +135,7 @@ mod tests {
         assert_eq!(read.layers.keys().collect::<Vec<_>>(), ["one", "two"]);
         assert!(read.layers["one"].toml.types.launch && !read.layers["one"].has_contents);
         assert!(read.layers["two"].has_contents);
-        assert!(!read.store.unwrap().metadata.is_empty());
+        assert!(!read.store.unwrap().metadata.unwrap().0.is_empty());
     }
 
     #[test]

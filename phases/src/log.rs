@@ -26,6 +26,9 @@ pub trait Log: Sync {
     /// Where the output of buildpacks goes, byte for byte as it comes.
     fn output(&self) -> Box<dyn Write + Send + '_>;
 
+    /// Where the same goes if it tells why the phase fails: to the errors, so that all is in one place and in order.
+    fn error_output(&self) -> Box<dyn Write + Send + '_>;
+
     /// At [`Level::Debug`].
     fn debug(&self, message: &str) {
         self.log(Level::Debug, message);

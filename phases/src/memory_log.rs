@@ -11,6 +11,7 @@ use crate::{Level, Log};
 pub(crate) struct MemoryLog {
     text: Mutex<String>,
     output: Mutex<Vec<u8>>,
+    errors: Mutex<Vec<u8>>,
 }
 
 impl MemoryLog {
@@ -22,6 +23,11 @@ impl MemoryLog {
     /// What buildpacks printed.
     pub(crate) fn printed(&self) -> Vec<u8> {
         lock(&self.output).clone()
+    }
+
+    /// What of it tells why the phase fails.
+    pub(crate) fn printed_with_errors(&self) -> Vec<u8> {
+        lock(&self.errors).clone()
     }
 }
 
@@ -39,15 +45,19 @@ impl Log for MemoryLog {
     }
 
     fn output(&self) -> Box<dyn Write + Send + '_> {
-        Box::new(Output(self))
+        Box::new(Output(&self.output))
+    }
+
+    fn error_output(&self) -> Box<dyn Write + Send + '_> {
+        Box::new(Output(&self.errors))
     }
 }
 
-struct Output<'a>(&'a MemoryLog);
+struct Output<'a>(&'a Mutex<Vec<u8>>);
 
 impl Write for Output<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        lock(&self.0.output).extend_from_slice(bytes);
+        lock(self.0).extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

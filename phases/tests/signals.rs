@@ -30,6 +30,10 @@ impl Log for SendWhenReady {
     fn output(&self) -> Box<dyn Write + Send + '_> {
         Box::new(self)
     }
+
+    fn error_output(&self) -> Box<dyn Write + Send + '_> {
+        Box::new(self)
+    }
 }
 
 impl Write for &SendWhenReady {

@@ -160,7 +160,8 @@ pub struct Layer {
 #[serde(default)]
 pub struct Store {
     /// The buildpack's own.
-    pub metadata: Metadata,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Metadata>,
 }
 
 /// What a rebase has to know.

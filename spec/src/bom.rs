@@ -11,7 +11,7 @@ use crate::metadata::Metadata;
 struct Written {
     name: String,
     version: String,
-    metadata: Metadata,
+    metadata: Option<Metadata>,
 }
 
 /// Reads the entries, which do not say yet whose they are. A version belongs into an entry's metadata, not beside it.

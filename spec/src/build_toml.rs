@@ -36,7 +36,7 @@ mod tests {
         let build: BuildToml = toml::from_str(text).unwrap();
         let names: Vec<_> = build.unmet.iter().map(|unmet| unmet.name.as_str()).collect();
         assert_eq!(names, ["a", ""]);
-        assert_eq!(build.bom[0].metadata.0["version"].as_str(), Some("1"));
+        assert_eq!(build.bom[0].metadata.as_ref().unwrap().0["version"].as_str(), Some("1"));
         assert_eq!(toml::from_str::<BuildToml>("").unwrap(), BuildToml::default());
     }
 

@@ -146,6 +146,27 @@ pub struct ModuleTarget {
     pub distros: Vec<Distro>,
 }
 
+/// Why a target does not fit an image.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// One field is another.
+    #[error("{field} is `{own}`, but the image's is `{image}`")]
+    Field {
+        /// Which one.
+        field: &'static str,
+        /// What the target has.
+        own: String,
+        /// What the image has.
+        image: String,
+    },
+    /// None of the distributions is the image's.
+    #[error("none of the distros is the image's, `{} {}`", .0.name, .0.version)]
+    Distro(Distro),
+    /// Distributions are listed, but the image does not tell its own.
+    #[error("it lists distros, but the image does not tell its own")]
+    NoDistro,
+}
+
 /// The specification has `variant`, existing buildpacks have `arch-variant`, some both.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
@@ -170,20 +191,28 @@ impl ModuleTarget {
         Self { os: "linux".into(), ..Self::default() }
     }
 
-    /// Whether it fits an image. What either side leaves open fits; but where distributions are listed, the image must
-    /// tell its own.
-    pub fn fits(&self, image: &Target) -> bool {
+    /// Why it does not fit an image, if it does not. What either side leaves open fits; but where distributions are
+    /// listed, the image must tell its own.
+    pub fn mismatch(&self, image: &Target) -> Option<Mismatch> {
         let same = |a: &str, b: &str| a.is_empty() || b.is_empty() || a == b;
-        let fits_distro = |own: &Distro| {
-            image
-                .distro
-                .as_ref()
-                .is_some_and(|distro| same(&own.name, &distro.name) && same(&own.version, &distro.version))
+        for (field, own, other) in [
+            ("os", &self.os, &image.os),
+            ("arch", &self.arch, &image.arch),
+            ("arch variant", &self.arch_variant, &image.arch_variant),
+        ] {
+            if !same(own, other) {
+                return Some(Mismatch::Field { field, own: own.clone(), image: other.clone() });
+            }
+        }
+        let fits = |image: &Distro| {
+            self.distros.iter().any(|own| same(&own.name, &image.name) && same(&own.version, &image.version))
         };
-        same(&self.os, &image.os)
-            && same(&self.arch, &image.arch)
-            && same(&self.arch_variant, &image.arch_variant)
-            && (self.distros.is_empty() || self.distros.iter().any(fits_distro))
+        match &image.distro {
+            _ if self.distros.is_empty() => None,
+            None => Some(Mismatch::NoDistro),
+            Some(distro) if fits(distro) => None,
+            Some(distro) => Some(Mismatch::Distro(distro.clone())),
+        }
     }
 }
 
@@ -299,23 +328,32 @@ mod tests {
         let image = |text: &str| toml::from_str::<Target>(text).unwrap();
         let debian = "os='linux'\narch='arm64'\narch-variant='v8'\ndistro={name='debian', version='12'}";
         let bare = "os='linux'\narch='arm64'";
-        for (target, on, fits) in [
-            ("os=''", debian, true),
-            ("os='linux'", debian, true),
-            ("os='windows'", debian, false),
-            ("arch='arm64'", debian, true),
-            ("arch='amd64'", debian, false),
-            ("arch-variant='v7'", debian, false),
-            ("arch-variant='v7'", bare, true),
-            ("distros=[{name='debian'}]", debian, true),
-            ("distros=[{name='debian', version='11'}]", debian, false),
-            ("distros=[{name='alpine', version='12'}]", debian, false),
-            ("distros=[{name='alpine'}, {version='12'}]", debian, true),
-            ("distros=[{name='debian'}]", bare, false),
-            ("os='linux'", "", true),
+        for (target, on, mismatch) in [
+            ("os=''", debian, ""),
+            ("os='linux'", debian, ""),
+            ("os='windows'\narch='amd64'", debian, "os is `windows`, but the image's is `linux`"),
+            ("arch='arm64'", debian, ""),
+            ("arch='amd64'", debian, "arch is `amd64`, but the image's is `arm64`"),
+            ("arch-variant='v7'", debian, "arch variant is `v7`, but the image's is `v8`"),
+            ("arch-variant='v7'", bare, ""),
+            ("distros=[{name='debian'}]", debian, ""),
+            (
+                "distros=[{name='debian', version='11'}]",
+                debian,
+                "none of the distros is the image's, `debian 12`",
+            ),
+            (
+                "distros=[{name='alpine', version='12'}]",
+                debian,
+                "none of the distros is the image's, `debian 12`",
+            ),
+            ("distros=[{name='alpine'}, {version='12'}]", debian, ""),
+            ("distros=[{name='debian'}]", bare, "it lists distros, but the image does not tell its own"),
+            ("os='linux'", "", ""),
         ] {
             let target: ModuleTarget = toml::from_str(target).unwrap();
-            assert_eq!(target.fits(&image(on)), fits, "{target:?} on {on}");
+            let told = target.mismatch(&image(on)).map(|mismatch| mismatch.to_string()).unwrap_or_default();
+            assert_eq!(told, mismatch, "{target:?} on {on}");
         }
     }
 

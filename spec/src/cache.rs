@@ -1,6 +1,7 @@
 //! What a cache says of its layers: the file `io.buildpacks.lifecycle.cache.metadata`, or the label of that name.
 
 use crate::analyzed::BuildpackLayers;
+use crate::json::{self, JsonError};
 use crate::label::{JsonBuildpackLayers, JsonSha};
 use crate::metadata::NotJson;
 
@@ -25,8 +26,8 @@ struct JsonCacheMetadata {
 
 impl CacheMetadata {
     /// From the JSON text.
-    pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
-        let json: JsonCacheMetadata = serde_json::from_str(text)?;
+    pub fn from_json(text: &str) -> Result<Self, JsonError> {
+        let json: JsonCacheMetadata = json::from_str(text)?;
         Ok(Self {
             sbom: json.sbom.sha,
             buildpacks: json.buildpacks.unwrap_or_default().into_iter().map(Into::into).collect(),
@@ -39,7 +40,7 @@ impl CacheMetadata {
             self.buildpacks.iter().map(JsonBuildpackLayers::try_from).collect::<Result<_, _>>()?;
         let json =
             JsonCacheMetadata { sbom: JsonSha { sha: self.sbom.clone() }, buildpacks: Some(buildpacks) };
-        Ok(crate::json::to_string(&json).expect("strings, booleans and JSON values make JSON"))
+        Ok(json::to_string(&json).expect("strings, booleans and JSON values make JSON"))
     }
 
     /// The layers of the buildpack of this ID, whatever its version.

@@ -1,6 +1,20 @@
-//! JSON as the other implementation writes it into labels, so that the same build gives the same label.
+//! JSON, read with errors of bounded length, and written into labels as the other implementation writes it, so that the
+//! same build gives the same label.
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::excerpt::{self, MESSAGE};
+
+/// What is wrong with a text in JSON: what, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("json: {0}")]
+pub struct JsonError(String);
+
+/// Reads JSON.
+pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, JsonError> {
+    serde_json::from_str(text).map_err(|error| JsonError(excerpt::shortened(&error.to_string(), MESSAGE)))
+}
 
 /// Compact JSON in which `<`, `>`, `&` and the two Unicode line separators are escaped.
 ///
@@ -29,6 +43,16 @@ mod tests {
         let value = vec!["a < b && c > d", "\u{2028}\u{2029}é"];
         let text = super::to_string(&value).unwrap();
         assert_eq!(text, r#"["a \u003c b \u0026\u0026 c \u003e d","\u2028\u2029é"]"#);
-        assert_eq!(serde_json::from_str::<Vec<String>>(&text).unwrap(), value);
+        assert_eq!(super::from_str::<Vec<String>>(&text).unwrap(), value);
+    }
+
+    #[test]
+    fn errors_are_short_and_tell_the_place() {
+        let long = "é".repeat(100_000);
+        for text in [format!("[1, \"{long}\"]"), format!("[\n1, {long}")] {
+            let error = super::from_str::<Vec<u8>>(&text).unwrap_err().to_string();
+            assert!(error.starts_with("json: ") && error.contains(" at line "), "{error}");
+            assert!(error.chars().count() < 400, "{error}");
+        }
     }
 }

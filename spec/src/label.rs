@@ -12,6 +12,7 @@ use crate::analyzed::{
 };
 use crate::api::PlatformApi;
 use crate::group::GroupElement;
+use crate::json::{self, JsonError};
 use crate::launch::{BomEntry, BuildMetadata, Command};
 use crate::metadata::{Metadata, NotJson};
 
@@ -147,7 +148,7 @@ impl TryFrom<&BuildpackLayers> for JsonBuildpackLayers {
             version: from.version.clone(),
             layers: from.layers.iter().map(layer).collect::<Result<_, NotJson>>()?,
             store: match &from.store {
-                Some(store) => Some(JsonStore { metadata: store.metadata.to_json()? }),
+                Some(store) => Some(JsonStore { metadata: optional_json(store.metadata.as_ref())? }),
                 None => None,
             },
         })
@@ -163,9 +164,7 @@ impl From<JsonBuildpackLayers> for BuildpackLayers {
             key: from.key,
             version: from.version,
             layers: from.layers.into_iter().map(layer).collect(),
-            store: from
-                .store
-                .map(|store| Store { metadata: Metadata::from_json(&store.metadata).unwrap_or_default() }),
+            store: from.store.map(|store| Store { metadata: Metadata::from_json(&store.metadata) }),
         }
     }
 }
@@ -184,17 +183,17 @@ pub fn lifecycle_metadata_to_json(metadata: &LayersMetadata) -> Result<String, N
         run_image: run_image.into(),
         stack: stack.map(|Stack { run_image }| JsonStack { run_image }),
     };
-    Ok(crate::json::to_string(&json).expect("strings, booleans and JSON values make JSON"))
+    Ok(json::to_string(&json).expect("strings, booleans and JSON values make JSON"))
 }
 
 /// What the label [`LIFECYCLE_METADATA`] has under `runImage`.
 pub fn run_image_to_json(run_image: &RunImageForRebase) -> String {
-    crate::json::to_string(&JsonRunImage::from(run_image.clone())).expect("strings make JSON")
+    json::to_string(&JsonRunImage::from(run_image.clone())).expect("strings make JSON")
 }
 
 /// Reads the label [`LIFECYCLE_METADATA`].
-pub fn lifecycle_metadata_from_json(text: &str) -> Result<LayersMetadata, serde_json::Error> {
-    let json: JsonLayersMetadata = serde_json::from_str(text)?;
+pub fn lifecycle_metadata_from_json(text: &str) -> Result<LayersMetadata, JsonError> {
+    let json: JsonLayersMetadata = json::from_str(text)?;
     let JsonRunImage { top_layer, reference, image, mirrors } = json.run_image;
     Ok(LayersMetadata {
         app: json.app.unwrap_or_default().into_iter().map(Into::into).collect(),
@@ -289,13 +288,13 @@ fn element(from: &GroupElement) -> JsonElement<'_> {
 
 /// A bill of materials as JSON text: `null` if there is none.
 pub fn bom_to_json(bom: &[BomEntry]) -> Result<String, NotJson> {
-    Ok(crate::json::to_string(&bom_json(bom)?).expect("strings and JSON values make JSON"))
+    Ok(json::to_string(&bom_json(bom)?).expect("strings and JSON values make JSON"))
 }
 
 fn bom_json(bom: &[BomEntry]) -> Result<JsonBom<'_>, NotJson> {
     let mut entries = Vec::new();
     for BomEntry { name, metadata, buildpack } in bom {
-        let metadata = if metadata.is_empty() { Json::Null } else { metadata.to_json()? };
+        let metadata = optional_json(metadata.as_ref())?;
         entries.push(JsonBomEntry { name, metadata, buildpack: element(buildpack) });
     }
     Ok(JsonBom((!entries.is_empty()).then_some(entries)))
@@ -328,7 +327,7 @@ pub fn build_metadata_to_json(
         processes: (!metadata.processes.is_empty()).then(|| metadata.processes.iter().map(process).collect()),
         buildpack_default_process_type: &metadata.buildpack_default_process_type,
     };
-    Ok(crate::json::to_string(&json).expect("strings, booleans and JSON values make JSON"))
+    Ok(json::to_string(&json).expect("strings, booleans and JSON values make JSON"))
 }
 
 #[cfg(test)]

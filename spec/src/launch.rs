@@ -60,8 +60,8 @@ pub struct BomEntry {
     /// What it is about.
     pub name: String,
     /// Anything.
-    #[serde(skip_serializing_if = "Metadata::is_empty")]
-    pub metadata: Metadata,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Metadata>,
     /// Who says so.
     pub buildpack: GroupElement,
 }

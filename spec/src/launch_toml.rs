@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::api::BuildpackApi;
 use crate::buildpack::ExecEnv;
 use crate::launch::{BomEntry, Command, Label, Process, Slice};
+use crate::toml_text::{self, TomlError};
 
 /// The file, in the form that is common to all Buildpack APIs.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -35,7 +36,7 @@ pub struct LaunchProcess {
 pub enum LaunchTomlError {
     /// It is no TOML, or a key has a value of the wrong type.
     #[error(transparent)]
-    Toml(#[from] toml::de::Error),
+    Toml(#[from] TomlError),
     /// From Buildpack API 0.9 on, all processes are direct.
     #[error("process.direct is not supported on this buildpack version: remove `direct` from process '{0}'")]
     Direct(String),
@@ -82,7 +83,7 @@ struct WrittenProcess {
 impl LaunchToml {
     /// Reads the file of a buildpack that speaks `api`.
     pub fn parse(text: &str, api: BuildpackApi) -> Result<Self, LaunchTomlError> {
-        let Written { bom, labels, processes, slices } = toml::from_str(text)?;
+        let Written { bom, labels, processes, slices } = toml_text::from_str(text)?;
         let processes: Vec<_> =
             processes.into_iter().map(|process| process.common(api)).collect::<Result<_, _>>()?;
         if processes.iter().filter(|process| process.default).count() > 1 {
@@ -203,7 +204,7 @@ mod tests {
                 "command=['a']\ndefault=true\n[[processes]]\ntype='q'\ncommand=['b']\ndefault=true",
                 "multiple default process types aren't allowed",
             ),
-            ("0.9", "command", "TOML parse error"),
+            ("0.9", "command", "toml: line 3, column 8: "),
         ] {
             let error = parse(&format!("[[processes]]\ntype='p'\n{text}"), api).unwrap_err().to_string();
             assert!(error.contains(message), "{api} {text:?}: {error}");

@@ -6,6 +6,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::metadata::Metadata;
+use crate::toml_text::{self, TomlError};
 
 /// The file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -35,7 +36,7 @@ pub struct Types {
 pub enum LayerTomlError {
     /// It is no TOML, or a key has a value of the wrong type.
     #[error(transparent)]
-    Toml(#[from] toml::de::Error),
+    Toml(#[from] TomlError),
     /// `launch`, `build` or `cache` is outside of `[types]`, where very old buildpacks had it.
     #[error("the launch, cache and build flags should be in the types table")]
     FlagsOutsideTypes,
@@ -55,7 +56,7 @@ struct Written {
 impl LayerToml {
     /// Reads the file as a buildpack wrote it.
     pub fn parse(text: &str) -> Result<Self, LayerTomlError> {
-        let Written { types, metadata, launch, build, cache } = toml::from_str(text)?;
+        let Written { types, metadata, launch, build, cache } = toml_text::from_str(text)?;
         if [launch, build, cache].iter().any(Option::is_some) {
             return Err(LayerTomlError::FlagsOutsideTypes);
         }

@@ -9,6 +9,7 @@ mod bom;
 pub mod build_toml;
 pub mod buildpack;
 pub mod cache;
+pub mod excerpt;
 pub mod extend;
 pub mod group;
 pub mod json;
@@ -25,6 +26,7 @@ pub mod report;
 pub mod run;
 pub mod sbom;
 pub mod system;
+pub mod toml_text;
 
 pub use metadata::Metadata;
 

@@ -1,10 +1,13 @@
 //! Tables of a buildpack's own making: layer metadata, `store.toml`, build plan metadata.
 //!
 //! They are TOML where buildpacks and phases write them, and JSON inside labels and caches on the way to the next build.
+//! An empty table is not the same as none: there are buildpacks that take only the one for a layer of their own.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use toml::{Table, Value as Toml};
+
+use crate::toml_text::Fields;
 
 /// A table whose content only a buildpack understands.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -22,9 +25,11 @@ pub struct NotJson {
 }
 
 impl Metadata {
-    /// Whether there is nothing in it.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// The text of a file that has a table `metadata` and nothing else: a `store.toml`, a restored `<layer>.toml`.
+    pub fn to_toml(&self) -> String {
+        let mut fields = Fields::default();
+        fields.metadata(Some(self));
+        fields.into_text()
     }
 
     /// As JSON: integers stay integers and floats floats; dates become strings.
@@ -93,6 +98,31 @@ mod tests {
         let json = before.to_json().unwrap().to_string();
         assert!(json.contains(r#""f":3.0"#) && json.contains(r#""i":3,"#), "{json}");
         assert_eq!(Metadata::from_json(&serde_json::from_str(&json).unwrap()).unwrap(), before);
+    }
+
+    #[test]
+    fn the_table_of_a_file_is_there_whatever_its_shape() {
+        for (text, want) in [
+            ("", "[metadata]\n"),
+            ("n = 1\nf = 2.0", "[metadata]\n  f = 2.0\n  n = 1\n"),
+            (
+                "[sub]\n[sub.empty]\n[last]\nk = 'v'",
+                "[metadata]\n  [metadata.last]\n    k = \"v\"\n  [metadata.sub]\n    [metadata.sub.empty]\n",
+            ),
+            (
+                "list = []\n[[tables]]\na = 1\n[[tables]]",
+                "[metadata]\n  list = []\n\n  [[metadata.tables]]\n    a = 1\n\n  [[metadata.tables]]\n",
+            ),
+            (
+                "mixed = [1, { a = {} }]\n\"a b\" = [[{ x = 1 }]]",
+                "[metadata]\n  \"a b\" = [[{x = 1}]]\n  mixed = [1, {a = {}}]\n",
+            ),
+        ] {
+            let before = metadata(text);
+            assert_eq!(before.to_toml(), want);
+            assert_eq!(toml::from_str::<Table>(want).unwrap()["metadata"], Toml::Table(before.0.clone()));
+            assert_eq!(Metadata::from_json(&before.to_json().unwrap()), Some(before));
+        }
     }
 
     #[test]

@@ -1,51 +1,43 @@
-//! The text of `config/metadata.toml` as the other implementation writes it: the file is in the app image, and the same
-//! build should give the same layer.
-//!
-//! Plain values come before tables, each table is indented by its depth, and an empty line is before each table at the
-//! top and each element of an array of tables.
-
-use std::fmt::Write as _;
-
-use toml::{Table, Value};
+//! The text of `config/metadata.toml`, which is in the app image.
 
 use crate::group::GroupElement;
 use crate::json;
 use crate::launch::{BomEntry, BuildMetadata, Command, Process};
+use crate::toml_text::{Fields, Item};
 
 impl BuildMetadata {
     /// The text of `config/metadata.toml`.
     pub fn to_toml(&self) -> String {
-        let tables = |tables: Vec<Fields>| (!tables.is_empty()).then_some(Item::Tables(tables));
         let mut fields = Fields::default();
-        fields.add("bom", tables(self.bom.iter().map(bom_entry).collect()));
-        fields.add("buildpacks", tables(self.buildpacks.iter().map(group_element).collect()));
-        fields.add("extensions", tables(self.extensions.iter().map(group_element).collect()));
+        fields.tables("bom", self.bom.iter().map(bom_entry));
+        fields.tables("buildpacks", self.buildpacks.iter().map(group_element));
+        fields.tables("extensions", self.extensions.iter().map(group_element));
         let labels = self.labels.iter().map(|label| {
             let mut fields = Fields::default();
             fields.text("key", &label.key);
             fields.text("value", &label.value);
             fields
         });
-        fields.add("labels", tables(labels.collect()));
-        let processes = tables(self.processes.iter().map(process).collect());
-        fields.add("processes", processes.or_else(|| Some(Item::Value("[]".into()))));
+        fields.tables("labels", labels);
+        if self.processes.is_empty() {
+            fields.list("processes", &[]);
+        }
+        fields.tables("processes", self.processes.iter().map(process));
         let slices = self.slices.iter().map(|slice| {
             let mut fields = Fields::default();
             fields.list("paths", &slice.paths);
             fields
         });
-        fields.add("slices", tables(slices.collect()));
+        fields.tables("slices", slices);
         fields.text_unless_empty("buildpack-default-process-type", &self.buildpack_default_process_type);
-        let mut text = String::new();
-        fields.write(&mut text, "", 0);
-        text
+        fields.into_text()
     }
 }
 
 fn bom_entry(entry: &BomEntry) -> Fields {
     let mut fields = Fields::default();
     fields.text("name", &entry.name);
-    fields.add("metadata", (!entry.metadata.is_empty()).then(|| Item::Table(own_table(&entry.metadata.0))));
+    fields.metadata(entry.metadata.as_ref());
     fields.add("buildpack", Some(Item::Table(group_element(&entry.buildpack))));
     fields
 }
@@ -81,118 +73,10 @@ fn process(process: &Process) -> Fields {
     fields
 }
 
-/// A table's keys in their order.
-#[derive(Default)]
-struct Fields(Vec<(String, Item)>);
-
-enum Item {
-    /// The text of a value.
-    Value(String),
-    Table(Fields),
-    Tables(Vec<Fields>),
-}
-
-impl Fields {
-    fn add(&mut self, key: &str, item: Option<Item>) {
-        self.0.extend(item.map(|item| (quoted_key(key), item)));
-    }
-
-    fn text(&mut self, key: &str, text: &str) {
-        self.add(key, Some(Item::Value(quoted(text))));
-    }
-
-    fn text_unless_empty(&mut self, key: &str, text: &str) {
-        if !text.is_empty() {
-            self.text(key, text);
-        }
-    }
-
-    fn list(&mut self, key: &str, items: &[String]) {
-        let items: Vec<_> = items.iter().map(|item| quoted(item)).collect();
-        self.add(key, Some(Item::Value(format!("[{}]", items.join(", ")))));
-    }
-
-    /// Appends these fields of the table at `path`, which is in `depth` others.
-    fn write(&self, text: &mut String, path: &str, depth: usize) {
-        let indent = "  ".repeat(depth);
-        for (key, item) in &self.0 {
-            if let Item::Value(value) = item {
-                *text += &[&indent, key.as_str(), " = ", value, "\n"].concat();
-            }
-        }
-        for (key, item) in &self.0 {
-            let path = if path.is_empty() { key.clone() } else { [path, key].join(".") };
-            let (tables, brackets) = match item {
-                Item::Value(_) => continue,
-                Item::Table(table) => (std::slice::from_ref(table), ["[", "]\n"]),
-                Item::Tables(tables) => (tables.as_slice(), ["[[", "]]\n"]),
-            };
-            for table in tables {
-                if !text.is_empty() && (depth == 0 || matches!(item, Item::Tables(_))) {
-                    text.push('\n');
-                }
-                *text += &[&indent, brackets[0], path.as_str(), brackets[1]].concat();
-                table.write(text, &path, depth + 1);
-            }
-        }
-    }
-}
-
-/// A table of a buildpack's own making.
-fn own_table(table: &Table) -> Fields {
-    let as_tables = |items: &[Value]| items.iter().map(|item| item.as_table().map(own_table)).collect();
-    let item = |value: &Value| match value {
-        Value::Table(table) => Item::Table(own_table(table)),
-        Value::Array(items) if !items.is_empty() => {
-            let tables: Option<Vec<Fields>> = as_tables(items);
-            tables.map_or_else(|| Item::Value(inline(value)), Item::Tables)
-        }
-        value => Item::Value(inline(value)),
-    };
-    Fields(table.iter().map(|(key, value)| (quoted_key(key), item(value))).collect())
-}
-
-fn inline(value: &Value) -> String {
-    let joined = |parts: Vec<String>| parts.join(", ");
-    match value {
-        Value::String(text) => quoted(text),
-        Value::Array(items) => format!("[{}]", joined(items.iter().map(inline).collect())),
-        Value::Table(table) => {
-            let pair = |(key, value): (&String, &Value)| format!("{} = {}", quoted_key(key), inline(value));
-            format!("{{{}}}", joined(table.iter().map(pair).collect()))
-        }
-        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) => value.to_string(),
-    }
-}
-
-fn quoted_key(key: &str) -> String {
-    let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if !key.is_empty() && key.chars().all(is_bare) { key.to_owned() } else { quoted(key) }
-}
-
-fn quoted(text: &str) -> String {
-    let mut quoted = String::from('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            '\u{8}' => quoted.push_str("\\b"),
-            '\t' => quoted.push_str("\\t"),
-            '\n' => quoted.push_str("\\n"),
-            '\u{c}' => quoted.push_str("\\f"),
-            '\r' => quoted.push_str("\\r"),
-            c if c.is_ascii_control() => {
-                write!(quoted, "\\u{:04x}", u32::from(c)).expect("a string takes any text");
-            }
-            c => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use toml::{Table, Value};
 
     use super::*;
     use crate::launch::{Label, Slice};
@@ -294,7 +178,7 @@ mod tests {
         fn it_reads_back(text: String, list: Vec<String>, key: String) {
             let table = Table::from_iter([(key, Value::from(text.clone()))]);
             let metadata = BuildMetadata {
-                bom: vec![BomEntry { metadata: Metadata(table), ..BomEntry::default() }],
+                bom: vec![BomEntry { metadata: Some(Metadata(table)), ..BomEntry::default() }],
                 labels: vec![Label { key: text.clone(), value: text.clone() }],
                 processes: vec![Process {
                     command: Command::List(list.clone()),

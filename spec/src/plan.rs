@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::metadata::Metadata;
+use crate::toml_text::Fields;
 
 /// What a `bin/detect` writes.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -55,7 +56,7 @@ pub struct DeclaredRequire {
     /// An old place for a version, which is an error unless empty: it belongs into the metadata.
     pub version: String,
     /// What the one who provides it should know.
-    pub metadata: Metadata,
+    pub metadata: Option<Metadata>,
 }
 
 /// Something that is required.
@@ -65,8 +66,8 @@ pub struct Require {
     /// Its name.
     pub name: String,
     /// What the one who provides it should know.
-    #[serde(skip_serializing_if = "Metadata::is_empty")]
-    pub metadata: Metadata,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Metadata>,
 }
 
 impl From<&DeclaredRequire> for Require {
@@ -76,11 +77,9 @@ impl From<&DeclaredRequire> for Require {
 }
 
 /// What a buildpack or an extension should provide: the file that `bin/build` and `bin/generate` are given.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct BuildpackPlan {
     /// What is required of it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub entries: Vec<Require>,
 }
 
@@ -114,6 +113,21 @@ pub struct Provider {
     /// Whether it is an extension.
     #[serde(skip_serializing_if = "crate::is_false")]
     pub extension: bool,
+}
+
+impl BuildpackPlan {
+    /// The text of the file, as the other implementation writes it.
+    pub fn to_toml(&self) -> String {
+        let entry = |require: &Require| {
+            let mut fields = Fields::default();
+            fields.text("name", &require.name);
+            fields.metadata(require.metadata.as_ref());
+            fields
+        };
+        let mut fields = Fields::default();
+        fields.tables("entries", self.entries.iter().map(entry));
+        fields.into_text()
+    }
 }
 
 impl Plan {
@@ -161,6 +175,10 @@ mod tests {
         ] {
             assert_eq!(names(&plan.part_of(id, extension)), want, "{id} {extension}");
         }
+        assert_eq!(
+            plan.part_of("e", true).to_toml(),
+            "[[entries]]\n  name = \"x\"\n\n[[entries]]\n  name = \"x\"\n  [entries.metadata]\n    n = 1\n"
+        );
         let rest = plan.without(&["x".into()]);
         assert_eq!(names(&rest.part_of("a", false)), ["y"]);
     }
@@ -168,6 +186,21 @@ mod tests {
     #[test]
     fn an_empty_plan_is_an_empty_file() {
         assert_eq!(toml::to_string(&Plan::default()).unwrap(), "");
+        assert_eq!(BuildpackPlan::default().to_toml(), "");
+    }
+
+    #[test]
+    fn empty_metadata_is_handed_on() {
+        let text = "[[requires]]\nname = 'a'\n[[requires]]\nname = 'b'\nmetadata = {}\n";
+        let declared = toml::from_str::<BuildPlan>(text).unwrap().requires;
+        let requires: Vec<_> = declared.iter().map(Require::from).collect();
+        let entry =
+            PlanEntry { providers: vec![Provider { id: "p".into(), ..Provider::default() }], requires };
+        let plan = toml::to_string(&Plan { entries: vec![entry] }).unwrap();
+        assert_eq!(
+            toml::from_str::<Plan>(&plan).unwrap().part_of("p", false).to_toml(),
+            "[[entries]]\n  name = \"a\"\n\n[[entries]]\n  name = \"b\"\n  [entries.metadata]\n"
+        );
     }
 
     #[test]

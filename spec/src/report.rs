@@ -9,7 +9,7 @@ use crate::launch::BomEntry;
 /// The file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// The bill of materials of the build (before Platform API 0.9).
+    /// What the build used (before Platform API 0.9), if anything is known of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub build: Option<BuildReport>,
     /// The app image.
@@ -19,7 +19,7 @@ pub struct Report {
 /// What the build used.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct BuildReport {
-    /// Bill of materials.
+    /// Bill of materials; not empty.
     #[serde(default)]
     pub bom: Vec<BomEntry>,
 }

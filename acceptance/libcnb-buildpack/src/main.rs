@@ -40,6 +40,10 @@ struct Installed {
 
 const VERSION: i64 = 3;
 
+/// Nothing is remembered of the tools: the table of their layer's metadata is empty, but the library insists on it.
+#[derive(Deserialize, Serialize)]
+struct Nothing {}
+
 impl Buildpack for Greeter {
     type Platform = GenericPlatform;
     type Metadata = GenericMetadata;
@@ -81,6 +85,23 @@ impl Buildpack for Greeter {
                 .map_err(libcnb::Error::BuildpackError)?;
             greeter.write_metadata(Installed { version: VERSION })?;
             greeter.write_sboms(&[Sbom::from_bytes(SbomFormat::CycloneDxJson, LAYER_SBOM)])?;
+        }
+
+        let tools = context.cached_layer(
+            layer_name!("tools"),
+            CachedLayerDefinition {
+                build: true,
+                launch: false,
+                invalid_metadata_action: &|_| InvalidMetadataAction::DeleteLayer,
+                restored_layer_action: &|_: &Nothing, _| RestoredLayerAction::KeepLayer,
+            },
+        )?;
+        if let LayerState::Restored { .. } = tools.state {
+            println!("The tools are there");
+        } else {
+            println!("Getting the tools");
+            fs::write(tools.path().join("tool"), "").map_err(libcnb::Error::BuildpackError)?;
+            tools.write_metadata(Nothing {})?;
         }
 
         let settings = context.uncached_layer(

@@ -295,10 +295,22 @@ fn platform_apis(packaged: &Packaged) -> Result<()> {
         ),
     ] {
         for command in PHASES.iter().copied().chain(["lifecycle detect", "lifecycle foo", "launcher"]) {
-            let script = format!("{setting}; /cnb/lifecycle/{command} -version 2>&1; echo $?");
+            let script = format!("{setting}; /cnb/lifecycle/{command} 2>&1; echo $?");
             let printed = shell(packaged, &stage, Cnb, &script, &[])?;
             let exit = printed.lines().last();
             ensure!(printed.contains(want) && exit == Some("11"), "{setting}, {command}: {printed}");
+            if command == "launcher" || command == "lifecycle foo" {
+                continue;
+            }
+            for (flag, want) in [("-version", env!("CARGO_PKG_VERSION")), ("-help", "-log-level")] {
+                let script = format!("{setting}; /cnb/lifecycle/{command} {flag} 2>&1; echo $?");
+                let printed = shell(packaged, &stage, Cnb, &script, &[])?;
+                let exit = printed.lines().last();
+                ensure!(
+                    printed.contains(want) && exit == Some("0"),
+                    "{setting}, {command} {flag}: {printed}"
+                );
+            }
         }
     }
     Ok(())
@@ -307,7 +319,6 @@ fn platform_apis(packaged: &Packaged) -> Result<()> {
 fn versions(packaged: &Packaged) -> Result<()> {
     const VERSION: &str = env!("CARGO_PKG_VERSION");
     let stage = Stage::empty(Vec::new())?;
-    // Without a Platform API, unlike each phase.
     let printed = shell(packaged, &stage, Cnb, "/cnb/lifecycle/lifecycle -version", &[])?;
     ensure!(printed.trim_end() == VERSION, "lifecycle -version: {printed}");
     for phase in PHASES {

@@ -31,6 +31,7 @@ fn a_whole_build(executables: &Built) -> Result<()> {
         &log,
         &[
             "Installing the greeter",
+            "Getting the tools",
             "Adding layer 'acme/greeter:greeter'",
             "Adding layer 'acme/greeter:settings'",
             "Adding layer 'buildpacksio/lifecycle:launch.sbom'",
@@ -55,7 +56,7 @@ fn a_whole_build(executables: &Built) -> Result<()> {
     // The library finds its layer's metadata as it left them, and the same image comes of it.
     build.stage.apply(&[Operation::Empty("/layers".into())])?;
     let log = build.create(executables, &BTreeMap::new())?;
-    says(&log, &["The greeter is there", "Reusing layer 'acme/greeter:greeter'"])?;
+    says(&log, &["The greeter is there", "The tools are there", "Reusing layer 'acme/greeter:greeter'"])?;
     let second = build.image()?;
     ensure!(second.layers == first.layers, "{:?} became {:?}", first.layers, second.layers);
     Ok(())

@@ -11,6 +11,7 @@ mod drop_in;
 mod foreign_files;
 mod killed;
 mod libcnb;
+mod messages;
 mod node_app;
 mod other_run_images;
 mod out_of_sight;
@@ -63,6 +64,7 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(other_run_images::trials(&executables));
     trials.extend(out_of_sight::trials(&executables));
     trials.extend(libcnb::trials(&executables));
+    trials.extend(messages::trials(&executables));
     trials.extend(node_app::trials(&executables));
     trials.extend(owners::trials(&executables));
     trials.extend(processes::trials(&executables));

@@ -75,10 +75,10 @@ pub fn command(phase: Phase, api: PlatformApi, offers: &[Offer]) -> Command {
     let operands = Arg::new(OPERANDS).num_args(0..).hide(true).value_parser(value_parser!(OsString));
     Command::new(phase.executable())
         .about(format!(
-            "The {phase} {}.\nFlags may have one dash or two, and come before arguments.",
+            "The {phase} {}.\nFlags of Platform API {api}. They may have one dash or two, and come before arguments.",
             phase.about()
         ))
-        .override_usage(format!("{phase} [<flags>] {}", phase.operands()).trim_end().to_owned())
+        .override_usage(phase.usage())
         .help_template("{about}\n\nUsage: {usage}\n\n{options}")
         .disable_help_flag(true)
         .args_override_self(true)

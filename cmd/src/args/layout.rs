@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use drydock_model::reference::{LayoutDir, LayoutPath};
 use drydock_phases::experimental::Experimental;
-use drydock_phases::{Error, Kind, Log};
+use drydock_phases::{Error, Kind, Level, Log};
 
 use super::{Options, absolute, flag, unusable};
 use crate::env::{self, Env};
@@ -107,7 +107,7 @@ impl Layout {
             Asked::AsExperimental => Experimental::Refuse,
             Asked::Plainly | Asked::No => Experimental::Allow,
         });
-        mode.guard("export to OCI layout format", log).map_err(|error| {
+        mode.guard("export to OCI layout format", Level::Warn, log).map_err(|error| {
             error.with_help(format!(
                 "set {}=warn, or leave it unset and ask with {}=true",
                 env::EXPERIMENTAL_MODE,

@@ -10,7 +10,7 @@ use drydock_phases::{Error, Kind, Log};
 use drydock_spec::api::PlatformApi;
 
 use crate::env::{self, Env};
-use crate::log::{LevelError, Threshold};
+use crate::log::Threshold;
 use crate::phase::Phase;
 use crate::privileges::{Privileges, User};
 use crate::value::{Value, ValueError};
@@ -59,14 +59,11 @@ fn unusable(cause: impl Into<anyhow::Error>) -> Error {
     Error::new(Kind::Arguments, cause).context("failed to resolve inputs")
 }
 
-/// Too many or too few arguments.
-fn wrong_count(message: String) -> Error {
-    Error::new(Kind::Arguments, anyhow::Error::msg(message)).context("failed to parse arguments")
-}
-
 /// Everything that was said to a phase.
 #[derive(Debug)]
 pub struct Options {
+    /// What is called.
+    pub phase: Phase,
     /// The Platform API that the platform speaks.
     pub platform_api: PlatformApi,
     /// The environment.
@@ -118,8 +115,17 @@ impl Options {
 
     /// From which level on messages are shown.
     pub(crate) fn threshold(&self) -> Result<Threshold, Error> {
-        let level = self.text_or_default(&flag::LOG_LEVEL)?;
-        level.parse().map_err(|error: LevelError| Error::new(Kind::General, error))
+        let Some(level) = self.value(&flag::LOG_LEVEL) else { return Ok(Threshold::default()) };
+        level.parse_with("`debug`, `info`, `warn` or `error`", Threshold::from_word).map_err(|error| {
+            Error::new(Kind::General, error).context("failed to parse log level: invalid level")
+        })
+    }
+
+    /// Too many or too few arguments.
+    fn wrong_count(&self, message: String) -> Error {
+        Error::new(Kind::Arguments, anyhow::Error::msg(message))
+            .context("failed to parse arguments")
+            .with_help(format!("usage: {}", self.phase.usage()))
     }
 
     /// What the app is built for.
@@ -209,7 +215,7 @@ impl Options {
     fn image_and_tags(&self) -> Result<(String, Vec<String>), Error> {
         let names = self.image_names()?;
         let [name] = &names[..] else {
-            return Err(wrong_count(format!("received {} arguments, but expected 1", names.len())));
+            return Err(self.wrong_count(format!("received {} arguments, but expected 1", names.len())));
         };
         if name.is_empty() {
             return Err(unusable(anyhow::anyhow!("image argument is required")));
@@ -222,7 +228,7 @@ impl Options {
     fn images(&self) -> Result<Vec<String>, Error> {
         let mut names = self.image_names()?;
         match names.first() {
-            None => return Err(wrong_count("at least one image argument is required".to_owned())),
+            None => return Err(self.wrong_count("at least one image argument is required".to_owned())),
             Some(name) if name.is_empty() => {
                 return Err(unusable(anyhow::anyhow!("image argument is required")));
             }
@@ -233,7 +239,11 @@ impl Options {
 
     /// For phases that take no arguments.
     fn no_operands(&self, message: &str) -> Result<(), Error> {
-        if self.command_line.operands().is_empty() { Ok(()) } else { Err(wrong_count(message.to_owned())) }
+        if self.command_line.operands().is_empty() {
+            Ok(())
+        } else {
+            Err(self.wrong_count(message.to_owned()))
+        }
     }
 }
 

@@ -20,6 +20,7 @@ pub(super) fn options(phase: Phase, api: &str, env: &[(&str, &str)], arguments: 
     let platform_api = api.parse().unwrap();
     let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
     Options {
+        phase,
         platform_api,
         env: env.iter().copied().collect(),
         command_line: CommandLine::parse(&command(phase, platform_api, offers(phase)), &arguments).unwrap(),
@@ -51,6 +52,10 @@ impl Log for Remembered {
     }
 
     fn output(&self) -> Box<dyn Write + Send + '_> {
+        panic!("nothing here has output");
+    }
+
+    fn error_output(&self) -> Box<dyn Write + Send + '_> {
         panic!("nothing here has output");
     }
 }

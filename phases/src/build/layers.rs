@@ -7,10 +7,9 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
-use drydock_io::read;
 use drydock_spec::layer::{LayerToml, LayerTomlError, Types};
 
-use crate::limits;
+use crate::file::read_text_if_exists;
 
 /// A layer of which there is a `<layer>.toml`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,11 +58,8 @@ fn with_ending(name: &OsStr, ending: &str) -> OsString {
 }
 
 fn read_types(path: &Path) -> anyhow::Result<Types> {
-    let text = match read::read_to_string(path, limits::DOCUMENT) {
-        // A link that leads nowhere.
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Types::default()),
-        text => text.with_context(|| format!("read {}", path.display()))?,
-    };
+    // None: a link that leads nowhere.
+    let Some(text) = read_text_if_exists(path)? else { return Ok(Types::default()) };
     match LayerToml::parse(&text) {
         Ok(layer) => Ok(layer.types),
         Err(error @ LayerTomlError::FlagsOutsideTypes) => Err(anyhow!("{error} of {}", path.display())),

@@ -213,7 +213,7 @@ impl Builder<'_> {
             .tempdir_in(&inputs.temp_dir)
             .with_context(|| format!("make a folder in {}", inputs.temp_dir.display()))?;
         let plan_path = plan_dir.path().join("plan.toml");
-        file::write_toml(&plan_path, plan)?;
+        file::write(&plan_path, plan.to_toml().as_bytes())?;
 
         let invocation = Invocation {
             api,

@@ -1,10 +1,8 @@
 //! What a buildpack tells the builder after its build: `build.toml`, `launch.toml`, SBOM files.
 
-use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use drydock_io::read;
 use drydock_spec::api::BuildpackApi;
 use drydock_spec::build_toml::{BuildToml, Unmet};
 use drydock_spec::group::GroupElement;
@@ -16,8 +14,7 @@ use super::layers::Layer;
 use super::sbom::{self, SbomFile};
 use crate::Log;
 use crate::buildpacks::Module;
-use crate::file::read_toml_if_exists;
-use crate::limits;
+use crate::file::{read_text_if_exists, read_toml_if_exists};
 
 /// All of it.
 #[derive(Debug, Default)]
@@ -70,10 +67,7 @@ pub(super) fn read(
 }
 
 fn read_launch(path: &Path, api: BuildpackApi) -> anyhow::Result<LaunchToml> {
-    let text = match read::read_to_string(path, limits::DOCUMENT) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(LaunchToml::default()),
-        text => text.with_context(|| format!("failed to read `{}`", path.display()))?,
-    };
+    let text = read_text_if_exists(path)?.unwrap_or_default();
     LaunchToml::parse(&text, api).with_context(|| format!("failed to parse `{}`", path.display()))
 }
 

@@ -202,7 +202,8 @@ fn plans_get_smaller() {
         ),
     );
     scene.build().unwrap();
-    assert_eq!(scene.printed(), "name = \"x\"\nname = \"y\"\nname = \"x\"\nnone\n");
+    let names = "  name = \"x\"\n  name = \"y\"\n  name = \"x\"\nnone\n";
+    assert_eq!(scene.printed(), names);
 }
 
 #[test]

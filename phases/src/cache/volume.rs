@@ -22,6 +22,7 @@ use drydock_spec::cache::{CacheMetadata, METADATA_NAME};
 
 use super::{Cache, CacheWriter};
 use crate::Log;
+use crate::file::failed;
 use crate::limits;
 
 const COMMITTED: &str = "committed";
@@ -30,8 +31,7 @@ const BACKUP: &str = "committed-backup";
 
 /// Says what is wrong if there is no folder for a cache at `dir`.
 pub(super) fn check(dir: &Path) -> anyhow::Result<()> {
-    let metadata = fs::metadata(dir)
-        .with_context(|| format!("failed to create volume cache: stat `{}`", dir.display()))?;
+    let metadata = fs::metadata(dir).map_err(failed("stat", dir)).context("failed to create volume cache")?;
     if !metadata.is_dir() {
         bail!("failed to create volume cache: `{}` is not a folder", dir.display());
     }

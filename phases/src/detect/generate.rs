@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, anyhow, bail};
-use drydock_io::read;
 use drydock_model::reference::ImageRef;
 use drydock_spec::analyzed::{Analyzed, RunImage, Target};
 use drydock_spec::buildpack::ModuleKind;
@@ -24,7 +23,7 @@ use super::Inputs;
 use super::dockerfile::{RunDockerfile, check_build, check_run};
 use crate::buildpacks::{Module, dir_name};
 use crate::env::{BuildEnv, Invocation};
-use crate::file::{read_toml_if_exists, write_toml};
+use crate::file::{read_text_if_exists, read_toml_if_exists, write};
 use crate::process::{self, Held, Program, Signals, describe};
 use crate::{Error, Kind, Log, limits};
 
@@ -140,7 +139,7 @@ impl Generator<'_> {
     ) -> Result<(), Error> {
         let plan_dir = self.temporary_dir("plan.")?;
         let plan_path = plan_dir.path().join("plan.toml");
-        write_toml(&plan_path, plan).map_err(unusable)?;
+        write(&plan_path, plan.to_toml().as_bytes()).map_err(unusable)?;
         let inputs = self.inputs;
         let variables = self.env.variables(&Invocation {
             api: module.buildpack_api()?,
@@ -175,11 +174,11 @@ impl Generator<'_> {
         let invalid = |name: &str| format!("failed to parse {name} for extension {id}");
         let mut warnings = Vec::new();
         let mut run = None;
-        if let Some(text) = read_if_exists(&output_dir.join(RUN_DOCKERFILE))? {
+        if let Some(text) = read_text_if_exists(&output_dir.join(RUN_DOCKERFILE))? {
             let (dockerfile, odd) = check_run(&text).with_context(|| invalid(RUN_DOCKERFILE))?;
             (run, warnings) = (Some(dockerfile), odd);
         }
-        if let Some(text) = read_if_exists(&output_dir.join(BUILD_DOCKERFILE))? {
+        if let Some(text) = read_text_if_exists(&output_dir.join(BUILD_DOCKERFILE))? {
             warnings.extend(check_build(&text).with_context(|| invalid(BUILD_DOCKERFILE))?);
         }
         for warning in warnings {
@@ -279,13 +278,6 @@ fn read_run(path: &Path, log: &dyn Log) -> anyhow::Result<RunToml> {
         log.info(&format!("No run metadata found at path \"{}\"", path.display()));
         RunToml::default()
     }))
-}
-
-fn read_if_exists(path: &Path) -> anyhow::Result<Option<String>> {
-    match read::read_to_string(path, limits::DOCUMENT) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        text => text.map(Some).with_context(|| format!("failed to read `{}`", path.display())),
-    }
 }
 
 /// Copies folders, files and links; nothing if there is no such folder.

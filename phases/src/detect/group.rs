@@ -13,6 +13,7 @@ use super::report::Report;
 use super::run::{Run, Runner, Verdict};
 use super::trial::{self, Candidate};
 use super::walk::{Outcome, Tried, Trier};
+use crate::buildpacks::Module;
 use crate::{Error, Level, Log};
 
 /// A group that passed.
@@ -57,7 +58,7 @@ impl Trier for Groups<'_> {
     fn admits(&mut self, member: &Tried) -> Result<bool, Error> {
         let module = &member.module;
         let (platform_api, exec_env) = (self.runner.inputs.platform_api, &self.runner.inputs.exec_env);
-        if platform_api.has_targets() && !member.element.optional && !self.fits_target(member) {
+        if platform_api.has_targets() && !self.fits_target(member)? && !member.element.optional {
             let reason = format!(
                 "unable to satisfy target os/arch constraints; run image: {}, buildpack: {}",
                 json(&self.runner.target)?,
@@ -102,9 +103,25 @@ impl Trier for Groups<'_> {
 }
 
 impl Groups<'_> {
-    fn fits_target(&self, member: &Tried) -> bool {
-        let targets = &member.module.targets;
-        targets.is_empty() || targets.iter().any(|target| target.fits(&self.runner.target))
+    fn fits_target(&self, member: &Tried) -> anyhow::Result<bool> {
+        let Module { targets, .. } = member.module.as_ref();
+        let name = member.module.full_name();
+        if targets.is_empty() {
+            self.log.debug(&format!("{name} is for every target"));
+            return Ok(true);
+        }
+        for target in targets {
+            let mismatch = target.mismatch(&self.runner.target);
+            let verdict = mismatch.as_ref().map_or("fits".to_owned(), |why| format!("does not fit: {why}"));
+            self.log.debug(&format!("Target {} of {name} {verdict}", json(target)?));
+            if mismatch.is_none() {
+                return Ok(true);
+            }
+        }
+        if member.element.optional {
+            self.log.debug(&format!("{name} detects all the same: it is optional"));
+        }
+        Ok(false)
     }
 
     fn run_all(&mut self, group: &[Tried]) -> Result<(), Error> {

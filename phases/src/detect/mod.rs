@@ -40,7 +40,7 @@ use crate::experimental::Experimental;
 use crate::file::{check_app_dir, read_toml, read_toml_if_exists, write_toml};
 use crate::process::Signals;
 use crate::timer::timed;
-use crate::{Error, Kind, Log, target};
+use crate::{Error, Kind, Level, Log, target};
 
 /// Everything that the detector needs to know. Paths are absolute.
 #[derive(Debug)]
@@ -111,11 +111,13 @@ pub fn detect(inputs: &Inputs, signals: &Signals, log: &dyn Log) -> Result<Detec
         })?;
     }
     if !order.extensions.is_empty() && !inputs.platform_api.has_stable_extensions() {
-        inputs.experimental.guard("Dockerfiles", log)?;
+        inputs.experimental.guard("Dockerfiles", Level::Info, log)?;
     }
 
     let env = BuildEnv::new(&inputs.env);
     let target = run_image_target(inputs, &analyzed, log);
+    let shown = drydock_spec::json::to_string(&target).expect("strings make JSON");
+    log.debug(&format!("Run image target: {shown}"));
     let runner = Runner { inputs, env: env.clone(), target: target.clone(), signals };
     let Passed { members, plan } =
         timed(log, "Detector", || detect_order(&order, &mut modules, runner, log))?;
@@ -178,7 +180,8 @@ fn read_analyzed(path: &Path, log: &dyn Log) -> anyhow::Result<Analyzed> {
 }
 
 fn read_order(inputs: &Inputs, log: &dyn Log) -> anyhow::Result<Order> {
-    let order: OrderToml = read_toml(&inputs.order_path).context("reading order")?;
+    let order: OrderToml =
+        read_toml(&inputs.order_path).context("failed to read order file").context("reading order")?;
     let mut system = SystemToml::default();
     if inputs.platform_api.has_exec_env() {
         match read_toml_if_exists(&inputs.system_path).context("reading system")? {
@@ -191,7 +194,7 @@ fn read_order(inputs: &Inputs, log: &dyn Log) -> anyhow::Result<Order> {
             }
         }
     }
-    Ok(Order::new(&order, &system.system))
+    Ok(Order::new(&order, &system.system, log))
 }
 
 fn initialize(cause: anyhow::Error) -> Error {

@@ -8,6 +8,8 @@ use drydock_spec::buildpack::ModuleKind;
 use drydock_spec::order::{OrderElement, OrderGroup, OrderToml};
 use drydock_spec::system::{System, SystemBuildpack};
 
+use crate::Log;
+
 /// A member of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Item {
@@ -61,20 +63,25 @@ pub(super) struct Order {
 
 impl Order {
     /// Adds the platform's own buildpacks to each group that has none of the same ID, and a place for extensions.
-    pub(super) fn new(toml: &OrderToml, system: &System) -> Self {
+    pub(super) fn new(toml: &OrderToml, system: &System, log: &dyn Log) -> Self {
         let has_extensions = !toml.order_extensions.is_empty();
         let with_system = |group: &OrderGroup| {
             let is_new = |added: &&SystemBuildpack| group.group.iter().all(|own| own.id != added.id);
-            let added = |side: &[SystemBuildpack]| -> Vec<Item> {
-                side.iter().filter(is_new).map(|b| buildpack(&b.id, &b.version, false)).collect()
+            let added = |doing: &str, side: &[SystemBuildpack]| -> Vec<Item> {
+                let items: Vec<_> =
+                    side.iter().filter(is_new).map(|b| buildpack(&b.id, &b.version, false)).collect();
+                if !items.is_empty() {
+                    log.debug(&format!("{doing} {} system buildpack(s) to group", items.len()));
+                }
+                items
             };
             let own = group.group.iter().map(|own| buildpack(&own.id, &own.version, own.optional));
             has_extensions
                 .then_some(Item::Extensions)
                 .into_iter()
-                .chain(added(&system.pre.buildpacks))
+                .chain(added("Prepending", &system.pre.buildpacks))
                 .chain(own)
-                .chain(added(&system.post.buildpacks))
+                .chain(added("Appending", &system.post.buildpacks))
                 .collect()
         };
         let extension = |e: &OrderElement| item(ModuleKind::Extension, &e.id, &e.version, true);
@@ -116,6 +123,7 @@ fn item(kind: ModuleKind, id: &str, version: &str, optional: bool) -> Item {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory_log::MemoryLog;
 
     fn names(groups: &Groups) -> Vec<String> {
         let name = |item: &Item| match item {
@@ -125,9 +133,11 @@ mod tests {
         groups.iter().map(|group| group.iter().map(name).collect::<Vec<_>>().join(" ")).collect()
     }
 
-    fn order(order: &str, system: &str) -> Order {
+    fn order(order: &str, system: &str) -> (Order, String) {
         let system: drydock_spec::system::SystemToml = toml::from_str(system).unwrap();
-        Order::new(&toml::from_str(order).unwrap(), &system.system)
+        let log = MemoryLog::default();
+        let order = Order::new(&toml::from_str(order).unwrap(), &system.system, &log);
+        (order, log.text())
     }
 
     const ORDER: &str = "[[order]]\ngroup=[{id='a',version='1'},{id='b',version='1',optional=true}]\n\
@@ -137,14 +147,20 @@ mod tests {
     fn the_platforms_buildpacks_go_around_each_group_that_lacks_them() {
         let system = "[system]\npre.buildpacks=[{id='p',version='1'},{id='c',version='2'}]\n\
             post.buildpacks=[{id='b',version='2'},{id='p',version='3'}]";
-        let order = order(ORDER, system);
+        let (order, said) = order(ORDER, system);
         assert_eq!(names(&order.buildpacks), ["p@1 c@2 a@1 b@1? p@3", "p@1 c@1 b@2 p@3"]);
+        assert_eq!(
+            said,
+            "Debug: Prepending 2 system buildpack(s) to group\nDebug: Appending 1 system buildpack(s) to group\n\
+             Debug: Prepending 1 system buildpack(s) to group\nDebug: Appending 2 system buildpack(s) to group\n"
+        );
     }
 
     #[test]
     fn extensions_come_first_and_are_optional() {
         let text = format!("{ORDER}[[order-extensions]]\ngroup=[{{id='e',version='1'}}]\n");
-        let order = order(&text, "");
+        let (order, said) = order(&text, "");
+        assert_eq!(said, "");
         assert_eq!(names(&order.buildpacks), ["extensions a@1 b@1?", "extensions c@1"]);
         assert_eq!(names(&order.extensions), ["e@1?"]);
         assert_eq!(order.modules().count(), 4);

@@ -45,9 +45,9 @@ impl Report {
         }
     }
 
-    /// Tells everything.
+    /// Tells everything, where errors are told.
     pub(super) fn tell_all(self, log: &dyn Log) -> std::io::Result<()> {
-        let mut output = log.output();
+        let mut output = log.error_output();
         for (_, message) in self.messages {
             output.write_all(&message)?;
             if !message.ends_with(b"\n") {
@@ -87,6 +87,9 @@ mod tests {
     fn everything_is_told_byte_for_byte_when_none_does() {
         let log = MemoryLog::default();
         report().tell_all(&log).unwrap();
-        assert_eq!(log.printed(), b"pass: a@1\n======== Output: a@1 ========\n100% \xff {} %s\na 1\n");
+        assert_eq!(
+            log.printed_with_errors(),
+            b"pass: a@1\n======== Output: a@1 ========\n100% \xff {} %s\na 1\n"
+        );
     }
 }

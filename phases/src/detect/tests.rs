@@ -108,7 +108,7 @@ impl Fixture {
     }
 
     fn printed(&self) -> String {
-        String::from_utf8_lossy(&self.log.printed()).into_owned()
+        String::from_utf8_lossy(&self.log.printed_with_errors()).into_owned()
     }
 }
 
@@ -349,6 +349,31 @@ fn targets_and_execution_environments() {
 }
 
 #[test]
+fn how_targets_were_compared_is_told_at_debug_level() {
+    let targets =
+        "[[targets]]\nos = 'windows'\n[[targets]]\narch = 'm68k'\n[[targets]]\ndistros = [{name = 'arch'}]\n";
+    let analyzed = "[run-image]\nreference = 'r'\n[run-image.target]\nos = 'linux'\narch = 'arm64'\n\
+        distro = {name = 'debian', version = '12'}\n";
+    let fixture = with_simple(Fixture::new(&order(&["x? p1"])), "p1")
+        .buildpack("x", targets, "exit 100")
+        .composite("p1", "[[targets]]\nos = 'linux'\n")
+        .write("analyzed.toml", analyzed);
+    assert_eq!(fixture.outcome().unwrap(), "p1");
+    let said = fixture.log.text();
+    let told: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("Debug: ")).collect();
+    for want in [
+        r#"Run image target: {"os":"linux","arch":"arm64","distro":{"name":"debian","version":"12"}}"#,
+        r#"Target {"os":"windows","arch":""} of x@1 does not fit: os is `windows`, but the image's is `linux`"#,
+        r#"Target {"os":"","arch":"m68k"} of x@1 does not fit: arch is `m68k`, but the image's is `arm64`"#,
+        r#"Target {"os":"","arch":"","distros":[{"name":"arch","version":""}]} of x@1 does not fit: none of the distros is the image's, `debian 12`"#,
+        "x@1 detects all the same: it is optional",
+        r#"Target {"os":"linux","arch":""} of p1@1 fits"#,
+    ] {
+        assert!(told.contains(&want), "{want}: {said}");
+    }
+}
+
+#[test]
 fn what_is_missing_to_begin_with() {
     let error = |fixture: Fixture| {
         let error = fixture.detect().unwrap_err();
@@ -359,6 +384,11 @@ fn what_is_missing_to_begin_with() {
     assert!(text.starts_with("failed to initialize detector: buildpack `a@1`"), "{text}");
     let (kind, text) = error(Fixture::new("= no"));
     assert!(kind == Kind::General && text.contains("order.toml"), "{text}");
+    let fixture = Fixture::new("");
+    let path = fixture.path("order.toml");
+    fs::remove_file(&path).unwrap();
+    let want = "failed to initialize detector: reading order: failed to read order file: open ";
+    assert_eq!(error(fixture).1, format!("{want}{}: no such file or directory", path.display()));
     let (kind, text) = error(Fixture::new(&order(&["a"])).buildpack("a", "api = '99.0'", ""));
     assert!(
         kind == Kind::BuildpackApi && text.starts_with("failed to set API for Buildpack 'a@1'"),
@@ -386,7 +416,7 @@ fn an_extension_provides_and_generates() {
         .extension("missing-nothing", "exit 100", "")
         .extension("e", PROVIDES, &generate);
     assert_eq!(fixture.outcome().unwrap(), "a | e");
-    let printed = fixture.printed();
+    let printed = String::from_utf8(fixture.log.printed()).unwrap();
     for want in
         ["CNB_EXTENSION_DIR=", "CNB_OUTPUT_DIR=", "CNB_PLATFORM_DIR=", "CNB_BP_PLAN_PATH=", "CNB_TARGET_OS="]
     {
@@ -485,16 +515,19 @@ fn what_extensions_may_not() {
 
 #[test]
 fn extensions_are_experimental_before_0_13() {
-    for (api, experimental, want) in [
-        ("0.12", Experimental::Refuse, Err(Kind::General)),
-        ("0.12", Experimental::Warn, Ok("a | e")),
-        ("0.13", Experimental::Refuse, Ok("a | e")),
+    let requested = "Platform requested experimental feature 'Dockerfiles'\n";
+    for (api, experimental, want, level) in [
+        ("0.12", Experimental::Refuse, Err(Kind::General), "Error: "),
+        ("0.12", Experimental::Warn, Ok("a | e"), "Info: "),
+        ("0.12", Experimental::Allow, Ok("a | e"), ""),
+        ("0.13", Experimental::Refuse, Ok("a | e"), ""),
     ] {
         let mut fixture = with_extensions(&["a"], &["e"]).extension("e", PROVIDES, BUILD).api(api);
         fixture.inputs.experimental = experimental;
         assert_eq!(fixture.outcome(), want.map(str::to_owned), "{api} {experimental:?}");
-        let told = fixture.log.text().contains("experimental feature 'Dockerfiles'");
-        assert_eq!(told, api == "0.12");
+        let said = fixture.log.text();
+        assert_eq!(said.contains(requested), !level.is_empty(), "{said}");
+        assert!(level.is_empty() || said.contains(&(level.to_owned() + requested)), "{said}");
     }
 }
 

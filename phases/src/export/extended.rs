@@ -14,7 +14,7 @@ use drydock_model::reference::LayoutDir;
 use drydock_spec::analyzed::Analyzed;
 
 use super::Inputs;
-use crate::{Error, Log};
+use crate::{Error, Level, Log};
 
 /// A run image with layers that extensions added.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl ExtendedRunImage {
             return Ok(None);
         };
         if !inputs.platform_api.has_stable_extensions() {
-            inputs.experimental.guard("Dockerfiles", log)?;
+            inputs.experimental.guard("Dockerfiles", Level::Info, log)?;
         }
         let extended = Self::read(&run_dir, &dir, base).map_err(|error| unusable(&dir, error))?;
         let count = extended.layers().count();

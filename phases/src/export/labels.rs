@@ -28,8 +28,7 @@ pub(super) fn set(
     set(label::LIFECYCLE_METADATA, lifecycle);
     let build = label::build_metadata_to_json(metadata, &inputs.launcher.metadata, inputs.platform_api);
     set(label::BUILD_METADATA, build.context("label of the build")?);
-    let project = project.to_json().context("label of the project")?;
-    set(label::PROJECT_METADATA, drydock_spec::json::to_string(&project).context("label of the project")?);
+    set(label::PROJECT_METADATA, project.to_json().context("label of the project")?);
     for label in &metadata.labels {
         set(&label.key, label.value.clone());
     }

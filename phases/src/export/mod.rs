@@ -156,7 +156,7 @@ pub fn export_group(
         let layers = base.into_iter().chain(own).collect();
         let image = NewImage { config, layers, annotations: Annotations::new(), replaces: None };
         let has_bom = inputs.platform_api.has_legacy_bom();
-        let build = has_bom.then(|| build_report(inputs, group)).transpose()?;
+        let build = if has_bom { build_report(inputs, group)? } else { None };
         let (report, committed) = inputs.output.publish(transaction, image, build, log)?;
 
         let app_image = (&inputs.output.names[0], committed.digest);
@@ -385,8 +385,8 @@ fn configure(
     Ok(())
 }
 
-/// The bills of materials that buildpacks wrote of the build (before Platform API 0.9).
-fn build_report(inputs: &Inputs, group: &[GroupElement]) -> anyhow::Result<BuildReport> {
+/// The bills of materials that buildpacks wrote of the build (before Platform API 0.9), if any did.
+fn build_report(inputs: &Inputs, group: &[GroupElement]) -> anyhow::Result<Option<BuildReport>> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct BuildToml {
@@ -399,5 +399,5 @@ fn build_report(inputs: &Inputs, group: &[GroupElement]) -> anyhow::Result<Build
         let named = GroupElement { api: String::new(), homepage: String::new(), ..buildpack.clone() };
         report.bom.extend(build.bom.into_iter().map(|entry| BomEntry { buildpack: named.clone(), ..entry }));
     }
-    Ok(report)
+    Ok((!report.bom.is_empty()).then_some(report))
 }

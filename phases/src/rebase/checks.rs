@@ -74,7 +74,7 @@ fn check_mixins(app: &ImageConfig, base: &ImageConfig) -> Result<(), Error> {
 fn mixins(config: &ImageConfig) -> anyhow::Result<BTreeSet<String>> {
     let text = config.label(label::STACK_MIXINS).filter(|text| !text.is_empty()).unwrap_or("[]");
     let list: Option<Vec<String>> =
-        serde_json::from_str(text).with_context(|| format!("label `{}`", label::STACK_MIXINS))?;
+        drydock_spec::json::from_str(text).with_context(|| format!("label `{}`", label::STACK_MIXINS))?;
     let without_stage =
         |mixin: &String| mixin.split_once(':').map_or(mixin.as_str(), |(_, name)| name).to_owned();
     Ok(list.iter().flatten().map(without_stage).collect())

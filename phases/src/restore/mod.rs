@@ -14,6 +14,7 @@ use anyhow::Context as _;
 use drydock_layout::Early;
 use drydock_model::digest::DiffId;
 use drydock_model::reference::{LayoutDir, LayoutPath};
+use drydock_spec::Metadata;
 use drydock_spec::analyzed::{Analyzed, ImageIdentifier, Layer, LayersMetadata};
 use drydock_spec::api::PlatformApi;
 use drydock_spec::cache::CacheMetadata;
@@ -25,7 +26,7 @@ use crate::cache::{self, Cache};
 use crate::export::CacheLocation;
 use crate::file::{read_toml, read_toml_if_exists, write, write_toml};
 use crate::identify::{self, identify, is_in_sight, restore_sbom};
-use crate::layers::is_file_name;
+use crate::layers::{is_file_name, tell_layers};
 use crate::run_image::{self, RunImageFiles};
 use crate::timer::timed;
 use crate::{Error, Kind, Log, sbom};
@@ -107,9 +108,15 @@ fn restore_layers(
     let cache = inputs.cache.as_ref().map(|location| cache::open(location, log)).transpose();
     let cache = cache.map_err(|error| Error::new(Kind::General, error))?;
     let cached = cache.as_ref().map(|cache| cache.metadata(log)).unwrap_or_default();
+    if cache.is_none() {
+        log.debug("There is no cache: only metadata of the app image can come back");
+    }
+    tell_layers("The app image", &metadata.buildpacks, log);
+    tell_layers("The cache", &cached.buildpacks, log);
     for buildpack in group {
         if let Some(store) = metadata.buildpack(&buildpack.id).and_then(|layers| layers.store.as_ref()) {
-            write_toml(&inputs.layers_dir.join(dir_name(&buildpack.id)?).join("store.toml"), store)?;
+            let path = inputs.layers_dir.join(dir_name(&buildpack.id)?).join("store.toml");
+            write(&path, text_of(store.metadata.as_ref()).as_bytes())?;
         }
     }
     if inputs.skip_layers {
@@ -120,17 +127,23 @@ fn restore_layers(
         layers.extend(Restorable::of(buildpack, inputs, metadata, &cached, log)?);
     }
     for layer in &layers {
+        log.debug(&format!("Writing layer metadata for {:?}", layer.id));
         layer.write_metadata()?;
     }
     if let Some(cache) = &cache {
         let with_data: Vec<(&Restorable, DiffId)> =
             layers.iter().filter_map(|layer| Some((layer, layer.data?))).collect();
-        for (layer, _) in &with_data {
+        for (layer, diff_id) in &with_data {
             log.info(&format!("Restoring data for {:?} from cache", layer.id));
+            log.debug(&format!("Retrieving data for {:?}", diff_id.to_string()));
         }
         restore_data(&with_data, cache.as_ref(), inputs, log)?;
-        if inputs.platform_api.has_sbom_layer() && !inputs.skip_layers && !cached.sbom.is_empty() {
+        let has_sbom = inputs.platform_api.has_sbom_layer() && !cached.sbom.is_empty();
+        if has_sbom {
+            // The other implementation says so, too, where layers are skipped and nothing is restored.
             log.info("Restoring data for SBOM from cache");
+        }
+        if has_sbom && !inputs.skip_layers {
             let restored = cached.sbom.parse().map_err(anyhow::Error::from);
             let restored = restored.and_then(|sbom| restore_tar(cache.as_ref(), &sbom, &inputs.layers_dir));
             if let Err(error) = restored {
@@ -157,8 +170,8 @@ struct Restorable {
 }
 
 impl Restorable {
-    /// A buildpack's layers that can come back, in the order of their names: first those of the image, then those of
-    /// the cache. What must not stay in the layers directory is removed.
+    /// A buildpack's layers that can come back, in the order of their names. What must not stay in the layers directory
+    /// is removed.
     fn of(
         buildpack: &GroupElement,
         inputs: &Inputs,
@@ -179,22 +192,21 @@ impl Restorable {
             data: cached_layer(name).and_then(|layer| layer.sha.parse().ok()),
         };
         if !inputs.skip_layers {
+            let mut find = |name: &String, layer: &Layer, whence: &str, obstacle: Option<&str>| {
+                let what = format!("metadata for \"{}:{name}\" from {whence}", buildpack.id);
+                if let Some(obstacle) = obstacle {
+                    log.debug(&format!("Not restoring {what}: {obstacle}"));
+                } else {
+                    log.info(&format!("Restoring {what}"));
+                    found.push(restorable(name, layer));
+                }
+            };
             for (name, layer) in in_image.iter().filter(|(name, _)| is_file_name(name)) {
-                if layer.launch
-                    && (!layer.build || layer.cache)
-                    && (!layer.cache || cached_layer(name).is_some())
-                {
-                    log.info(&format!("Restoring metadata for \"{}:{name}\" from app image", buildpack.id));
-                    found.push(restorable(name, layer));
-                }
+                find(name, layer, "app image", not_from_image(layer, cached_layer(name).is_some()));
             }
-            for (name, layer) in in_cache.iter().filter(|(name, layer)| layer.cache && is_file_name(name)) {
-                let only_here =
-                    !in_image.contains_key(name) && inputs.platform_api.restores_launch_from_cache();
-                if !layer.launch || only_here {
-                    log.info(&format!("Restoring metadata for \"{}:{name}\" from cache", buildpack.id));
-                    found.push(restorable(name, layer));
-                }
+            for (name, layer) in in_cache.iter().filter(|(name, _)| is_file_name(name)) {
+                let obstacle = not_from_cache(layer, in_image.contains_key(name), inputs.platform_api);
+                find(name, layer, "cache", obstacle);
             }
         }
         // What the cache has, but for another state of the layer than that which comes back, is of no use.
@@ -203,6 +215,7 @@ impl Restorable {
             match layer.data {
                 Some(data) if layer.layer.sha != data.to_string() => {
                     log.info(&format!("Removing {:?}, wrong sha", layer.id));
+                    log.debug(&format!("Layer sha: {:?}, cache sha: \"{data}\"", layer.layer.sha));
                     layer.remove()?;
                 }
                 _ => restored.push(layer),
@@ -212,9 +225,11 @@ impl Restorable {
             let stale = restorable(name, layer);
             if restored.iter().all(|layer| layer.path != stale.path) && stale.toml_path().exists() {
                 log.info(&format!("Removing {:?}, wrong sha", stale.id));
+                log.debug("What an earlier restore or build left of it is not what comes back now");
                 stale.remove()?;
             }
         }
+        restored.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(restored)
     }
 
@@ -225,15 +240,8 @@ impl Restorable {
     }
 
     fn write_metadata(&self) -> anyhow::Result<()> {
-        let metadata = self.layer.metadata.clone().filter(|metadata| !metadata.is_empty());
         // Which types the layer has is for the buildpack to say again.
-        let text = match metadata {
-            Some(metadata) => {
-                toml::to_string(&MetadataOnly { metadata }).context("failed to encode layer metadata")?
-            }
-            None => String::new(),
-        };
-        write(&self.toml_path(), text.as_bytes())
+        write(&self.toml_path(), text_of(self.layer.metadata.as_ref()).as_bytes())
     }
 
     /// Removes the layer and what is said of it.
@@ -267,10 +275,37 @@ impl Restorable {
     }
 }
 
-/// What comes back of `<layer>.toml`.
-#[derive(serde::Serialize)]
-struct MetadataOnly {
-    metadata: drydock_spec::Metadata,
+/// Why the metadata that the app image has of a layer does not come back, if it does not.
+fn not_from_image(layer: &Layer, is_cached: bool) -> Option<&'static str> {
+    if !layer.launch {
+        Some("it is marked as launch=false")
+    } else if layer.build && !layer.cache {
+        Some("it is marked as build=true, cache=false, so its buildpack makes it anew")
+    } else if layer.cache && !is_cached {
+        Some("it is marked as cache=true, but the cache does not have it")
+    } else {
+        None
+    }
+}
+
+/// Why the metadata that the cache has of a layer does not come back, if it does not.
+fn not_from_cache(layer: &Layer, in_image: bool, api: PlatformApi) -> Option<&'static str> {
+    if !layer.cache {
+        Some("it is marked as cache=false")
+    } else if layer.launch && in_image {
+        Some("it is marked as launch=true, so what the app image has counts")
+    } else if layer.launch && !api.restores_launch_from_cache() {
+        Some(
+            "it is marked as launch=true, and before Platform API 0.14 such a layer comes from an app image only",
+        )
+    } else {
+        None
+    }
+}
+
+/// What comes back of a `<layer>.toml` or a `store.toml`: an empty file, if it had no table `metadata`.
+fn text_of(metadata: Option<&Metadata>) -> String {
+    metadata.map(Metadata::to_toml).unwrap_or_default()
 }
 
 /// Extracts layers in parallel. One that the cache cannot give is dropped with its metadata.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use drydock_io::sink::MemorySink;
 use drydock_model::digest::DiffId;
+use drydock_spec::Metadata;
 use drydock_spec::analyzed::{BuildpackLayers, Layer, LayersMetadata, Store};
 use drydock_spec::api::PlatformApi;
 use drydock_spec::cache::{CacheMetadata, METADATA_NAME};
@@ -16,6 +17,10 @@ use tempfile::TempDir;
 use super::{Inputs, restore_group};
 use crate::cache::CacheLocation;
 use crate::memory_log::MemoryLog;
+
+fn metadata(text: &str) -> Metadata {
+    Metadata(text.parse().unwrap())
+}
 
 /// A layers directory, a volume cache, and what the previous image says.
 struct Setting {
@@ -65,7 +70,7 @@ impl Setting {
     }
 
     fn in_image(&mut self, name: &str, sha: &impl ToString, build: bool, cache: bool) {
-        let metadata = Some(drydock_spec::Metadata("n = 3".parse().unwrap()));
+        let metadata = Some(metadata("n = 3"));
         let layer = Layer { sha: sha.to_string(), launch: true, build, cache, metadata };
         self.image.layers.insert(name.into(), layer);
     }
@@ -120,7 +125,50 @@ fn what_an_image_says_comes_back_by_the_types_of_the_layer() {
     for (name, want) in [("launch", METADATA), ("build", NOTHING), ("uncached", NOTHING), ("cached", WHOLE)] {
         assert_eq!(setting.state(name), want, "{name}: {said}");
     }
-    assert_eq!(fs::read_to_string(setting.layers("acme_a/launch.toml")).unwrap(), "[metadata]\nn = 3\n");
+    assert_eq!(fs::read_to_string(setting.layers("acme_a/launch.toml")).unwrap(), "[metadata]\n  n = 3\n");
+}
+
+/// As buildpacks made with libcnb read a layer's file: the table must be there, whatever is in it.
+#[test]
+fn metadata_comes_back_as_it_was_written() {
+    #[derive(serde::Deserialize)]
+    struct Restored {
+        metadata: toml::Table,
+    }
+    for text in [
+        "",
+        "n = 1\nf = 1.0\nbig = 9007199254740993\ns = \"\"",
+        "[empty]",
+        "[a.b.c]\n[a.d]\nk = true",
+        "[[tables]]\nx = 1\n[[tables]]\n[[tables]]\n[tables.sub]",
+        "list = []\nnested = [[], [1, [2]]]\nmixed = [{ k = {} }, 'text', 1.5]",
+        "\"a b\" = 'x\\n\"'\n\"\" = 1",
+    ] {
+        let mut setting = Setting::new();
+        let written = metadata(text);
+        let cached = setting.cache_layer("cached", false);
+        setting.in_image("launch", &cached, false, false);
+        setting.image.layers.get_mut("launch").unwrap().metadata = Some(written.clone());
+        setting.cached.buildpacks[0].layers.get_mut("cached").unwrap().metadata = Some(written.clone());
+        setting.image.store = Some(Store { metadata: Some(written.clone()) });
+        setting.restore();
+        for file in ["launch", "cached", "store"] {
+            let read = fs::read_to_string(setting.layers(&format!("acme_a/{file}.toml"))).unwrap();
+            let restored: Restored = toml::from_str(&read).unwrap();
+            assert_eq!(restored.metadata, written.0, "{file}: {text}");
+        }
+    }
+}
+
+#[test]
+fn what_had_no_metadata_comes_back_without() {
+    let mut setting = Setting::new();
+    setting.cache_layer("cached", false);
+    setting.image.store = Some(Store { metadata: None });
+    setting.restore();
+    for file in ["cached", "store"] {
+        assert_eq!(fs::read_to_string(setting.layers(&format!("acme_a/{file}.toml"))).unwrap(), "");
+    }
 }
 
 #[test]
@@ -189,12 +237,70 @@ fn only_the_store_comes_back_when_layers_are_skipped() {
     let mut setting = Setting::new();
     setting.cache_layer("cached", false);
     setting.in_image("launch", &"sha256:x", false, false);
-    setting.image.store = Some(Store { metadata: drydock_spec::Metadata("k = 'v'".parse().unwrap()) });
+    setting.image.store = Some(Store { metadata: Some(metadata("k = 'v'")) });
     setting.skip_layers = true;
     let said = setting.restore();
     assert_eq!((setting.state("cached"), setting.state("launch")), (NOTHING, NOTHING));
     assert!(fs::read_to_string(setting.layers("acme_a/store.toml")).unwrap().contains("k = \"v\""));
     assert!(said.contains("Skipping buildpack layer analysis"), "{said}");
+}
+
+#[test]
+fn data_comes_back_in_the_order_of_layer_names() {
+    let mut setting = Setting::new();
+    for name in ["d", "a", "c", "b"] {
+        let cached = setting.cache_layer(name, name < "c");
+        if name < "c" {
+            setting.in_image(name, &cached, false, true);
+        }
+    }
+    let names = ["a", "b", "c", "d"];
+    let want = names.map(|name| format!("Info: Restoring data for \"acme/a:{name}\" from cache"));
+    let said = setting.restore();
+    let told: Vec<&str> = said.lines().filter(|line| line.contains("Restoring data")).collect();
+    assert_eq!(told, want);
+}
+
+#[test]
+fn why_a_layer_does_not_come_back_is_told_at_debug_level() {
+    let mut setting = Setting::new();
+    setting.api = PlatformApi::minor(13);
+    let both = setting.cache_layer("both", true);
+    setting.cache_layer("launch", true);
+    setting.in_image("both", &both, false, true);
+    setting.in_image("built", &"sha256:x", true, false);
+    setting.in_image("uncached", &"sha256:x", false, true);
+    let other = setting.cache_layer("other", true);
+    let newer = DiffId::of(b"newer");
+    setting.in_image("other", &newer, false, true);
+    setting.in_image("unlaunched", &"sha256:x", false, false);
+    setting.image.layers.get_mut("unlaunched").unwrap().launch = false;
+    let said = setting.restore();
+    for want in [
+        &format!("The app image has layer \"acme/a:both\" (build=false, launch=true, cache=true): {both}"),
+        &format!("The cache has layer \"acme/a:both\" (build=false, launch=true, cache=true): {both}"),
+        &format!("Layer sha: \"{newer}\", cache sha: \"{other}\""),
+        &format!("Retrieving data for \"{both}\""),
+        "Writing layer metadata for \"acme/a:both\"",
+        "Not restoring metadata for \"acme/a:both\" from cache: it is marked as launch=true, so what the app image has counts",
+        "Not restoring metadata for \"acme/a:built\" from app image: it is marked as build=true, cache=false",
+        "Not restoring metadata for \"acme/a:uncached\" from app image: it is marked as cache=true, but the cache",
+        "Not restoring metadata for \"acme/a:unlaunched\" from app image: it is marked as launch=false",
+        "Not restoring metadata for \"acme/a:launch\" from cache: it is marked as launch=true, and before Platform API",
+    ] {
+        assert!(said.contains(&format!("Debug: {want}")), "{want}: {said}");
+    }
+}
+
+#[test]
+fn the_sbom_is_mentioned_even_where_layers_are_skipped() {
+    let mut setting = Setting::new();
+    setting.cached.sbom = setting.cache_dir("sbom/cache", "acme_a/layer/sbom.cdx.json").to_string();
+    setting.skip_layers = true;
+    fs::create_dir_all(setting.layers("acme_a")).unwrap();
+    let said = setting.restore();
+    assert!(said.contains("Info: Restoring data for SBOM from cache\n"), "{said}");
+    assert!(!setting.layers("acme_a/layer.sbom.cdx.json").exists() && !setting.layers("sbom/cache").exists());
 }
 
 #[test]
