@@ -26,8 +26,8 @@ pub(super) struct Chunk<'p> {
 pub(super) enum Step<'p> {
     /// Compress a chunk.
     Compress(Chunk<'p>, Compression),
-    /// Hash and write the next chunk of one layer, or of two at a time.
-    Finish(Vec<(Layer, Chunk<'p>)>),
+    /// Hash and write a layer's next chunk.
+    Finish(Layer, Chunk<'p>),
 }
 
 /// The chunks and layers that are in work.
@@ -113,11 +113,10 @@ impl<'p, E> Board<'p, E> {
         }
     }
 
-    /// Gives layers back whose next chunk is finished; or tells why it is not.
-    pub(super) fn give_back(&self, finished: Vec<(usize, Result<Layer, Error<E>>)>) {
+    /// Gives a layer back whose next chunk is finished; or tells why it is not.
+    pub(super) fn give_back(&self, job: usize, outcome: Result<Layer, Error<E>>) {
         let mut state = self.lock();
-        for (job, outcome) in finished {
-            let Some(layer) = state.layers.get_mut(&job) else { continue };
+        if let Some(layer) = state.layers.get_mut(&job) {
             layer.next += 1;
             match outcome {
                 Ok(done) => layer.layer = Some(done),
@@ -197,21 +196,12 @@ impl<'p, E> Board<'p, E> {
 }
 
 impl<'p, E> State<'p, E> {
-    /// Takes the next chunk of two layers, which are finished in less time together than one after the other. So a chunk waits
-    /// for one of another layer as long as there is something else to do.
+    /// Takes the next chunk of a layer.
     fn finish(&mut self) -> Option<Step<'p>> {
-        if self.ready.len() < self.layers.len().min(2) && !self.to_compress.is_empty() {
-            return None;
-        }
-        let jobs = self.ready.drain(..self.ready.len().min(2));
-        let taken: Vec<_> = jobs
-            .filter_map(|job| {
-                let layer = self.layers.get_mut(&job)?;
-                let chunk = layer.waiting.remove(&layer.next)?;
-                Some((layer.layer.take()?, chunk))
-            })
-            .collect();
-        (!taken.is_empty()).then_some(Step::Finish(taken))
+        let job = self.ready.pop_front()?;
+        let layer = self.layers.get_mut(&job)?;
+        let chunk = layer.waiting.remove(&layer.next)?;
+        Some(Step::Finish(layer.layer.take()?, chunk))
     }
 
     fn forget(&mut self, job: usize) {

@@ -8,7 +8,7 @@ use super::{Blob, Done, Error};
 use crate::compress::{Compression, Format, Framing};
 use drydock_io::file::{TempFile, write_unread};
 use drydock_model::digest::{DiffId, Digest};
-use drydock_model::hash::{Hasher, update_two};
+use drydock_model::hash::Hasher;
 
 /// A layer that is being hashed, and written if that is wanted.
 #[derive(Debug)]
@@ -31,9 +31,6 @@ struct BlobFile {
     hasher: Hasher,
 }
 
-/// A stream, and the bytes that it goes on with.
-type Stream<'a> = (&'a mut Hasher, &'a [u8]);
-
 impl Layer {
     /// With these outputs, in these folders.
     pub(super) fn create<E>(
@@ -45,9 +42,10 @@ impl Layer {
         Ok(Self { hasher: Hasher::new(), size: 0, blob, copy })
     }
 
-    /// Writes the next chunk, which has been hashed.
+    /// Hashes and writes the next chunk.
     pub(super) fn write<E>(&mut self, chunk: &Chunk<'_>) -> Result<(), Error<E>> {
         let tar = chunk.slot.chunk();
+        self.hasher.update(tar);
         self.size += tar.len() as u64;
         if let Some(copy) = &mut self.copy {
             // It is read by the next build.
@@ -56,7 +54,11 @@ impl Layer {
         }
         if let Some(blob) = &mut self.blob {
             blob.framing.add(&chunk.checksum);
-            blob.write_hashed(encoding(blob.format, chunk))?;
+            let bytes = encoding(blob.format, chunk);
+            if blob.format != Format::Plain {
+                blob.hasher.update(bytes);
+            }
+            blob.write_hashed(bytes)?;
         }
         Ok(())
     }
@@ -66,30 +68,6 @@ impl Layer {
         let diff_id = DiffId::from_hash(self.hasher);
         let blob = self.blob.map(|blob| blob.finish(diff_id)).transpose()?;
         Ok(Done { diff_id, size: self.size, blob, copy: self.copy })
-    }
-
-    /// What of the next chunk is hashed, and by whom: tar, and blob if it is another.
-    fn hashed<'a>(&'a mut self, chunk: &'a Chunk<'_>) -> (Stream<'a>, Option<Stream<'a>>) {
-        let encoded = self.blob.as_mut().filter(|blob| blob.format != Format::Plain);
-        let encoded = encoded.map(|blob| (&mut blob.hasher, encoding(blob.format, chunk)));
-        ((&mut self.hasher, chunk.slot.chunk()), encoded)
-    }
-}
-
-/// Hashes the next chunk of each of these layers: two streams of bytes at a time, the most alike in length.
-pub(super) fn hash(layers: &mut [(Layer, Chunk<'_>)]) {
-    let mut streams = Vec::with_capacity(4);
-    for (layer, chunk) in layers {
-        let (tar, encoded) = layer.hashed(chunk);
-        streams.push(tar);
-        streams.extend(encoded);
-    }
-    streams.sort_by_key(|(_, bytes)| bytes.len());
-    while let Some(stream) = streams.pop() {
-        match streams.pop() {
-            Some(other) => update_two([stream, other]),
-            None => stream.0.update(stream.1),
-        }
     }
 }
 

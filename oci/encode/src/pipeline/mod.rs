@@ -5,8 +5,7 @@
 //!            in a slot                           (diff ID)    (digest)
 //! ```
 //! For each layer in work, one thread runs the source. All else is done by workers, as many as there are cores, for whichever layer there is
-//! something to do. Several layers are in work at once, begun in the order of the jobs. Two streams are hashed in less time than
-//! one after the other: so a worker finishes chunks of two layers at a time where it can.
+//! something to do. Several layers are in work at once, begun in the order of the jobs.
 //!
 //! **Memory is bounded.** A chunk and its encoding travel in one slot, and there is a fixed number of slots: about four MiB for each thread,
 //! whatever the layers are. A source waits for a slot.

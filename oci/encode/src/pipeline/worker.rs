@@ -1,9 +1,8 @@
 //! Compresses, hashes and writes chunks of all layers, on as many threads as there are cores.
 
-use super::board::{Board, Chunk, Step};
-use super::layer::{self, Layer};
+use super::StopOnPanic;
+use super::board::{Board, Step};
 use super::pool::Pool;
-use super::{Error, StopOnPanic};
 use crate::compress::{Encoded, Encoder};
 
 /// Does what there is to do until there will be no more.
@@ -19,22 +18,18 @@ pub(super) fn work<E>(board: &Board<'_, E>, pool: &Pool) {
                 Encoded { len: chunk.encoded, checksum: chunk.checksum } = encoder.encode(bytes, out);
                 board.finish_in_turn(chunk);
             }
-            Step::Finish(mut layers) => {
-                layer::hash(&mut layers);
-                let written: Vec<_> = layers.into_iter().map(write).collect();
-                let is_over = written.iter().any(|(_, written)| written.is_err());
-                board.give_back(written);
-                if is_over {
+            Step::Finish(mut layer, chunk) => {
+                let job = chunk.job;
+                let written = layer.write(&chunk).map(|()| layer);
+                // Its slot is free now: a source may wait for it.
+                drop(chunk);
+                let failed = written.is_err();
+                board.give_back(job, written);
+                if failed {
                     // The sources would go on for long. When they see that, the reason must be known.
                     pool.stop();
                 }
             }
         }
     }
-}
-
-/// Writes a chunk, whose slot is free then: a source may wait for it.
-fn write<E>((mut layer, chunk): (Layer, Chunk<'_>)) -> (usize, Result<Layer, Error<E>>) {
-    let written = layer.write(&chunk);
-    (chunk.job, written.map(|()| layer))
 }
