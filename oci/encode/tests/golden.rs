@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::{io, slice};
 
 use drydock_encode::compress::{CHUNK, Compression};
-use drydock_encode::pipeline::{self, Job};
+use drydock_encode::pipeline::{self, Job, Settings};
 use drydock_io::sink::Sink;
 use drydock_model::digest::Digest;
 
@@ -95,9 +95,10 @@ fn blobs(inputs: &[(&str, Vec<u8>)], compression: Compression) -> Vec<Digest> {
         .iter()
         .map(|(_, bytes)| |sink: &mut dyn Sink| -> io::Result<()> { sink.write_all(bytes) })
         .collect();
-    let blob = Some((dir.path(), compression));
+    let blob = Some(dir.path());
     let jobs: Vec<_> = sources.iter().map(|source| Job { source, known: None, blob, copy: None }).collect();
-    let done = pipeline::run(&jobs, NonZeroUsize::new(3).unwrap()).unwrap();
+    let done =
+        pipeline::run(&jobs, Settings { threads: NonZeroUsize::new(3).unwrap(), compression }).unwrap();
     done.into_iter().map(|layer| layer.blob.unwrap().digest).collect()
 }
 

@@ -104,6 +104,17 @@ impl Compression {
         Encoder { compression: self, engine }
     }
 
+    /// What an encoder takes at most, in bytes.
+    pub(crate) fn encoder_memory(self) -> usize {
+        match (self.format, self.level) {
+            (Format::Plain, _) => 0,
+            (Format::Gzip, 1) => 320 << 10,
+            (Format::Gzip, _) => 512 << 10,
+            (Format::Zstd, 1..=3) => 1536 << 10,
+            (Format::Zstd, _) => 5632 << 10,
+        }
+    }
+
     /// Everything at once: for what is small.
     pub fn compress(self, bytes: &[u8]) -> Vec<u8> {
         let mut encoder = self.encoder();
@@ -215,7 +226,7 @@ impl Encoder {
 }
 
 /// What became of a chunk.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Encoded {
     /// How many bytes it has now.
     pub len: usize,
@@ -263,6 +274,16 @@ mod tests {
             assert_eq!(text.parse::<Compression>().unwrap().to_string(), expected);
         }
         assert_eq!(Compression::default().to_string(), "gzip:1");
+    }
+
+    #[test]
+    fn encoders_take_no_more_than_is_said() {
+        for level in 1..=19 {
+            let mut compressor = zstd_compressor(level);
+            compressor.compress_to_buffer(&vec![7; CHUNK], &mut vec![0; ENCODED]).unwrap();
+            let memory = Compression { format: Format::Zstd, level }.encoder_memory();
+            assert!(compressor.context_mut().sizeof() <= memory, "zstd:{level}");
+        }
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use super::board::Chunk;
-use super::{Blob, Done, Error};
+use super::chunk::Chunk;
+use super::{Blob, Done, Error, Job};
 use crate::compress::{Compression, Format, Framing};
 use drydock_io::file::{TempFile, write_unread};
 use drydock_model::digest::{DiffId, Digest};
@@ -12,7 +12,7 @@ use drydock_model::hash::Hasher;
 
 /// A layer that is being hashed, and written if that is wanted.
 #[derive(Debug)]
-pub(super) struct Layer {
+pub(super) struct Output {
     hasher: Hasher,
     /// Bytes in its tar.
     size: u64,
@@ -31,20 +31,27 @@ struct BlobFile {
     hasher: Hasher,
 }
 
-impl Layer {
-    /// With these outputs, in these folders.
-    pub(super) fn create<E>(
-        blob: Option<(&Path, Compression)>,
-        copy: Option<&Path>,
-    ) -> Result<Self, Error<E>> {
-        let blob = blob.map(|(dir, compression)| BlobFile::create(dir, compression.format())).transpose()?;
-        let copy = copy.map(create).transpose()?;
-        Ok(Self { hasher: Hasher::new(), size: 0, blob, copy })
+impl Output {
+    /// For the diff ID alone.
+    pub(super) fn hashing() -> Self {
+        Self { hasher: Hasher::new(), size: 0, blob: None, copy: None }
+    }
+
+    /// With the files that the job wants.
+    pub(super) fn create<E>(job: &Job<'_, E>, compression: Compression) -> Result<Self, Error<E>> {
+        let blob = job.blob.map(|dir| BlobFile::create(dir, compression.format())).transpose()?;
+        let copy = job.copy.map(create).transpose()?;
+        Ok(Self { blob, copy, ..Self::hashing() })
+    }
+
+    /// Whether chunks must be encoded before they are written.
+    pub(super) fn is_encoded(&self) -> bool {
+        self.blob.as_ref().is_some_and(|blob| blob.format != Format::Plain)
     }
 
     /// Hashes and writes the next chunk.
-    pub(super) fn write<E>(&mut self, chunk: &Chunk<'_>) -> Result<(), Error<E>> {
-        let tar = chunk.slot.chunk();
+    pub(super) fn write<E>(&mut self, chunk: &Chunk) -> Result<(), Error<E>> {
+        let tar = chunk.tar();
         self.hasher.update(tar);
         self.size += tar.len() as u64;
         if let Some(copy) = &mut self.copy {
@@ -53,39 +60,22 @@ impl Layer {
             written.map_err(failure(copy))?;
         }
         if let Some(blob) = &mut self.blob {
-            blob.framing.add(&chunk.checksum);
-            let bytes = encoding(blob.format, chunk);
-            if blob.format != Format::Plain {
-                blob.hasher.update(bytes);
+            blob.framing.add(&chunk.encoded.checksum);
+            match blob.format {
+                // Its digest is the diff ID.
+                Format::Plain => blob.write_unhashed(tar)?,
+                Format::Gzip | Format::Zstd => blob.write(chunk.encoding())?,
             }
-            blob.write_hashed(bytes)?;
         }
         Ok(())
     }
 
-    /// Ends the blob.
+    /// Ends the layer, of which all chunks are written.
     pub(super) fn finish<E>(self) -> Result<Done, Error<E>> {
         let diff_id = DiffId::from_hash(self.hasher);
         let blob = self.blob.map(|blob| blob.finish(diff_id)).transpose()?;
         Ok(Done { diff_id, size: self.size, blob, copy: self.copy })
     }
-}
-
-/// What of a chunk goes into the blob.
-fn encoding<'a>(format: Format, chunk: &'a Chunk<'_>) -> &'a [u8] {
-    match format {
-        Format::Plain => chunk.slot.chunk(),
-        Format::Gzip | Format::Zstd => &chunk.slot.output()[..chunk.encoded],
-    }
-}
-
-fn create<E>(dir: &Path) -> Result<TempFile, Error<E>> {
-    TempFile::create_in(dir).map_err(|source| Error::Write { path: dir.to_owned(), source })
-}
-
-/// That a file could not be written.
-fn failure<E>(file: &TempFile) -> impl FnOnce(io::Error) -> Error<E> {
-    |source| Error::Write { path: file.path().to_owned(), source }
 }
 
 impl BlobFile {
@@ -99,11 +89,10 @@ impl BlobFile {
 
     fn write<E>(&mut self, bytes: &[u8]) -> Result<(), Error<E>> {
         self.hasher.update(bytes);
-        self.write_hashed(bytes)
+        self.write_unhashed(bytes)
     }
 
-    /// Writes bytes that have been hashed.
-    fn write_hashed<E>(&mut self, bytes: &[u8]) -> Result<(), Error<E>> {
+    fn write_unhashed<E>(&mut self, bytes: &[u8]) -> Result<(), Error<E>> {
         let written = self.file.file().write_all(bytes);
         written.map_err(failure(&self.file))?;
         self.size += bytes.len() as u64;
@@ -119,4 +108,13 @@ impl BlobFile {
         };
         Ok(Blob { digest, size: self.size, file: self.file, media_type: self.format.media_type() })
     }
+}
+
+fn create<E>(dir: &Path) -> Result<TempFile, Error<E>> {
+    TempFile::create_in(dir).map_err(|source| Error::Write { path: dir.to_owned(), source })
+}
+
+/// That a file could not be written.
+fn failure<E>(file: &TempFile) -> impl FnOnce(io::Error) -> Error<E> {
+    |source| Error::Write { path: file.path().to_owned(), source }
 }
