@@ -17,7 +17,7 @@ const STACK: u64 = 256 * MIB;
 
 /// Runs this test in a shell that first does `prepare`; it must succeed.
 fn run_inside(test: &str, prepare: &str) {
-    let script = format!("{prepare} exec \"$0\" --exact {test} --nocapture");
+    let script = format!("{prepare} \"$0\" --exact {test} --nocapture");
     let mut command = Command::new("sh");
     command.arg("-c").arg(script).arg(env::current_exe().unwrap());
     command.env(INNER, "1").env("RUST_MIN_STACK", STACK.to_string());
@@ -35,7 +35,7 @@ fn is_inner() -> bool {
 
 fn settings(threads: usize, compression: &str) -> Settings {
     let threads = NonZeroUsize::new(threads).unwrap();
-    Settings { threads, compression: compression.parse().unwrap() }
+    Settings { threads, compression: compression.parse().unwrap(), sync: false }
 }
 
 /// What the kernel says of this process, in bytes.
@@ -108,6 +108,30 @@ fn threads_that_cannot_be_had_are_done_without() {
     for threads in [1, 2, 1000] {
         limit(threads);
         assert_eq!(digests(), alone, "{threads} threads");
+    }
+}
+
+#[test]
+fn blobs_go_to_the_disk_while_they_are_made() {
+    let test = "blobs_go_to_the_disk_while_they_are_made";
+    if !is_inner() {
+        let dir = tempfile::tempdir().unwrap();
+        let trace = dir.path().join("trace");
+        run_inside(test, &format!("exec strace -f -qq -e trace=fsync,/fadvise -o {}", trace.display()));
+        let trace = fs::read_to_string(trace).unwrap();
+        let calls = trace.lines().map(|line| {
+            assert!(line.ends_with("= 0"), "{line}");
+            if line.contains("fsync") { "sync" } else { "begin" }
+        });
+        assert_eq!(calls.collect::<Vec<_>>(), ["begin", "begin", "sync"], "{trace}");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let source = noise(20 * MIB);
+    let (blob, copy) = (Some(dir.path()), Some(dir.path()));
+    for sync in [true, false] {
+        let settings = Settings { sync, ..settings(2, "gzip") };
+        pipeline::run(&[Job { source: &source, known: None, blob, copy }], settings).unwrap();
     }
 }
 

@@ -93,7 +93,11 @@ impl Caches {
         };
         let blobs_dir = transaction.blobs_dir();
         let job = pipeline::Job { source: &source, known: None, blob: Some(&blobs_dir), copy: None };
-        let settings = pipeline::Settings { threads: NonZeroUsize::MIN, compression: Compression::default() };
+        let settings = pipeline::Settings {
+            threads: NonZeroUsize::MIN,
+            compression: Compression::default(),
+            sync: false,
+        };
         let done = pipeline::run(&[job], settings).unwrap().remove(0);
         let blob = done.blob.unwrap();
         let layer = NewLayer {

@@ -145,7 +145,7 @@ impl Maker<'_> {
             };
             let jobs: Vec<Job<'_, TarError>> =
                 layers.iter().zip(sources.iter().map(|source| source as _)).map(job).collect();
-            pipeline::run(&jobs, Settings { threads: self.threads, compression: self.compression })
+            pipeline::run(&jobs, Settings { threads: self.threads, compression: self.compression, sync: false })
         };
         match (run(), self.cache) {
             (Err(pipeline::Error::Write { path, source }), Some(cache))

@@ -7,13 +7,13 @@ use std::{mem, thread};
 use super::chunk::Chunk;
 use super::output::Output;
 use super::resources::Resources;
-use super::{Done, Error};
-use crate::compress::{Compression, Encoder};
+use super::{Done, Error, Settings};
+use crate::compress::Encoder;
 
 /// The jobs, layers, chunks and encoders of a run.
 #[derive(Debug)]
 pub(super) struct Board<E> {
-    pub(super) compression: Compression,
+    pub(super) settings: Settings,
     state: Mutex<State<E>>,
     changed: Condvar,
 }
@@ -65,7 +65,7 @@ enum Work {
 }
 
 impl<E> Board<E> {
-    pub(super) fn new(jobs: usize, compression: Compression, resources: &Resources) -> Self {
+    pub(super) fn new(jobs: usize, settings: Settings, resources: &Resources) -> Self {
         let state = State {
             jobs,
             begun: 0,
@@ -77,7 +77,7 @@ impl<E> Board<E> {
             failure: None,
             stopped: false,
         };
-        Self { compression, state: Mutex::new(state), changed: Condvar::new() }
+        Self { settings, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// The number of a job that nobody has begun; that is the caller's part then.
@@ -170,7 +170,7 @@ impl<E> Board<E> {
         let mut state;
         match work {
             Work::Compress(mut chunk, encoder) => {
-                let mut encoder = encoder.unwrap_or_else(|| self.compression.encoder());
+                let mut encoder = encoder.unwrap_or_else(|| self.settings.compression.encoder());
                 chunk.encode(&mut encoder);
                 state = self.lock();
                 state.free_encoders.push(Some(encoder));

@@ -77,6 +77,9 @@ pub struct Settings {
     pub threads: NonZeroUsize,
     /// How blobs are compressed.
     pub compression: Compression,
+    /// Whether blobs must be on the disk when the run ends: the contents of their files, but not yet their names. They are
+    /// on their way there while others are made. Copies are not waited for.
+    pub sync: bool,
 }
 
 /// A layer that is done.
@@ -101,7 +104,7 @@ pub struct Blob {
     pub size: u64,
     /// What the blob is, for its descriptor.
     pub media_type: &'static str,
-    /// The file, in the folder that the job names.
+    /// The file, in the folder that the job names. Its contents are on the disk, if [`Settings::sync`] asked for that.
     pub file: TempFile,
 }
 
@@ -124,7 +127,7 @@ pub enum Error<E> {
 /// Does all jobs. The results are in the order of the jobs; the error is that of the first job that failed by itself.
 pub fn run<E: Send>(jobs: &[Job<'_, E>], settings: Settings) -> Result<Vec<Done>, Error<E>> {
     let resources = Resources::of(jobs.len(), settings);
-    let board = &Board::new(jobs.len(), settings.compression, &resources);
+    let board = &Board::new(jobs.len(), settings, &resources);
     thread::scope(|scope| {
         for number in 1..resources.workers + resources.sources {
             let thread = move || {

@@ -1,11 +1,12 @@
 //! One layer on its way out: what was hashed and written of it so far.
 
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::Path;
 
 use super::chunk::Chunk;
-use super::{Blob, Done, Error, Job};
-use crate::compress::{Compression, Format, Framing};
+use super::{Blob, Done, Error, Job, Settings};
+use crate::compress::{Format, Framing};
 use drydock_io::file::{TempFile, write_unread};
 use drydock_model::digest::{DiffId, Digest};
 use drydock_model::hash::Hasher;
@@ -29,7 +30,12 @@ struct BlobFile {
     format: Format,
     framing: Framing,
     hasher: Hasher,
+    /// Up to here the bytes are on their way to the disk. `None`: they need not be.
+    sent: Option<u64>,
 }
+
+/// So many bytes are sent to the disk at a time.
+const SENT_AT_A_TIME: u64 = 8 << 20;
 
 impl Output {
     /// For the diff ID alone.
@@ -38,8 +44,8 @@ impl Output {
     }
 
     /// With the files that the job wants.
-    pub(super) fn create<E>(job: &Job<'_, E>, compression: Compression) -> Result<Self, Error<E>> {
-        let blob = job.blob.map(|dir| BlobFile::create(dir, compression.format())).transpose()?;
+    pub(super) fn create<E>(job: &Job<'_, E>, settings: Settings) -> Result<Self, Error<E>> {
+        let blob = job.blob.map(|dir| BlobFile::create(dir, settings)).transpose()?;
         let copy = job.copy.map(create).transpose()?;
         Ok(Self { blob, copy, ..Self::hashing() })
     }
@@ -79,10 +85,12 @@ impl Output {
 }
 
 impl BlobFile {
-    fn create<E>(dir: &Path, format: Format) -> Result<Self, Error<E>> {
+    fn create<E>(dir: &Path, settings: Settings) -> Result<Self, Error<E>> {
+        let format = settings.compression.format();
         let framing = Framing::new(format);
         let head = framing.head();
-        let mut blob = Self { file: create(dir)?, size: 0, format, framing, hasher: Hasher::new() };
+        let sent = settings.sync.then_some(0);
+        let mut blob = Self { file: create(dir)?, size: 0, format, framing, hasher: Hasher::new(), sent };
         blob.write(head)?;
         Ok(blob)
     }
@@ -96,18 +104,35 @@ impl BlobFile {
         let written = self.file.file().write_all(bytes);
         written.map_err(failure(&self.file))?;
         self.size += bytes.len() as u64;
+        if let Some(sent) = &mut self.sent
+            && self.size - *sent >= SENT_AT_A_TIME
+        {
+            send_to_disk(self.file.file(), *sent);
+            *sent = self.size;
+        }
         Ok(())
     }
 
     /// Ends the blob of a tar with this diff ID.
     fn finish<E>(mut self, diff_id: DiffId) -> Result<Blob, Error<E>> {
         self.write(&self.framing.tail())?;
+        if self.sent.is_some() {
+            let synced = self.file.file().sync_all();
+            synced.map_err(failure(&self.file))?;
+        }
         let digest = match self.format {
             Format::Plain => diff_id.of_plain_blob(),
             Format::Gzip | Format::Zstd => Digest::from_hash(self.hasher),
         };
         Ok(Blob { digest, size: self.size, file: self.file, media_type: self.format.media_type() })
     }
+}
+
+/// Has the system begin to write to the disk what is new from `start` on, without waiting for it.
+fn send_to_disk(file: &File, start: u64) {
+    // This asks to take it out of memory too, but what is not on the disk yet stays. It can be done without: the file is
+    // synced at the end.
+    let _ = rustix::fs::fadvise(file, start, None, rustix::fs::Advice::DontNeed);
 }
 
 fn create<E>(dir: &Path) -> Result<TempFile, Error<E>> {

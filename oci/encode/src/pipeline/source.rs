@@ -25,7 +25,7 @@ fn do_job<E>(number: usize, job: &Job<'_, E>, board: &Board<E>) -> Result<Option
             return Ok(hashed);
         }
     }
-    pass(number, job, Output::create(job, board.compression)?, board)
+    pass(number, job, Output::create(job, board.settings)?, board)
 }
 
 /// Runs the source once.
