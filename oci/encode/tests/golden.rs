@@ -1,7 +1,7 @@
 //! The bytes of blobs, pinned: whoever changes them changes the digest of every image, and has to know it.
 //!
-//! Gzip's level 1 is our encoder; its bytes may never change without need. Those of the other levels, and of zstd, come
-//! with the libraries: an upgrade that changes them is a note in the change log.
+//! Gzip's level 1 is our encoder; its bytes may never change without need. Those of the other levels, and of
+//! zstd, come with the libraries: an upgrade that changes them is a note in the change log.
 #![expect(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
 
 use std::num::NonZeroUsize;

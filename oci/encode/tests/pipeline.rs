@@ -21,7 +21,8 @@ fn run_inside(test: &str, prepare: &str) {
     let mut command = Command::new("sh");
     command.arg("-c").arg(script).arg(env::current_exe().unwrap());
     command.env(INNER, "1").env("RUST_MIN_STACK", STACK.to_string());
-    // The allocator does as that of the executables that ship: large pieces go back to the system once they are free.
+    // The allocator does as that of the executables that ship: large pieces go back to the system once they
+    // are free.
     command.env("MALLOC_MMAP_THRESHOLD_", (128 << 10).to_string());
     let output = command.output().unwrap();
     let printed = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);

@@ -1,4 +1,5 @@
-//! What is to be done, and who does it: every thread takes from the board, and waits only if there is nothing.
+//! What is to be done, and who does it: every thread takes from the board, and waits only if there is
+//! nothing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

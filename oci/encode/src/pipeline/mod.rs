@@ -4,27 +4,29 @@
 //! source ──▶ chunk ──▶ compress ──▶ in order ──▶ hash tar and encoding ──▶ write blob and copy
 //!                                                (diff ID)    (digest)
 //! ```
-//! A thread for each layer in work runs its source, which fills chunks. What is to be done with them is on a `board`, for
-//! all layers together; workers do it, as many as there are cores. A source that would have to wait does it too. Several
-//! layers are in work at once, begun in the order of the jobs.
+//! A thread for each layer in work runs its source, which fills chunks. What is to be done with them is on a
+//! `board`, for all layers together; workers do it, as many as there are cores. A source that would have to
+//! wait does it too. Several layers are in work at once, begun in the order of the jobs.
 //!
-//! **Any number of threads will do.** The calling thread runs a source, and with it everything else if it is alone. Those
-//! that cannot be started, where the system limits their number, are done without.
+//! **Any number of threads will do.** The calling thread runs a source, and with it everything else if it is
+//! alone. Those that cannot be started, where the system limits their number, are done without.
 //!
-//! **Memory is bounded.** Chunks have a fixed length, and their number and that of encoders are such that together they
-//! take 56 MiB at most, however many cores, layers and bytes there are. What else a run takes is a few kB for each thread.
+//! **Memory is bounded.** Chunks have a fixed length, and their number and that of encoders are such that
+//! together they take 56 MiB at most, however many cores, layers and bytes there are. What else a run takes
+//! is a few kB for each thread.
 //!
-//! **Nothing waits in a circle.** A thread waits only when the board has nothing for it, and then it holds no chunk. If
-//! all threads waited, every chunk in use would be on the board. Of those of one layer, the first would either still have
-//! to be compressed, and an encoder for that would be free; or it would be the next to be written, and its layer's output
-//! would be free. So there would be something to do. If no chunk is in use, one is free, and all layers are complete: no
-//! source has anything to wait for. All this holds for a single chunk too.
+//! **Nothing waits in a circle.** A thread waits only when the board has nothing for it, and then it holds no
+//! chunk. If all threads waited, every chunk in use would be on the board. Of those of one layer, the first
+//! would either still have to be compressed, and an encoder for that would be free; or it would be the next
+//! to be written, and its layer's output would be free. So there would be something to do. If no chunk is in
+//! use, one is free, and all layers are complete: no source has anything to wait for. All this holds for a
+//! single chunk too.
 //!
-//! **Bytes do not depend on threads.** Chunks end where the tar says, each is encoded by itself, and they are written in
-//! order.
+//! **Bytes do not depend on threads.** Chunks end where the tar says, each is encoded by itself, and they are
+//! written in order.
 //!
-//! The first failure stops all: no source gets a chunk any more, what is on the board is dropped, temporary files are
-//! removed.
+//! The first failure stops all: no source gets a chunk any more, what is on the board is dropped, temporary
+//! files are removed.
 
 mod board;
 mod chunk;
@@ -54,12 +56,13 @@ pub type Source<'a, E> = dyn Fn(&mut dyn Sink) -> Result<(), E> + Sync + 'a;
 pub struct Job<'a, E> {
     /// Writes the layer's tar.
     pub source: &'a Source<'a, E>,
-    /// The diff ID that the layer had before. It is hashed first then, and if it still has that one, nothing is written.
+    /// The diff ID that the layer had before. It is hashed first then, and if it still has that one, nothing
+    /// is written.
     pub known: Option<DiffId>,
     /// The folder for a temporary file with the compressed layer, if that is wanted.
     pub blob: Option<&'a Path>,
-    /// The folder for a temporary file with the tar itself, if that is wanted. It is not kept in memory: it should not be
-    /// what is read next.
+    /// The folder for a temporary file with the tar itself, if that is wanted. It is not kept in memory: it
+    /// should not be what is read next.
     pub copy: Option<&'a Path>,
 }
 
@@ -77,8 +80,8 @@ pub struct Settings {
     pub threads: NonZeroUsize,
     /// How blobs are compressed.
     pub compression: Compression,
-    /// Whether blobs must be on the disk when the run ends: the contents of their files, but not yet their names. They are
-    /// on their way there while others are made. Copies are not waited for.
+    /// Whether blobs must be on the disk when the run ends: the contents of their files, but not yet their
+    /// names. They are on their way there while others are made. Copies are not waited for.
     pub sync: bool,
 }
 
@@ -104,7 +107,8 @@ pub struct Blob {
     pub size: u64,
     /// What the blob is, for its descriptor.
     pub media_type: &'static str,
-    /// The file, in the folder that the job names. Its contents are on the disk, if [`Settings::sync`] asked for that.
+    /// The file, in the folder that the job names. Its contents are on the disk, if [`Settings::sync`] asked
+    /// for that.
     pub file: TempFile,
 }
 
@@ -124,7 +128,8 @@ pub enum Error<E> {
     },
 }
 
-/// Does all jobs. The results are in the order of the jobs; the error is that of the first job that failed by itself.
+/// Does all jobs. The results are in the order of the jobs; the error is that of the first job that failed by
+/// itself.
 pub fn run<E: Send>(jobs: &[Job<'_, E>], settings: Settings) -> Result<Vec<Done>, Error<E>> {
     let resources = Resources::of(jobs.len(), settings);
     let board = &Board::new(jobs.len(), settings, &resources);

@@ -130,8 +130,8 @@ impl BlobFile {
 
 /// Has the system begin to write to the disk what is new from `start` on, without waiting for it.
 fn send_to_disk(file: &File, start: u64) {
-    // This asks to take it out of memory too, but what is not on the disk yet stays. It can be done without: the file is
-    // synced at the end.
+    // This asks to take it out of memory too, but what is not on the disk yet stays. It can be done without:
+    // the file is synced at the end.
     let _ = rustix::fs::fadvise(file, start, None, rustix::fs::Advice::DontNeed);
 }
 

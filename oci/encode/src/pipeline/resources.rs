@@ -28,7 +28,8 @@ impl Resources {
         // For each layer, a chunk that is being filled, and one that waits for its turn.
         let of_sources = 2 * sources;
         let left = MEMORY - of_sources * Chunk::MEMORY;
-        // For each worker, a chunk in work and another that waits; where there is no room for that, half as many of these.
+        // For each worker, a chunk in work and another that waits; where there is no room for that, half as
+        // many of these.
         let workers = cores.min(left / (Chunk::MEMORY * 3 / 2 + encoder));
         let chunks = of_sources + (2 * workers).min((left - workers * encoder) / Chunk::MEMORY);
         Self { sources, workers, chunks }

@@ -1,4 +1,5 @@
-//! Runs the sources of jobs, one job after the other, and sees to it that what they write is hashed and written.
+//! Runs the sources of jobs, one job after the other, and sees to it that what they write is hashed and
+//! written.
 
 use std::io;
 
