@@ -1,5 +1,5 @@
-//! Layers as blobs: compression ([`compress`]), and the pipeline that hashes, compresses and writes layers in one pass
-//! ([`pipeline`]).
+//! Layers as blobs: compression ([`compress`]), and the pipeline that hashes, compresses and writes layers in
+//! one pass ([`pipeline`]).
 
 pub mod compress;
 pub mod pipeline;

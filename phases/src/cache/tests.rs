@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use drydock_encode::{compress::Compression, pipeline};
@@ -91,9 +92,13 @@ impl Caches {
             Ok::<_, TarError>(())
         };
         let blobs_dir = transaction.blobs_dir();
-        let blob = Some((blobs_dir.as_path(), Compression::default()));
-        let job = pipeline::Job { source: &source, known: None, blob, copy: None };
-        let done = pipeline::run(&[job], 1.try_into().unwrap()).unwrap().remove(0);
+        let job = pipeline::Job { source: &source, known: None, blob: Some(&blobs_dir), copy: None };
+        let settings = pipeline::Settings {
+            threads: NonZeroUsize::MIN,
+            compression: Compression::default(),
+            sync: false,
+        };
+        let done = pipeline::run(&[job], settings).unwrap().remove(0);
         let blob = done.blob.unwrap();
         let layer = NewLayer {
             diff_id: done.diff_id,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
 use drydock_encode::compress::Compression;
-use drydock_encode::pipeline::{self, Done, Job};
+use drydock_encode::pipeline::{self, Done, Job, Settings};
 use drydock_io::file::TempFile;
 use drydock_io::sink::Sink;
 use drydock_layout::{BlobSource, Image, ImageLayer, NewLayer, Transaction};
@@ -140,12 +140,12 @@ impl Maker<'_> {
             let job = |(layer, source): (&FromDisk<'_>, _)| Job {
                 source,
                 known: layer.known,
-                blob: layer.plan.in_image.then_some((blobs_dir.as_path(), self.compression)),
+                blob: layer.plan.in_image.then_some(blobs_dir.as_path()),
                 copy: self.staging(layer.plan),
             };
             let jobs: Vec<Job<'_, TarError>> =
                 layers.iter().zip(sources.iter().map(|source| source as _)).map(job).collect();
-            pipeline::run(&jobs, self.threads)
+            pipeline::run(&jobs, Settings { threads: self.threads, compression: self.compression, sync: false })
         };
         match (run(), self.cache) {
             (Err(pipeline::Error::Write { path, source }), Some(cache))

@@ -1,7 +1,8 @@
 //! What stands around the encoded chunks of a blob.
 //!
-//! For gzip that is one member (RFC 1952): a header that never varies, and at the end an empty last block, the CRC-32 of
-//! everything and its size. The other formats need nothing: zstd frames follow one another by themselves.
+//! For gzip that is one member (RFC 1952): a header that never varies, and at the end an empty last block,
+//! the CRC-32 of everything and its size. The other formats need nothing: zstd frames follow one another by
+//! themselves.
 
 use super::Format;
 
@@ -30,7 +31,8 @@ impl Checksum {
     }
 }
 
-/// Makes one blob of encoded chunks: [`Framing::head`], the chunks in order (each told by [`Framing::add`]), [`Framing::tail`].
+/// Makes one blob of encoded chunks: [`Framing::head`], the chunks in order (each told by [`Framing::add`]),
+/// [`Framing::tail`].
 #[derive(Debug)]
 pub struct Framing {
     format: Format,

@@ -1,7 +1,8 @@
 //! How layers are compressed, and how compressed layers are read.
 //!
-//! A layer is compressed in chunks of [`CHUNK`] bytes, each by itself, so that all cores can work on one layer; one after the
-//! other, and with what [`Framing`] adds, the results are one blob. Its bytes depend on the tar and the [`Compression`] alone.
+//! A layer is compressed in chunks of [`CHUNK`] bytes, each by itself, so that all cores can work on one
+//! layer; one after the other, and with what [`Framing`] adds, the results are one blob. Its bytes depend on
+//! the tar and the [`Compression`] alone.
 
 pub mod deflate;
 mod framing;
@@ -18,8 +19,9 @@ pub use read::{Decompressed, decompressed};
 
 use drydock_model::media;
 
-/// How many bytes are compressed at a time. More hardly make blobs smaller (1 MiB: 0.2 % for gzip, 0.8 % for zstd), fewer
-/// make them larger (128 KiB: 1.1 %); and with this many, a chunk and its tables stay in a core's own cache.
+/// How many bytes are compressed at a time. More hardly make blobs smaller (1 MiB: 0.2 % for gzip, 0.8 % for
+/// zstd), fewer make them larger (128 KiB: 1.1 %); and with this many, a chunk and its tables stay in a
+/// core's own cache.
 pub const CHUNK: usize = 512 << 10;
 
 /// No chunk is longer than this once it is encoded, in whatever way: zlib's bound, which is the highest.
@@ -68,7 +70,8 @@ impl Format {
     }
 }
 
-/// How new layers are compressed: `gzip`, `gzip:1`…`gzip:9`, `zstd`, `zstd:1`…`zstd:19` or `none`. Default is `gzip:1`.
+/// How new layers are compressed: `gzip`, `gzip:1`…`gzip:9`, `zstd`, `zstd:1`…`zstd:19` or `none`. Default is
+/// `gzip:1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Compression {
     format: Format,
@@ -102,6 +105,17 @@ impl Compression {
             Self { format: Format::Zstd, level } => Engine::Zstd(zstd_compressor(level)),
         };
         Encoder { compression: self, engine }
+    }
+
+    /// What an encoder takes at most, in bytes.
+    pub(crate) fn encoder_memory(self) -> usize {
+        match (self.format, self.level) {
+            (Format::Plain, _) => 0,
+            (Format::Gzip, 1) => 320 << 10,
+            (Format::Gzip, _) => 512 << 10,
+            (Format::Zstd, 1..=3) => 1536 << 10,
+            (Format::Zstd, _) => 5632 << 10,
+        }
     }
 
     /// Everything at once: for what is small.
@@ -197,7 +211,8 @@ impl Encoder {
         self.compression
     }
 
-    /// Encodes a chunk of at most [`CHUNK`] bytes into the beginning of `out`, which has at least [`ENCODED`].
+    /// Encodes a chunk of at most [`CHUNK`] bytes into the beginning of `out`, which has at least
+    /// [`ENCODED`].
     pub fn encode(&mut self, chunk: &[u8], out: &mut [u8]) -> Encoded {
         let len = match &mut self.engine {
             Engine::Copy => {
@@ -215,7 +230,7 @@ impl Encoder {
 }
 
 /// What became of a chunk.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Encoded {
     /// How many bytes it has now.
     pub len: usize,
@@ -227,7 +242,8 @@ fn zstd_compressor(level: u8) -> zstd::bulk::Compressor<'static> {
     const VALID: &str = "zstd has these levels and parameters, and fails only without memory";
     let mut compressor = zstd::bulk::Compressor::new(level.into()).expect(VALID);
     if level >= 7 {
-        // From here on its tables have more entries than a chunk has bytes: that would be 9 MiB in place of 5 for a little in size.
+        // From here on its tables have more entries than a chunk has bytes: that would be 9 MiB in place of 5
+        // for a little in size.
         let entries = CHUNK.ilog2();
         compressor.set_parameter(CParameter::HashLog(entries)).expect(VALID);
         compressor.set_parameter(CParameter::ChainLog(entries)).expect(VALID);
@@ -235,7 +251,8 @@ fn zstd_compressor(level: u8) -> zstd::bulk::Compressor<'static> {
     compressor
 }
 
-/// Writes the chunk as deflate blocks of which none is the last, up to a whole byte. Returns how many bytes that are.
+/// Writes the chunk as deflate blocks of which none is the last, up to a whole byte. Returns how many bytes
+/// that are.
 fn deflate_with_zlib(chunk: &[u8], level: u8, out: &mut [u8]) -> usize {
     // A new one each time: what comes out may not depend on what it did before.
     let mut stream = Compress::new(flate2::Compression::new(level.into()), false);
@@ -263,6 +280,16 @@ mod tests {
             assert_eq!(text.parse::<Compression>().unwrap().to_string(), expected);
         }
         assert_eq!(Compression::default().to_string(), "gzip:1");
+    }
+
+    #[test]
+    fn encoders_take_no_more_than_is_said() {
+        for level in 1..=19 {
+            let mut compressor = zstd_compressor(level);
+            compressor.compress_to_buffer(&vec![7; CHUNK], &mut vec![0; ENCODED]).unwrap();
+            let memory = Compression { format: Format::Zstd, level }.encoder_memory();
+            assert!(compressor.context_mut().sizeof() <= memory, "zstd:{level}");
+        }
     }
 
     #[test]

@@ -1,222 +1,239 @@
-//! What is to be done next: workers take from it, and bring back.
+//! What is to be done, and who does it: every thread takes from the board, and waits only if there is
+//! nothing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::{mem, thread};
 
-use super::Error;
-use super::layer::Layer;
-use super::pool::Slot;
-use crate::compress::{Checksum, Compression};
+use super::chunk::Chunk;
+use super::output::Output;
+use super::resources::Resources;
+use super::{Done, Error, Settings};
+use crate::compress::Encoder;
 
-/// A chunk on its way.
+/// The jobs, layers, chunks and encoders of a run.
 #[derive(Debug)]
-pub(super) struct Chunk<'p> {
-    /// The job that it belongs to.
-    pub(super) job: usize,
-    /// Its place in the layer.
-    pub(super) index: u64,
-    pub(super) slot: Slot<'p>,
-    /// Length of the encoding, in the slot's output; 0 where none is wanted.
-    pub(super) encoded: usize,
-    pub(super) checksum: Checksum,
-}
-
-/// What a worker does next.
-#[derive(Debug)]
-pub(super) enum Step<'p> {
-    /// Compress a chunk.
-    Compress(Chunk<'p>, Compression),
-    /// Hash and write the next chunk of one layer, or of two at a time.
-    Finish(Vec<(Layer, Chunk<'p>)>),
-}
-
-/// The chunks and layers that are in work.
-#[derive(Debug)]
-pub(super) struct Board<'p, E> {
-    state: Mutex<State<'p, E>>,
-    /// There may be something to do for workers.
-    work: Condvar,
-    /// A layer may be done.
-    done: Condvar,
+pub(super) struct Board<E> {
+    pub(super) settings: Settings,
+    state: Mutex<State<E>>,
+    changed: Condvar,
 }
 
 #[derive(Debug)]
-struct State<'p, E> {
-    to_compress: VecDeque<(Chunk<'p>, Compression)>,
+struct State<E> {
+    /// How many jobs there are, and how many of them were begun.
+    jobs: usize,
+    begun: usize,
+    done: BTreeMap<usize, Done>,
     /// By job.
-    layers: BTreeMap<usize, InWork<'p, E>>,
-    /// Jobs whose layer is here, and so is its next chunk.
-    ready: VecDeque<usize>,
-    /// Threads that may still begin layers.
-    lanes: usize,
-    /// A thread has panicked: nothing is waited for any more.
-    broken: bool,
+    in_work: BTreeMap<usize, InWork>,
+    to_compress: VecDeque<Chunk>,
+    free_chunks: Vec<Chunk>,
+    /// Those that are not in use; `None` has not been made yet.
+    free_encoders: Vec<Option<Encoder>>,
+    /// Of the first job that failed by itself.
+    failure: Option<(usize, Error<E>)>,
+    /// There was a failure or a panic: nothing is done any more.
+    stopped: bool,
 }
 
+/// A layer in work.
 #[derive(Debug)]
-struct InWork<'p, E> {
-    /// None while a worker has it, or after a failure.
-    layer: Option<Layer>,
-    /// The number of the chunk that is to be finished next.
+struct InWork {
+    /// None while a thread writes to it.
+    output: Option<Box<Output>>,
+    /// Whether its chunks are compressed.
+    encoded: bool,
+    /// Which chunk is to be written next.
     next: u64,
-    /// Chunks that may be finished when it is their turn.
-    waiting: BTreeMap<u64, Chunk<'p>>,
-    failure: Option<Error<E>>,
+    /// Chunks that may be written when it is their turn.
+    waiting: BTreeMap<u64, Chunk>,
 }
 
-impl<E> InWork<'_, E> {
-    fn is_ready(&self) -> bool {
-        self.layer.is_some() && self.waiting.contains_key(&self.next)
+impl InWork {
+    /// The chunk that is to be written next, and where.
+    fn next(&mut self) -> Option<(Chunk, Box<Output>)> {
+        let output = self.output.take_if(|_| self.waiting.contains_key(&self.next))?;
+        Some((self.waiting.remove(&self.next)?, output))
     }
 }
 
-impl<'p, E> Board<'p, E> {
-    /// For so many threads that begin layers. Each must [`Board::leave`], unless one breaks off.
-    pub(super) fn new(lanes: usize) -> Self {
+/// A piece of work.
+enum Work {
+    Compress(Chunk, Option<Encoder>),
+    /// Hash and write a layer's next chunk.
+    Write(Chunk, Box<Output>),
+}
+
+impl<E> Board<E> {
+    pub(super) fn new(jobs: usize, settings: Settings, resources: &Resources) -> Self {
         let state = State {
+            jobs,
+            begun: 0,
+            done: BTreeMap::new(),
+            in_work: BTreeMap::new(),
             to_compress: VecDeque::new(),
-            layers: BTreeMap::new(),
-            ready: VecDeque::new(),
-            lanes,
-            broken: false,
+            free_chunks: std::iter::repeat_with(Chunk::default).take(resources.chunks).collect(),
+            free_encoders: std::iter::repeat_with(|| None).take(resources.workers).collect(),
+            failure: None,
+            stopped: false,
         };
-        Self { state: Mutex::new(state), work: Condvar::new(), done: Condvar::new() }
+        Self { settings, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Begins a layer.
-    pub(super) fn begin(&self, job: usize, layer: Layer) {
-        let in_work = InWork { layer: Some(layer), next: 0, waiting: BTreeMap::new(), failure: None };
-        self.lock().layers.insert(job, in_work);
+    /// The number of a job that nobody has begun; that is the caller's part then.
+    pub(super) fn next_job(&self) -> Option<usize> {
+        let mut state = self.lock();
+        let job = state.begun;
+        let is_there = !state.stopped && job < state.jobs;
+        state.begun += usize::from(is_there);
+        is_there.then_some(job)
     }
 
-    /// Adds a chunk of a layer that was begun; [`Compression::NONE`] needs no encoding.
-    pub(super) fn add(&self, chunk: Chunk<'p>, compression: Compression) {
-        if compression == Compression::NONE {
-            self.finish_in_turn(chunk);
+    /// Begins a job's layer.
+    pub(super) fn begin(&self, job: usize, output: Output) {
+        let encoded = output.is_encoded();
+        let output = Some(Box::new(output));
+        self.lock().in_work.insert(job, InWork { output, encoded, next: 0, waiting: BTreeMap::new() });
+    }
+
+    /// A chunk for a source to fill. `None`: the run has been stopped.
+    pub(super) fn free_chunk(&self) -> Option<Chunk> {
+        self.work_until(|state| state.free_chunks.pop())
+    }
+
+    /// Adds a filled chunk of a layer that was begun.
+    pub(super) fn add(&self, chunk: Chunk) {
+        let mut state = self.lock();
+        let layer = state.layer(chunk.job);
+        if layer.encoded {
+            state.to_compress.push_back(chunk);
         } else {
-            self.lock().to_compress.push_back((chunk, compression));
-            self.work.notify_one();
+            layer.waiting.insert(chunk.index, chunk);
+        }
+        self.changed.notify_all();
+    }
+
+    /// Ends a layer of so many chunks, once all are written. `None`: the run has been stopped.
+    pub(super) fn end(&self, job: usize, chunks: u64) -> Option<Box<Output>> {
+        self.work_until(|state| {
+            let layer = state.layer(job);
+            let output = layer.output.take_if(|_| layer.next == chunks)?;
+            state.in_work.remove(&job);
+            Some(output)
+        })
+    }
+
+    /// Says what became of a job.
+    pub(super) fn finish(&self, job: usize, outcome: Result<Done, Error<E>>) {
+        let mut state = self.lock();
+        match outcome {
+            Ok(done) => drop(state.done.insert(job, done)),
+            Err(error) => state.fail(job, error),
+        }
+        self.changed.notify_all();
+    }
+
+    /// Works until all jobs are done, or one has failed.
+    pub(super) fn work(&self) {
+        self.work_until(|state| (state.done.len() == state.jobs).then_some(()));
+    }
+
+    /// The results, in the order of the jobs, once all threads are through.
+    pub(super) fn outcome(&self) -> Result<Vec<Done>, Error<E>> {
+        let mut state = self.lock();
+        match state.failure.take() {
+            Some((_, error)) => Err(error),
+            None => Ok(mem::take(&mut state.done).into_values().collect()),
         }
     }
 
-    /// Gives a chunk that needs nothing more before its turn.
-    pub(super) fn finish_in_turn(&self, chunk: Chunk<'p>) {
+    /// Does what there is to do until `end` gives something. `None`: the run has been stopped.
+    fn work_until<T>(&self, mut end: impl FnMut(&mut State<E>) -> Option<T>) -> Option<T> {
         let mut state = self.lock();
-        let job = chunk.job;
-        // A layer that failed is not there any more.
-        let Some(layer) = state.layers.get_mut(&job) else { return };
-        let was_ready = layer.is_ready();
-        layer.waiting.insert(chunk.index, chunk);
-        if !was_ready && layer.is_ready() {
-            state.ready.push_back(job);
-            self.work.notify_one();
+        while !state.stopped {
+            if let Some(result) = end(&mut state) {
+                return Some(result);
+            }
+            state = match state.next() {
+                Some(work) => {
+                    drop(state);
+                    self.perform(work)
+                }
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
         }
+        None
     }
 
-    /// Gives layers back whose next chunk is finished; or tells why it is not.
-    pub(super) fn give_back(&self, finished: Vec<(usize, Result<Layer, Error<E>>)>) {
-        let mut state = self.lock();
-        for (job, outcome) in finished {
-            let Some(layer) = state.layers.get_mut(&job) else { continue };
-            layer.next += 1;
-            match outcome {
-                Ok(done) => layer.layer = Some(done),
-                Err(failure) => layer.failure = Some(failure),
+    /// Does a piece of work, and brings back what came of it.
+    fn perform(&self, work: Work) -> MutexGuard<'_, State<E>> {
+        let mut state;
+        match work {
+            Work::Compress(mut chunk, encoder) => {
+                let mut encoder = encoder.unwrap_or_else(|| self.settings.compression.encoder());
+                chunk.encode(&mut encoder);
+                state = self.lock();
+                state.free_encoders.push(Some(encoder));
+                state.layer(chunk.job).waiting.insert(chunk.index, chunk);
             }
-            if layer.is_ready() {
-                state.ready.push_back(job);
+            Work::Write(chunk, mut output) => {
+                let written = output.write(&chunk);
+                state = self.lock();
+                match written {
+                    Ok(()) => {
+                        let layer = state.layer(chunk.job);
+                        layer.next += 1;
+                        layer.output = Some(output);
+                        state.free_chunks.push(chunk);
+                    }
+                    Err(error) => state.fail(chunk.job, error),
+                }
             }
         }
-        drop(state);
-        self.work.notify_one();
-        self.done.notify_all();
-    }
-
-    /// Waits until a layer's chunks, of which there are so many, are all finished. None: something else has failed.
-    pub(super) fn end(&self, job: usize, chunks: u64) -> Option<Result<Layer, Error<E>>> {
-        let mut state = self.lock();
-        loop {
-            let layer = state.layers.get_mut(&job)?;
-            if let Some(failure) = layer.failure.take() {
-                state.forget(job);
-                return Some(Err(failure));
-            }
-            if let Some(whole) = layer.layer.take_if(|_| layer.next == chunks) {
-                state.forget(job);
-                return Some(Ok(whole));
-            }
-            if state.broken {
-                return None;
-            }
-            state = self.done.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// Drops a layer that will not be whole; its chunks go when they come. If writing it has failed, that is why.
-    pub(super) fn abandon(&self, job: usize) -> Option<Error<E>> {
-        let mut state = self.lock();
-        let failure = state.layers.get_mut(&job).and_then(|layer| layer.failure.take());
-        state.forget(job);
-        failure
-    }
-
-    /// Says that one thread begins no more layers.
-    pub(super) fn leave(&self) {
-        self.lock().lanes -= 1;
-        self.work.notify_all();
-    }
-
-    /// Says that what is on its way may never be finished.
-    pub(super) fn break_off(&self) {
-        self.lock().broken = true;
-        self.work.notify_all();
-        self.done.notify_all();
-    }
-
-    /// Waits for something to do. None, once there will be nothing more.
-    pub(super) fn next(&self) -> Option<Step<'p>> {
-        let mut state = self.lock();
-        loop {
-            if let Some(step) = state.finish() {
-                return Some(step);
-            }
-            if let Some((chunk, compression)) = state.to_compress.pop_front() {
-                return Some(Step::Compress(chunk, compression));
-            }
-            if state.lanes == 0 || state.broken {
-                return None;
-            }
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        self.changed.notify_all();
+        state
     }
 
     /// Each change is whole when the lock is released, in whatever way.
-    fn lock(&self) -> MutexGuard<'_, State<'p, E>> {
+    fn lock(&self) -> MutexGuard<'_, State<E>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<'p, E> State<'p, E> {
-    /// Takes the next chunk of two layers, which are finished in less time together than one after the other. So a chunk waits
-    /// for one of another layer as long as there is something else to do.
-    fn finish(&mut self) -> Option<Step<'p>> {
-        if self.ready.len() < self.layers.len().min(2) && !self.to_compress.is_empty() {
+impl<E> State<E> {
+    fn next(&mut self) -> Option<Work> {
+        if let Some((chunk, output)) = self.in_work.values_mut().find_map(InWork::next) {
+            return Some(Work::Write(chunk, output));
+        }
+        if self.to_compress.is_empty() {
             return None;
         }
-        let jobs = self.ready.drain(..self.ready.len().min(2));
-        let taken: Vec<_> = jobs
-            .filter_map(|job| {
-                let layer = self.layers.get_mut(&job)?;
-                let chunk = layer.waiting.remove(&layer.next)?;
-                Some((layer.layer.take()?, chunk))
-            })
-            .collect();
-        (!taken.is_empty()).then_some(Step::Finish(taken))
+        let encoder = self.free_encoders.pop()?;
+        self.to_compress.pop_front().map(|chunk| Work::Compress(chunk, encoder))
     }
 
-    fn forget(&mut self, job: usize) {
-        self.layers.remove(&job);
-        self.ready.retain(|&ready| ready != job);
-        self.to_compress.retain(|(chunk, _)| chunk.job != job);
+    fn layer(&mut self, job: usize) -> &mut InWork {
+        self.in_work.get_mut(&job).expect("a layer is in work until all its chunks are written")
+    }
+
+    fn fail(&mut self, job: usize, error: Error<E>) {
+        self.stopped = true;
+        if self.failure.as_ref().is_none_or(|&(first, _)| job < first) {
+            self.failure = Some((job, error));
+        }
+    }
+}
+
+/// Ends the run if the thread that has it panics: others would wait for that thread.
+#[derive(Debug)]
+pub(super) struct StopOnPanic<'a, E>(pub(super) &'a Board<E>);
+
+impl<E> Drop for StopOnPanic<'_, E> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.lock().stopped = true;
+            self.0.changed.notify_all();
+        }
     }
 }

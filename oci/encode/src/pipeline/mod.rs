@@ -2,43 +2,50 @@
 //!
 //! ```text
 //! source ──▶ chunk ──▶ compress ──▶ in order ──▶ hash tar and encoding ──▶ write blob and copy
-//!            in a slot                           (diff ID)    (digest)
+//!                                                (diff ID)    (digest)
 //! ```
-//! For each layer in work, one thread runs the source. All else is done by workers, as many as there are cores, for whichever layer there is
-//! something to do. Several layers are in work at once, begun in the order of the jobs. Two streams are hashed in less time than
-//! one after the other: so a worker finishes chunks of two layers at a time where it can.
+//! A thread for each layer in work runs its source, which fills chunks. What is to be done with them is on a
+//! `board`, for all layers together; workers do it, as many as there are cores. A source that would have to
+//! wait does it too. Several layers are in work at once, begun in the order of the jobs.
 //!
-//! **Memory is bounded.** A chunk and its encoding travel in one slot, and there is a fixed number of slots: about four MiB for each thread,
-//! whatever the layers are. A source waits for a slot.
+//! **Any number of threads will do.** The calling thread runs a source, and with it everything else if it is
+//! alone. Those that cannot be started, where the system limits their number, are done without.
 //!
-//! **Nothing waits in a circle.** Only a source waits for a slot, and when it does it holds none. Every slot that
-//! it has passed on has all the room that the rest of its way needs, and workers wait for nothing but something to do: so it comes
-//! back. That holds for a single slot too.
+//! **Memory is bounded.** Chunks have a fixed length, and their number and that of encoders are such that
+//! together they take 56 MiB at most, however many cores, layers and bytes there are. What else a run takes
+//! is a few kB for each thread.
 //!
-//! **Bytes do not depend on threads.** Chunks end where the tar says, each is encoded by itself, and they are written in order.
+//! **Nothing waits in a circle.** A thread waits only when the board has nothing for it, and then it holds no
+//! chunk. If all threads waited, every chunk in use would be on the board. Of those of one layer, the first
+//! would either still have to be compressed, and an encoder for that would be free; or it would be the next
+//! to be written, and its layer's output would be free. So there would be something to do. If no chunk is in
+//! use, one is free, and all layers are complete: no source has anything to wait for. All this holds for a
+//! single chunk too.
 //!
-//! The first failure stops all: no source gets space any more, what is on its way is dropped, temporary files are removed.
+//! **Bytes do not depend on threads.** Chunks end where the tar says, each is encoded by itself, and they are
+//! written in order.
+//!
+//! The first failure stops all: no source gets a chunk any more, what is on the board is dropped, temporary
+//! files are removed.
 
 mod board;
-mod lane;
-mod layer;
-mod pool;
-mod worker;
+mod chunk;
+mod output;
+mod resources;
+mod source;
 
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicUsize;
-use std::{panic, thread};
+use std::thread;
 
 use crate::compress::Compression;
-use board::Board;
+use board::{Board, StopOnPanic};
 use drydock_io::file::TempFile;
 use drydock_io::sink::Sink;
 use drydock_model::digest::{DiffId, Digest};
-use lane::Outcomes;
-use pool::Pool;
+use resources::Resources;
 
 /// Writes a layer's tar. The same bytes each time: it may be called twice.
 ///
@@ -47,14 +54,15 @@ pub type Source<'a, E> = dyn Fn(&mut dyn Sink) -> Result<(), E> + Sync + 'a;
 
 /// What to do with one layer. Without `blob` and `copy`: find out its diff ID.
 pub struct Job<'a, E> {
-    /// Its tar.
+    /// Writes the layer's tar.
     pub source: &'a Source<'a, E>,
-    /// The diff ID that it had before. It is hashed first then, and if it still has that one, nothing is written.
+    /// The diff ID that the layer had before. It is hashed first then, and if it still has that one, nothing
+    /// is written.
     pub known: Option<DiffId>,
-    /// Compress it like this, into a temporary file in this folder.
-    pub blob: Option<(&'a Path, Compression)>,
-    /// Write the tar itself into a temporary file in this folder, in the same pass. It is not kept in memory: it should not be what
-    /// is read next.
+    /// The folder for a temporary file with the compressed layer, if that is wanted.
+    pub blob: Option<&'a Path>,
+    /// The folder for a temporary file with the tar itself, if that is wanted. It is not kept in memory: it
+    /// should not be what is read next.
     pub copy: Option<&'a Path>,
 }
 
@@ -65,29 +73,42 @@ impl<E> fmt::Debug for Job<'_, E> {
     }
 }
 
+/// How all jobs of a run are done.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// How many chunks and layers are worked on at a time, at most: the number of cores.
+    pub threads: NonZeroUsize,
+    /// How blobs are compressed.
+    pub compression: Compression,
+    /// Whether blobs must be on the disk when the run ends: the contents of their files, but not yet their
+    /// names. They are on their way there while others are made. Copies are not waited for.
+    pub sync: bool,
+}
+
 /// A layer that is done.
 #[derive(Debug)]
 pub struct Done {
-    /// Of its tar.
+    /// The digest of its tar.
     pub diff_id: DiffId,
     /// Bytes in its tar.
     pub size: u64,
-    /// None where none was asked for, or where the layer is the known one.
+    /// `None` where no blob was asked for, or where the layer is the known one.
     pub blob: Option<Blob>,
-    /// The tar; likewise.
+    /// The tar; `None` likewise.
     pub copy: Option<TempFile>,
 }
 
 /// A compressed layer, in a file that has no name yet.
 #[derive(Debug)]
 pub struct Blob {
-    /// Of the file's bytes.
+    /// The digest of the file's bytes.
     pub digest: Digest,
     /// Bytes in the file.
     pub size: u64,
-    /// For the descriptor.
+    /// What the blob is, for its descriptor.
     pub media_type: &'static str,
-    /// In the folder that was asked for.
+    /// The file, in the folder that the job names. Its contents are on the disk, if [`Settings::sync`] asked
+    /// for that.
     pub file: TempFile,
 }
 
@@ -107,75 +128,25 @@ pub enum Error<E> {
     },
 }
 
-/// Why one job ended early.
-enum Failure<E> {
-    /// It failed.
-    Own(Error<E>),
-    /// Another one did.
-    Elsewhere,
-}
-
-impl<E> From<Error<E>> for Failure<E> {
-    fn from(error: Error<E>) -> Self {
-        Self::Own(error)
-    }
-}
-
-/// Ends the run if a thread panics: others would wait for it.
-struct StopOnPanic<'a, 'p, E> {
-    board: &'a Board<'p, E>,
-    pool: &'a Pool,
-}
-
-impl<E> Drop for StopOnPanic<'_, '_, E> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.board.break_off();
-            self.pool.stop();
+/// Does all jobs. The results are in the order of the jobs; the error is that of the first job that failed by
+/// itself.
+pub fn run<E: Send>(jobs: &[Job<'_, E>], settings: Settings) -> Result<Vec<Done>, Error<E>> {
+    let resources = Resources::of(jobs.len(), settings);
+    let board = &Board::new(jobs.len(), settings, &resources);
+    thread::scope(|scope| {
+        for number in 1..resources.workers + resources.sources {
+            let thread = move || {
+                let _guard = StopOnPanic(board);
+                if number <= resources.workers { board.work() } else { source::run(jobs, board) }
+            };
+            if thread::Builder::new().spawn_scoped(scope, thread).is_err() {
+                break;
+            }
         }
-    }
-}
-
-/// So many layers at once are enough: beyond that, more threads are better used within them.
-const MOST_LANES: usize = 16;
-
-/// Does all jobs. The results are in the order of the jobs; the error is that of the first job that failed by itself.
-///
-/// `threads` is how many chunks are worked on at a time, and how many layers are in work: the number of cores.
-pub fn run<E: Send>(jobs: &[Job<'_, E>], threads: NonZeroUsize) -> Result<Vec<Done>, Error<E>> {
-    if jobs.is_empty() {
-        return Ok(Vec::new());
-    }
-    let threads = threads.get();
-    let lanes = jobs.len().min(threads).min(MOST_LANES);
-    // One in work and one waiting, for each worker; one being filled and one waiting for its turn, for each layer.
-    let pool = Pool::new(2 * threads + 2 * lanes);
-    let board = Board::new(lanes);
-    let next = AtomicUsize::new(0);
-
-    let mut outcomes: Outcomes<E> = thread::scope(|scope| {
-        let lanes: Vec<_> =
-            (0..lanes).map(|_| scope.spawn(|| lane::run(jobs, &next, &pool, &board))).collect();
-        for _ in 0..threads {
-            scope.spawn(|| worker::work(&board, &pool));
-        }
-        let join = |lane: thread::ScopedJoinHandle<'_, _>| {
-            lane.join().unwrap_or_else(|cause| panic::resume_unwind(cause))
-        };
-        lanes.into_iter().flat_map(join).collect()
+        let _guard = StopOnPanic(board);
+        source::run(jobs, board);
     });
-
-    outcomes.sort_unstable_by_key(|&(number, _)| number);
-    let mut done = Vec::with_capacity(jobs.len());
-    for (_, outcome) in outcomes {
-        match outcome {
-            Ok(layer) => done.push(layer),
-            Err(Failure::Own(error)) => return Err(error),
-            Err(Failure::Elsewhere) => {}
-        }
-    }
-    assert!(done.len() == jobs.len(), "a job ends early only when one has failed");
-    Ok(done)
+    board.outcome()
 }
 
 #[cfg(test)]

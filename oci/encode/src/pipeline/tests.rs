@@ -4,11 +4,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::compress::{CHUNK, decompressed};
+use std::panic;
 
 const FAST: Compression = Compression::FAST_GZIP;
 
-fn threads(n: usize) -> NonZeroUsize {
-    NonZeroUsize::new(n).unwrap()
+fn settings(threads: usize, compression: Compression) -> Settings {
+    Settings { threads: NonZeroUsize::new(threads).unwrap(), compression, sync: false }
+}
+
+fn threads(n: usize) -> Settings {
+    settings(n, FAST)
 }
 
 /// Bytes that compress a little, different for each seed.
@@ -54,14 +59,9 @@ fn bytes_do_not_depend_on_threads() {
             let sources: Vec<_> = tars.iter().map(|tar| source(tar)).collect();
             let jobs: Vec<_> = sources
                 .iter()
-                .map(|source| Job {
-                    source,
-                    known: None,
-                    blob: Some((dir.path(), compression)),
-                    copy: Some(dir.path()),
-                })
+                .map(|source| Job { source, known: None, blob: Some(dir.path()), copy: Some(dir.path()) })
                 .collect();
-            let mut done = run(&jobs, threads(n)).unwrap();
+            let mut done = run(&jobs, settings(n, compression)).unwrap();
             assert_eq!(done.len(), tars.len());
             for (done, tar) in done.iter_mut().zip(&tars) {
                 check(done, tar, compression);
@@ -78,7 +78,7 @@ fn many_small_jobs() {
     // Some of them the same.
     let tars: Vec<Vec<u8>> = (0..300).map(|i| bytes(i % 7, 200)).collect();
     let sources: Vec<_> = tars.iter().map(|tar| source(tar)).collect();
-    let blob = Some((dir.path(), FAST));
+    let blob = Some(dir.path());
     let jobs: Vec<_> = sources.iter().map(|source| Job { source, known: None, blob, copy: None }).collect();
     let mut done = run(&jobs, threads(4)).unwrap();
     for (done, tar) in done.iter_mut().zip(&tars) {
@@ -117,7 +117,7 @@ fn known_layer_is_not_written() {
     let (same, changed) = (bytes(1, CHUNK + 1), bytes(2, CHUNK + 1));
     let sources = [source(&same), source(&changed)];
     let known = Some(DiffId::of(&same));
-    let blob = Some((dir.path(), FAST));
+    let blob = Some(dir.path());
     let copy = Some(dir.path());
     let jobs = sources.each_ref().map(|source| Job { source, known, blob, copy });
     let mut done = run(&jobs, threads(2)).unwrap();
@@ -144,7 +144,7 @@ fn failing_source_stops_all() {
         sink.write_all(&bytes(1, 2 * CHUNK + 9))?;
         Err(io::Error::other("file changed"))
     };
-    let blob = Some((dir.path(), FAST));
+    let blob = Some(dir.path());
     for n in [2, 8] {
         stopped.store(false, Ordering::Relaxed);
         let jobs = [
@@ -186,7 +186,7 @@ fn a_source_that_panics_ends_the_run() {
         sink.write_all(&bytes(1, 2 * CHUNK))?;
         panic!("on purpose")
     };
-    let blob = Some((dir.path(), FAST));
+    let blob = Some(dir.path());
     let jobs = [
         Job { source: &endless as &Source<'_, io::Error>, known: None, blob, copy: None },
         Job { source: &panicking, known: None, blob, copy: None },
@@ -202,7 +202,7 @@ fn folder_that_is_not_there() {
     let missing = dir.path().join("missing");
     let tar = bytes(1, 10);
     let source = source(&tar);
-    let job = Job { source: &source, known: None, blob: Some((&missing, FAST)), copy: None };
+    let job = Job { source: &source, known: None, blob: Some(&missing), copy: None };
     let error = run(&[job], threads(1)).unwrap_err();
     assert!(matches!(error, Error::Write { .. }));
     assert!(error.to_string().contains("missing"), "{error}");

@@ -9,8 +9,8 @@ pub(super) struct Bits {
 }
 
 impl Bits {
-    /// These and then those, of which there is room for all. Bits that are joined first and then put need not wait for what was
-    /// put before.
+    /// These and then those, of which there is room for all. Bits that are joined first and then put need not
+    /// wait for what was put before.
     #[inline(always)]
     pub(super) fn then(self, next: Self) -> Self {
         Self { value: self.value | next.value << (self.n & 63), n: self.n + next.n }
@@ -22,8 +22,8 @@ pub(super) const ROOM: u32 = 56;
 
 /// Appends bits to a buffer that is known to be large enough, with eight bytes to spare.
 ///
-/// Bits gather in a word; [`BitWriter::flush`] moves the whole bytes among them out and leaves fewer than 8. So between
-/// two flushes there is [`ROOM`].
+/// Bits gather in a word; [`BitWriter::flush`] moves the whole bytes among them out and leaves fewer than 8.
+/// So between two flushes there is [`ROOM`].
 pub(super) struct BitWriter<'a> {
     out: &'a mut [u8],
     /// How many bytes of `out` are complete.

@@ -52,7 +52,8 @@ pub(super) fn write(bits: &mut BitWriter<'_>, data: &[u8], tokens: &Tokens) {
     debug_assert!(bits.position() == end, "{} bits, not {end} as was calculated", bits.position());
 }
 
-/// Writes bytes as they are, in as many blocks as that takes; for none, one empty block. Afterwards the output is aligned.
+/// Writes bytes as they are, in as many blocks as that takes; for none, one empty block. Afterwards the
+/// output is aligned.
 pub(super) fn write_stored(bits: &mut BitWriter<'_>, mut data: &[u8]) {
     loop {
         let (now, later) = data.split_at(data.len().min(STORED));
@@ -229,7 +230,8 @@ impl Header {
     }
 }
 
-/// Code lengths with repetitions written as the symbols 16 (the one before, 3–6 times), 17 and 18 (0, 3–10 and 11–138 times).
+/// Code lengths with repetitions written as the symbols 16 (the one before, 3–6 times), 17 and 18 (0, 3–10
+/// and 11–138 times).
 fn run_lengths(lengths: &[u8]) -> Vec<(u8, u8, u8)> {
     let mut symbols = Vec::with_capacity(lengths.len());
     for run in lengths.chunk_by(|a, b| a == b) {

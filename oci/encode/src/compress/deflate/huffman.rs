@@ -13,8 +13,8 @@ pub(super) struct Code {
 
 /// Code lengths for symbols that occur this often, none above `limit`; 0 where a symbol does not occur.
 ///
-/// The code is complete (the Kraft sum is 1), for some decoders refuse others: an alphabet in which fewer than two symbols
-/// occur gets codes of one bit for two.
+/// The code is complete (the Kraft sum is 1), for some decoders refuse others: an alphabet in which fewer
+/// than two symbols occur gets codes of one bit for two.
 pub(super) fn lengths<const N: usize>(counts: &[u32; N], limit: usize) -> [u8; N] {
     debug_assert!(2 <= N && N <= 1 << limit && limit <= MAX_LENGTH, "{N} symbols have codes of {limit} bits");
     // Rarest first. A symbol's number in the low bits makes the order total, and so the same everywhere.
@@ -46,10 +46,11 @@ pub(super) fn lengths<const N: usize>(counts: &[u32; N], limit: usize) -> [u8; N
     lengths
 }
 
-/// How many leaves a Huffman tree has at each depth, for symbols sorted by count (which is above the lowest 16 bits), at least two.
+/// How many leaves a Huffman tree has at each depth, for symbols sorted by count (which is above the lowest
+/// 16 bits), at least two.
 fn leaves_per_depth(sorted: &[u64], limit: usize) -> [usize; MAX_LENGTH + 1] {
-    // The two rarest trees become one, until one is left. Leaves are sorted, and the joined trees come in the order of
-    // their counts by themselves: two queues are enough. `parent` is by joined tree.
+    // The two rarest trees become one, until one is left. Leaves are sorted, and the joined trees come in the
+    // order of their counts by themselves: two queues are enough. `parent` is by joined tree.
     let leaves = sorted.len();
     let mut joined: Vec<u64> = Vec::with_capacity(leaves);
     let mut leaf_parent = vec![0; leaves];
@@ -89,8 +90,9 @@ fn leaves_per_depth(sorted: &[u64], limit: usize) -> [usize; MAX_LENGTH + 1] {
     depths
 }
 
-/// Makes room for the leaves that were raised to the limit: while there are more than fit, one leaf above the limit
-/// becomes an inner node with two leaves, itself and one from the limit. The deepest such leaf is the rarest: it costs least.
+/// Makes room for the leaves that were raised to the limit: while there are more than fit, one leaf above the
+/// limit becomes an inner node with two leaves, itself and one from the limit. The deepest such leaf is the
+/// rarest: it costs least.
 fn shorten(depths: &mut [usize; MAX_LENGTH + 1], limit: usize) {
     let mut excess = kraft(depths, limit) - (1 << limit);
     while excess > 0 {

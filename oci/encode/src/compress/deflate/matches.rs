@@ -3,25 +3,28 @@
 use super::symbols::WINDOW;
 use super::tokens::Tokens;
 
-/// So many places in the hash table; at two bytes each, they take half of the first-level cache. Twice as many make blobs 0.9 % shorter
-/// and take 4 % longer.
+/// So many places in the hash table; at two bytes each, they take half of the first-level cache. Twice as
+/// many make blobs 0.9 % shorter and take 4 % longer.
 const PLACES: usize = 1 << 13;
-/// How many bytes must be equal for a repetition to be found. Shorter ones are hardly worth their reference, and cost time.
+/// How many bytes must be equal for a repetition to be found. Shorter ones are hardly worth their reference,
+/// and cost time.
 const LEAST: usize = 6;
-/// How many positions one step of the search looks at: all that have [`LEAST`] bytes in a word of eight. Where among them a repetition
-/// begins decides no branch, for that is hard to predict.
+/// How many positions one step of the search looks at: all that have [`LEAST`] bytes in a word of eight.
+/// Where among them a repetition begins decides no branch, for that is hard to predict.
 const POSITIONS: usize = 8 - LEAST + 1;
 /// The search stops where there are fewer bytes than that.
 const MARGIN: usize = 16;
 /// By so many bits a word is shifted so that only its first [`LEAST`] bytes count.
 const UNUSED: u32 = 64 - 8 * LEAST as u32;
-/// After so many literals without a reference (as a power of two), positions are skipped, more and more of them.
+/// After so many literals without a reference (as a power of two), positions are skipped, more and more of
+/// them.
 const PATIENCE: u32 = 5;
 
 /// Remembers where in a chunk bytes were seen.
 pub(super) struct Matcher {
-    /// By hash: the last position that had it, of which only the low 16 bits are kept. That is enough, as references reach back
-    /// half as far; a position that is older, or was never there, is found out by comparing the bytes.
+    /// By hash: the last position that had it, of which only the low 16 bits are kept. That is enough, as
+    /// references reach back half as far; a position that is older, or was never there, is found out by
+    /// comparing the bytes.
     table: Box<[u16; PLACES]>,
     tokens: Tokens,
 }
@@ -36,8 +39,8 @@ impl Matcher {
         self.table.fill(0);
     }
 
-    /// The bytes from `start` to the end of `data` as tokens. They may refer to what is before `start`, which this
-    /// has seen since it was last reset.
+    /// The bytes from `start` to the end of `data` as tokens. They may refer to what is before `start`, which
+    /// this has seen since it was last reset.
     pub(super) fn block(&mut self, data: &[u8], start: usize) -> &Tokens {
         let Self { table, tokens } = self;
         tokens.clear();
@@ -131,7 +134,8 @@ mod tests {
     use super::super::tokens::tests::{Item, items};
     use super::*;
 
-    /// The last block of `data`: each reference as (literals before it, length, distance), and the number of literals after them.
+    /// The last block of `data`: each reference as (literals before it, length, distance), and the number of
+    /// literals after them.
     fn tokens(data: &[u8], start: usize) -> (Vec<(usize, usize, usize)>, usize) {
         let mut matcher = Matcher::new();
         if start > 0 {

@@ -1,21 +1,25 @@
 //! The encoder for gzip's level 1: made for layers, where time counts more than the last percent of size.
 //!
-//! It takes about 60 % of the time of the fastest level of zlib-rs. Its output is 3 to 4 % longer than that of `gzip -1`, and shorter
-//! than that of Go's level 1. It uses no instructions that only some processors have, and no number that depends on addresses,
-//! threads or earlier chunks: the same chunk has the same encoding everywhere.
+//! It takes about 60 % of the time of the fastest level of zlib-rs. Its output is 3 to 4 % longer than that
+//! of `gzip -1`, and shorter than that of Go's level 1. It uses no instructions that only some processors
+//! have, and no number that depends on addresses, threads or earlier chunks: the same chunk has the same
+//! encoding everywhere.
 //!
 //! # The format
-//! Deflate (RFC 1951) is a row of blocks of bits. A block holds literal bytes and references (so many bytes, from so far back,
-//! at most 32 KiB), in a Huffman code that it tells first; or in a code that needs no telling; or bytes as they are. A chunk
-//! here becomes blocks that refer to nothing before the chunk, none of them marked as the last, and then an empty block of stored bytes,
-//! which ends at a whole byte. So encoded chunks can be put one after the other.
+//! Deflate (RFC 1951) is a row of blocks of bits. A block holds literal bytes and references (so many bytes,
+//! from so far back, at most 32 KiB), in a Huffman code that it tells first; or in a code that needs no
+//! telling; or bytes as they are. A chunk here becomes blocks that refer to nothing before the chunk, none of
+//! them marked as the last, and then an empty block of stored bytes, which ends at a whole byte. So encoded
+//! chunks can be put one after the other.
 //!
 //! # The choices
-//! - `matches`: takes the first repetition that it finds (greedy), at the one position that a small hash table remembers (one
-//!   probe). Repetitions of fewer than 6 bytes are not looked for: they gain little. Where nothing repeats, it skips ahead.
-//! - `tokens`: what was found is kept in words of one form, which are counted and written without a decision for each.
-//! - `block`: 128 KiB share a code, which adapts to changing contents for a price of about 80 bytes each. The exact length
-//!   of all three forms is known before one is written.
+//! - `matches`: takes the first repetition that it finds (greedy), at the one position that a small hash
+//!   table remembers (one probe). Repetitions of fewer than 6 bytes are not looked for: they gain little.
+//!   Where nothing repeats, it skips ahead.
+//! - `tokens`: what was found is kept in words of one form, which are counted and written without a decision
+//!   for each.
+//! - `block`: 128 KiB share a code, which adapts to changing contents for a price of about 80 bytes each. The
+//!   exact length of all three forms is known before one is written.
 //! - `huffman`: codes are limited to 14 bits for literals, so that four fit into a word between two flushes.
 #![forbid(unsafe_code)]
 #![expect(
@@ -50,8 +54,8 @@ impl Encoder {
         Self { matcher: Matcher::new() }
     }
 
-    /// Writes `chunk` into the beginning of `out`, as deflate blocks of which none is the last, up to a whole byte. Returns how many
-    /// bytes that are; `out` must have [`bound`] bytes.
+    /// Writes `chunk` into the beginning of `out`, as deflate blocks of which none is the last, up to a whole
+    /// byte. Returns how many bytes that are; `out` must have [`bound`] bytes.
     pub fn encode(&mut self, chunk: &[u8], out: &mut [u8]) -> usize {
         let mut bits = BitWriter::new(out);
         self.matcher.reset();
@@ -67,8 +71,8 @@ impl Encoder {
 
 /// No chunk of `n` bytes becomes longer than this.
 ///
-/// No block is longer than if it were stored. That takes 5 bytes for each 64 KiB that were begun; so does the empty block at the
-/// end; and the bit writer wants 8 to spare.
+/// No block is longer than if it were stored. That takes 5 bytes for each 64 KiB that were begun; so does the
+/// empty block at the end; and the bit writer wants 8 to spare.
 pub const fn bound(n: usize) -> usize {
     n + 5 * (3 * n.div_ceil(BLOCK) + 1) + 8
 }
@@ -93,7 +97,8 @@ mod tests {
 
     use super::*;
 
-    /// Encodes, checks the length, decodes with another implementation, compares. Returns the encoding's length.
+    /// Encodes, checks the length, decodes with another implementation, compares. Returns the encoding's
+    /// length.
     fn check(encoder: &mut Encoder, chunk: &[u8]) -> usize {
         let mut out = vec![0x55; bound(chunk.len())];
         let length = encoder.encode(chunk, &mut out);

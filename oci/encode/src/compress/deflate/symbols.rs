@@ -4,7 +4,8 @@
 pub(super) const END_OF_BLOCK: usize = 256;
 /// The symbol of the shortest length.
 pub(super) const FIRST_LENGTH: usize = 257;
-/// Symbols for literals, end of block and lengths. The last two never occur, but have codes in the fixed code.
+/// Symbols for literals, end of block and lengths. The last two never occur, but have codes in the fixed
+/// code.
 pub(super) const LITERALS_AND_LENGTHS: usize = 288;
 /// Symbols for lengths.
 pub(super) const LENGTHS: usize = LITERALS_AND_LENGTHS - 2 - FIRST_LENGTH;
@@ -65,7 +66,8 @@ pub(super) fn length_extra_bits(length: u8) -> u32 {
     u32::from(length - LENGTH_BASE[length_symbol(length)])
 }
 
-/// The symbol of a distance, given less 1. It consists of the position of its highest bit, and the bit below that.
+/// The symbol of a distance, given less 1. It consists of the position of its highest bit, and the bit below
+/// that.
 #[inline(always)]
 pub(super) fn distance_symbol(distance: u16) -> usize {
     if distance < 2 {

@@ -1,17 +1,18 @@
 //! A block as literals and references, in words that are all of one form.
 //!
-//! Whether a literal or a reference comes next, and how many literals there are in a row, is hard to predict. So what reads
-//! tokens does the same for each, and decides nothing.
+//! Whether a literal or a reference comes next, and how many literals there are in a row, is hard to predict.
+//! So what reads tokens does the same for each, and decides nothing.
 
 use super::BLOCK;
 use super::symbols::{
     self, DISTANCES, END_OF_BLOCK, FIRST_LENGTH, LITERALS_AND_LENGTHS, MAX_MATCH, MIN_MATCH,
 };
 
-/// Two literals, or one, or a reference: a first symbol, a second one, and the extra bits of a distance, from the lowest bit on.
+/// Two literals, or one, or a reference: a first symbol, a second one, and the extra bits of a distance, from
+/// the lowest bit on.
 ///
-/// The first symbol is a literal (below 256), or a length, less [`MIN_MATCH`]. The second one is a literal, or nothing, or a
-/// distance's symbol.
+/// The first symbol is a literal (below 256), or a length, less [`MIN_MATCH`]. The second one is a literal,
+/// or nothing, or a distance's symbol.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Token(u32);
 
@@ -82,8 +83,8 @@ const RUN: usize = 16;
 
 impl Tokens {
     pub(super) fn new() -> Self {
-        // A reference stands for three bytes at least, and a literal before it without a partner for one more: two tokens. So no
-        // block has more than half as many as it has bytes, and one for its end.
+        // A reference stands for three bytes at least, and a literal before it without a partner for one
+        // more: two tokens. So no block has more than half as many as it has bytes, and one for its end.
         Self { tokens: vec![Token(0); BLOCK / 2 + 1 + RUN].into(), used: 0 }
     }
 
@@ -99,7 +100,8 @@ impl Tokens {
     #[inline(always)]
     pub(super) fn add_literals(&mut self, data: &[u8], from: usize, to: usize) {
         let n = to - from;
-        // Most runs are short, and it is much faster to make a fixed number of tokens than just as many as are wanted.
+        // Most runs are short, and it is much faster to make a fixed number of tokens than just as many as
+        // are wanted.
         match data[from..].first_chunk::<RUN>() {
             Some(run) if n <= RUN => {
                 let tokens = &mut self.tokens[self.used..][..=RUN / 2];
