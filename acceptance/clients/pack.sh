@@ -35,6 +35,8 @@ wait_for() {
 
 #--- outside: a temporary folder, and namespaces that end with everything in them
 
+cgroup=drydock-pack-$$ inside='' dir=''
+
 outside() {
     [ "$(id -u)" = 0 ] || fail "dockerd needs root: run this as root"
     [ -x "${PACK:-}" ] || fail "PACK must name a pack executable: it is \`${PACK:-}\`"
@@ -52,18 +54,27 @@ outside() {
 		umoci umoci
 		unshare util-linux
 	TOOLS
-    local workspace packed dir
+    local workspace packed
     workspace=$(cd "$(dirname "$0")/../.." && pwd)
     packed=$(cargo run --quiet --manifest-path "$workspace/Cargo.toml" -p drydock-package | tail -n 2)
     dir=$(mktemp -d)
-    # The processes are gone by then, and with their mount namespace all mounts.
-    # shellcheck disable=SC2064
-    trap "rm -rf '$dir'; find /sys/fs/cgroup -depth -type d -path '*/drydock-pack-$$*' -exec rmdir {} + || true" EXIT
+    trap clean_up EXIT
+    trap 'exit 1' HUP INT TERM
     chmod 755 "$dir"
     install -m 755 "$PACK" "$dir/pack"
     install -m 644 $packed "$dir"
     unshare --net --mount --pid --fork --kill-child --mount-proc \
-        env -i PATH="$PATH" TMPDIR="${TMPDIR:-/tmp}" bash "$0" --inside "$dir" "drydock-pack-$$"
+        env -i PATH="$PATH" TMPDIR="${TMPDIR:-/tmp}" bash "$0" --inside "$dir" "$cgroup" &
+    inside=$!
+    wait $inside
+}
+
+clean_up() {
+    # With it end all processes inside, and with these all mounts.
+    [ -z "$inside" ] || kill -KILL "$inside" 2>/dev/null || true
+    wait
+    wait_for 10 rm -rf "$dir" || echo "error: $dir is left" >&2
+    find /sys/fs/cgroup -depth -type d -path "*/$cgroup*" -exec rmdir {} +
 }
 
 #--- inside: a network of loopback alone, with a registry at port 80 (pack's mounts allow no port in a name)
