@@ -92,9 +92,8 @@ fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> anyhow::Result<T> {
 /// Fails if there is no folder with an app: programs that begin in it would seem to be missing themselves.
 pub(crate) fn check_app_dir(path: &Path) -> anyhow::Result<()> {
     let found = fs::metadata(path).map_err(failed("open", path));
-    let found = found.and_then(|found| match found.is_dir() {
-        true => Ok(()),
-        false => Err(failed("open", path)(ErrorKind::NotADirectory.into())),
+    let found = found.and_then(|found| {
+        if found.is_dir() { Ok(()) } else { Err(failed("open", path)(ErrorKind::NotADirectory.into())) }
     });
     found.context("the app's folder, which `-app` or `CNB_APP_DIR` names")
 }

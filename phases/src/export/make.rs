@@ -1,11 +1,9 @@
 //! Makes the planned layers: from disk in one pass each, or taken over from the previous image.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroUsize;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
-use drydock_encode::compress::Compression;
 use drydock_encode::pipeline::{self, Done, Job, Settings};
 use drydock_io::file::TempFile;
 use drydock_io::sink::Sink;
@@ -51,10 +49,8 @@ pub(super) struct Maker<'a> {
     pub(super) transaction: &'a Transaction,
     /// The image whose layers may be reused.
     pub(super) previous: Option<&'a Image>,
-    /// How new layers are compressed.
-    pub(super) compression: Compression,
-    /// How many threads work at a time.
-    pub(super) threads: NonZeroUsize,
+    /// How new layers are made.
+    pub(super) settings: Settings,
     /// The cache, if there is one.
     pub(super) cache: Option<&'a CacheExport>,
 }
@@ -145,7 +141,7 @@ impl Maker<'_> {
             };
             let jobs: Vec<Job<'_, TarError>> =
                 layers.iter().zip(sources.iter().map(|source| source as _)).map(job).collect();
-            pipeline::run(&jobs, Settings { threads: self.threads, compression: self.compression, sync: false })
+            pipeline::run(&jobs, self.settings)
         };
         match (run(), self.cache) {
             (Err(pipeline::Error::Write { path, source }), Some(cache))

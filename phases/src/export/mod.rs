@@ -16,7 +16,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
 use drydock_encode::compress::Compression;
-use drydock_layout::{Early, Image, Layout, NewImage, NewLayer, Transaction};
+use drydock_encode::pipeline::Settings;
+use drydock_layout::{Durability, Early, Image, Layout, NewImage, NewLayer, Transaction};
 use drydock_model::config::ImageConfig;
 use drydock_model::manifest::Annotations;
 use drydock_spec::analyzed::{Analyzed, LayersMetadata, RunImageForRebase, Sha, Stack, StackRunImage};
@@ -206,8 +207,11 @@ fn make_layers(
     let maker = Maker {
         transaction,
         previous: sources.previous.as_ref(),
-        compression: inputs.layer_compression,
-        threads: inputs.threads,
+        settings: Settings {
+            threads: inputs.threads,
+            compression: inputs.layer_compression,
+            sync: inputs.output.durability == Durability::OnDisk,
+        },
         cache,
     };
     let (brought, made) = beside(|| bring_base(&sources.base, transaction), || maker.make(&plan.layers, log));
