@@ -2,7 +2,7 @@
 
 use super::ExtractError;
 use super::input::{Input, ended_early};
-use crate::header::BLOCK;
+use crate::write::BLOCK;
 
 use std::io::Read;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use super::ExtractError;
-use crate::header::BLOCK;
+use crate::write::BLOCK;
 use drydock_model::digest::DiffId;
 use drydock_model::hash::Hasher;
 

@@ -1,9 +1,7 @@
 //! Names of entries, as paths below the directory that is extracted to.
 
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
-
-use crate::place::clean;
+use std::path::{Component, Path};
 
 /// The directory whose contents are extracted, as the tar calls it.
 #[derive(Debug)]
@@ -22,9 +20,15 @@ pub(super) enum Where {
 
 impl Below {
     pub(super) fn new(dir: &Path) -> Self {
-        let dir = clean(dir);
-        let names = dir.as_os_str().as_bytes().split(|&byte| byte == b'/').filter(|name| !name.is_empty());
-        Self { names: names.map(<[u8]>::to_vec).collect() }
+        let mut names = Vec::new();
+        for component in dir.components() {
+            match component {
+                Component::Normal(name) => names.push(name.as_bytes().to_vec()),
+                Component::ParentDir => drop(names.pop()),
+                Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+            }
+        }
+        Self { names }
     }
 
     /// Tells where `name` belongs, and puts its path below the directory into `path`: names joined with single slashes,

@@ -4,11 +4,12 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
-use super::header::Owner;
-use super::place::{Parent, Place};
-use super::{LayerSource, TarError};
 use drydock_io::sink::{MemorySink, Sink};
 use drydock_model::digest::DiffId;
+use drydock_tar::{Owner, TarError};
+
+use super::LayerSource;
+use super::root::{LayerRoot, Parent};
 
 pub(super) const USER: Owner = Owner { uid: 1000, gid: 1000 };
 
@@ -45,13 +46,13 @@ pub(super) fn make(dir: &Path, things: &[(&str, Make<'_>)]) {
 }
 
 /// The directory `dir` as if it were at `name`, below directories that belong to the user with mode 0755.
-pub(super) fn place_as(dir: &Path, name: &str) -> Place {
+pub(super) fn root_as(dir: &Path, name: &str) -> LayerRoot {
     let parents = name.match_indices('/').skip(1).map(|(slash, _)| Parent {
         name: name.as_bytes()[..slash].to_vec(),
         mode: 0o755,
         owner: USER,
     });
-    Place { dir: dir.to_owned(), name: name.as_bytes().to_vec(), parents: parents.collect() }
+    LayerRoot { dir: dir.to_owned(), name: name.as_bytes().to_vec(), parents: parents.collect() }
 }
 
 /// What `write` writes.

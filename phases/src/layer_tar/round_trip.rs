@@ -13,9 +13,11 @@ use proptest::prelude::*;
 use rustix::fs::{CWD, Mode};
 use tar::EntryType;
 
-use super::testing::{USER, written};
-use super::{DirLayer, LayerSource as _, extract, slice_layers};
 use drydock_model::digest::DiffId;
+use drydock_tar::extract;
+
+use super::testing::{USER, written};
+use super::{DirLayer, LayerSource as _, slice_layers};
 
 /// What there is at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
