@@ -1,4 +1,4 @@
-//! What can go wrong while an archive is written.
+//! What can go wrong with archives.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,22 @@ pub enum TarError {
     /// The tar has nowhere to go.
     #[error("cannot pass on the layer's tar")]
     Write(#[source] io::Error),
+}
+
+/// An archive that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// It ends early, or its bytes cannot be had.
+    #[error("cannot read the tar")]
+    Read(#[source] io::Error),
+    /// This is no tar, or one of a kind that is not understood.
+    #[error("the tar is malformed after {offset} bytes: {reason}")]
+    Malformed {
+        /// Where in the tar the offending header begins.
+        offset: u64,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
 }
 
 impl TarError {

@@ -2,9 +2,10 @@
 //!
 //! - An [`Entry`] is what an archive says of one file: with owner, time, extended attributes, links and devices. It
 //!   [writes itself](Entry::write) byte for byte as Go's `archive/tar` would.
+//! - An [`Archive`] is read entry by entry.
 //! - A [`Walk`] goes through a tree on disk and a [`Trail`] to places in it, by handles and through no symlink;
 //!   [`write_contents`] archives what is in a file.
-//! - [`extract`] makes files of an archive, below one directory.
+//! - [`extract`] makes one directory of an archive that may be hostile, and [`remove_all`] removes any tree.
 //!
 //! Which entries a layer has, whose they are and from when, is for the caller to say. So is what an entry means that is
 //! called a [`Whiteout`].
@@ -15,6 +16,10 @@ mod entry;
 mod error;
 mod extract;
 mod pax;
+mod read;
+mod remove;
+#[cfg(test)]
+mod testing;
 mod trail;
 mod walk;
 mod whiteout;
@@ -23,8 +28,10 @@ mod write;
 pub use ahead::{Origin, open_file};
 pub use contents::write_contents;
 pub use entry::{Device, Entry, Kind, NO_XATTRS, Owner, Time, Xattrs};
-pub use error::TarError;
-pub use extract::{ExtractError, extract};
+pub use error::{ArchiveError, TarError};
+pub use extract::{ExtractError, Extraction, extract};
+pub use read::{Archive, Contents, Member};
+pub use remove::remove_all;
 pub use trail::{Trail, split_leaf};
 pub use walk::{Found, Walk};
 pub use whiteout::Whiteout;

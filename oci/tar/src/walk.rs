@@ -114,14 +114,14 @@ impl<'p> Walk<'p> {
 
 /// Lists directories, and keeps its memory for the next.
 #[derive(Debug, Default)]
-struct Lister {
+pub(crate) struct Lister {
     buffer: Vec<u8>,
     spare: Vec<Listing>,
 }
 
 /// The entries of one directory.
 #[derive(Debug, Default)]
-struct Listing {
+pub(crate) struct Listing {
     /// All names, one after the other.
     names: Vec<u8>,
     entries: Vec<Entry>,
@@ -139,7 +139,7 @@ struct Entry {
 
 impl Lister {
     /// Lists `dir`, which must have been opened for reading and not been listed yet.
-    fn list(&mut self, dir: BorrowedFd<'_>) -> rustix::io::Result<Listing> {
+    pub(crate) fn list(&mut self, dir: BorrowedFd<'_>) -> rustix::io::Result<Listing> {
         let Listing { mut names, mut entries, .. } = self.spare.pop().unwrap_or_default();
         names.clear();
         entries.clear();
@@ -168,7 +168,7 @@ impl Lister {
     }
 
     /// Takes a listing back that is not needed any more.
-    fn recycle(&mut self, listing: Option<Listing>) {
+    pub(crate) fn recycle(&mut self, listing: Option<Listing>) {
         self.spare.extend(listing);
     }
 }
@@ -192,7 +192,7 @@ impl Listing {
     }
 
     /// The next name and what it was when the directory was listed.
-    fn next(&mut self) -> Option<(&[u8], FileType)> {
+    pub(crate) fn next(&mut self) -> Option<(&[u8], FileType)> {
         let entry = self.entries.get(self.next)?;
         self.next += 1;
         Some((&self.names[entry.start..entry.end], entry.file_type))

@@ -4,7 +4,7 @@
 //! each byte: which names are split into prefix and name, what the extended header is called, what the fields hold that
 //! it overrides. Extended attributes are records called `SCHILY.xattr.<name>`, as GNU tar and container tools have them.
 
-use std::io;
+use std::io::{self, ErrorKind};
 
 use drydock_io::sink::Sink;
 
@@ -21,8 +21,10 @@ const ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 impl Entry<'_> {
     /// Writes the entry's header, preceded by an extended one if need be. A file's contents come next, and their padding.
+    ///
+    /// An extended attribute's name that is empty or has a `=` is an error ([`ErrorKind::InvalidInput`]).
     pub fn write(&self, out: &mut dyn Sink) -> io::Result<()> {
-        let records = self.extended_records();
+        let records = self.extended_records()?;
         if records.is_empty() {
             let (prefix, name) = split_name(self.name).unwrap_or((b"", self.name));
             let mut block = self.block(name, self.target());
@@ -49,7 +51,7 @@ impl Entry<'_> {
     }
 
     /// The pax records, in order of their keys, for what the ustar header cannot hold; empty if it holds everything.
-    fn extended_records(&self) -> Vec<u8> {
+    fn extended_records(&self) -> io::Result<Vec<u8>> {
         let mut records = Vec::new();
         let long = |text: &[u8]| text.len() > NAME_SIZE || !text.is_ascii();
         let (long_name, long_target) = (long(self.name), long(self.target()));
@@ -65,9 +67,14 @@ impl Entry<'_> {
             && time_fits
             && self.xattrs.is_empty()
         {
-            return records;
+            return Ok(records);
         }
         for (name, value) in self.xattrs {
+            if name.is_empty() || name.contains(&b'=') {
+                let name = String::from_utf8_lossy(name);
+                let message = format!("a tar cannot have an extended attribute called `{name}`");
+                return Err(io::Error::new(ErrorKind::InvalidInput, message));
+            }
             push_record(&mut records, &[XATTR, name].concat(), value);
         }
         if !gid_fits {
@@ -89,7 +96,7 @@ impl Entry<'_> {
         if !uid_fits {
             push_record(&mut records, b"uid", uid.to_string().as_bytes());
         }
-        records
+        Ok(records)
     }
 
     /// All fields but prefix and checksum.

@@ -12,11 +12,17 @@ pub(super) struct Below {
 /// Where an entry belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Where {
-    /// It is the directory itself, or one above it.
+    /// On the way to the directory.
     Above,
+    /// It is the directory itself.
+    Itself,
     /// In the directory.
     Below,
 }
+
+/// A path below the directory may have so many bytes: those that a system call takes. One that is much longer would have
+/// very many directories.
+const MAX_PATH: usize = 4096;
 
 impl Below {
     pub(super) fn new(dir: &Path) -> Self {
@@ -57,7 +63,12 @@ impl Below {
                 }
             }
         }
-        Ok(if path.is_empty() { Where::Above } else { Where::Below })
+        match (path.len(), above.next()) {
+            (0, Some(_)) => Ok(Where::Above),
+            (0, None) => Ok(Where::Itself),
+            (..=MAX_PATH, _) => Ok(Where::Below),
+            _ => Err("its path is longer than 4096 bytes"),
+        }
     }
 }
 
@@ -74,10 +85,24 @@ mod tests {
                 .locate(name.as_bytes(), &mut path)
                 .map(|place| (place, String::from_utf8(path.clone()).unwrap()))
         };
-        for above in ["/", ".", "./", "/layers", "layers/", "/layers/x", "//layers//x//"] {
-            assert_eq!(locate(above), Ok((Where::Above, String::new())), "{above}");
+        for (name, place) in [
+            ("/", Where::Above),
+            (".", Where::Above),
+            ("./", Where::Above),
+            ("/layers", Where::Above),
+            ("layers/", Where::Above),
+            ("/layers/x", Where::Itself),
+            ("//layers//x//", Where::Itself),
+        ] {
+            assert_eq!(locate(name), Ok((place, String::new())), "{name}");
         }
-        for (name, path) in [("/layers/x/a", "a"), ("layers/x//a/./b/", "a/b"), ("./layers/x/...", "...")] {
+        let long = "d/".repeat(2047) + "dd";
+        for (name, path) in [
+            (&*format!("/layers/x/{long}"), &*long),
+            ("/layers/x/a", "a"),
+            ("layers/x//a/./b/", "a/b"),
+            ("./layers/x/...", "..."),
+        ] {
             assert_eq!(locate(name), Ok((Where::Below, path.to_owned())), "{name}");
         }
         let outside = [
@@ -89,6 +114,7 @@ mod tests {
             "../layers/x/a",
             "..",
             "/layers/x/\0",
+            &format!("/layers/x/{}", "d/".repeat(2049)),
         ];
         for name in outside {
             assert!(locate(name).is_err(), "{name}");
