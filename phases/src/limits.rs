@@ -15,3 +15,13 @@ pub const ENV_DIR: u64 = 8 << 20;
 /// Bytes in a file that is only copied: of an SBOM, or of what an extension has in place of `bin/generate`.
 /// SBOM files of large images have some hundred MB.
 pub const COPIED: u64 = 1 << 30;
+
+/// Bytes in the tar of a layer of SBOM files.
+pub const SBOM_TAR: u64 = 1 << 30;
+
+/// Bytes in the tar of a layer that lies in a file of `stored` bytes: a hundred times as many, or a GiB. Real layers
+/// become three to ten times smaller when they are compressed, and what is large and nothing but zeros is no use as a
+/// layer; made to be so, a tar can become a thousand times smaller and more.
+pub fn layer_tar(stored: u64) -> u64 {
+    stored.saturating_mul(100).max(1 << 30)
+}

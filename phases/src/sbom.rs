@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, BufReader, ErrorKind};
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
@@ -13,7 +13,7 @@ use drydock_layout::Image;
 use drydock_model::digest::DiffId;
 use drydock_spec::group::GroupElement;
 use drydock_spec::sbom::SbomFormat;
-use drydock_tar::extract;
+use drydock_tar::{Extraction, extract, remove_all};
 
 use crate::Log;
 use crate::buildpacks::dir_name;
@@ -22,7 +22,7 @@ use crate::limits;
 /// Where lifecycle and launcher lie in a builder, and so their SBOM files.
 pub const LIFECYCLE_DIR: &str = "/cnb/lifecycle";
 
-/// Extracts the previous image's layer of SBOM files into the layers directory.
+/// Extracts the previous image's layer of SBOM files to `<layers>/sbom/launch`, in place of what is there.
 pub fn restore_from_image(image: &Image, sha: &str, layers_dir: &Path) -> anyhow::Result<()> {
     let diff_id: DiffId = sha.parse()?;
     let layer =
@@ -30,9 +30,19 @@ pub fn restore_from_image(image: &Image, sha: &str, layers_dir: &Path) -> anyhow
     let blob = BufReader::with_capacity(256 * 1024, layer.open()?);
     let tar = decompressed(blob, Format::of(layer.descriptor.oci_media_type())?)?;
     // The image may have been built with another layers directory: its own names begin with that one.
-    let named = image.config.config.env("CNB_LAYERS_DIR").map_or(layers_dir, Path::new);
-    extract(tar, diff_id, named, layers_dir)
+    let named = image.config.config.env("CNB_LAYERS_DIR").map_or(layers_dir, Path::new).join("sbom/launch");
+    let into = make_dir(layers_dir, "launch")?;
+    let limit = limits::SBOM_TAR;
+    extract(tar, &Extraction { diff_id, named: &named, into: &into, limit })
         .with_context(|| format!("failed to extract layer {diff_id} of {}", image.identifier()))
+}
+
+/// `<layers>/sbom/<kind>`, after making the folder that it is in.
+pub(crate) fn make_dir(layers_dir: &Path, kind: &str) -> anyhow::Result<PathBuf> {
+    let sbom_dir = layers_dir.join("sbom");
+    fs::create_dir_all(&sbom_dir)
+        .with_context(|| format!("failed to make folder `{}`", sbom_dir.display()))?;
+    Ok(sbom_dir.join(kind))
 }
 
 /// Copies the SBOM files of lifecycle and launcher to where the exporter takes those of buildpacks from. What is missing
@@ -67,10 +77,10 @@ pub fn give_to_buildpacks(layers_dir: &Path, group: &[GroupElement]) -> anyhow::
             let name = dir_name(&buildpack.id)?;
             let to = layers_dir.join(&name);
             let from = sbom_dir.join(kind).join(name);
-            if !to.is_dir() || !from.is_dir() {
+            if !to.is_dir() || !is_dir(&from) {
                 continue;
             }
-            for layer in list(&from)?.into_iter().filter(|path| path.is_dir()) {
+            for layer in list(&from)?.into_iter().filter(|path| is_dir(path)) {
                 for file in list(&layer)? {
                     let name = file.file_name().and_then(OsStr::to_str).unwrap_or_default();
                     let is_regular = fs::symlink_metadata(&file).is_ok_and(|metadata| metadata.is_file());
@@ -83,12 +93,12 @@ pub fn give_to_buildpacks(layers_dir: &Path, group: &[GroupElement]) -> anyhow::
             }
         }
     }
-    match fs::remove_dir_all(&sbom_dir) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("failed to remove `{}`", sbom_dir.display()))
-        }
-        _ => Ok(()),
-    }
+    remove_all(&sbom_dir).with_context(|| format!("failed to remove `{}`", sbom_dir.display()))
+}
+
+/// Not through a symlink, which may lead anywhere.
+fn is_dir(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
 }
 
 fn copy_component(component: &str, to: &Path, log: &dyn Log) -> anyhow::Result<()> {

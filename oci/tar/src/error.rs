@@ -1,14 +1,12 @@
-//! What can go wrong while a layer's tar is written.
+//! What can go wrong with archives.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::glob::BadPattern;
-
-/// A layer that cannot be written.
+/// An archive that cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum TarError {
-    /// A file or directory of the layer cannot be read.
+    /// A file or directory cannot be read.
     #[error("cannot {action} `{}`", path.display())]
     Read {
         /// What was tried: `open`, `list`, ….
@@ -21,17 +19,30 @@ pub enum TarError {
     /// A file was written to or exchanged while it was read, so that its entry would be wrong.
     #[error("`{}` changed while it was read; nothing may write to it during the export", .0.display())]
     Changed(PathBuf),
-    /// A slice has a glob that is none.
-    #[error(transparent)]
-    Pattern(#[from] BadPattern),
     /// The tar has nowhere to go.
     #[error("cannot pass on the layer's tar")]
     Write(#[source] io::Error),
 }
 
+/// An archive that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// It ends early, or its bytes cannot be had.
+    #[error("cannot read the tar")]
+    Read(#[source] io::Error),
+    /// This is no tar, or one of a kind that is not understood.
+    #[error("the tar is malformed after {offset} bytes: {reason}")]
+    Malformed {
+        /// Where in the tar the offending header begins.
+        offset: u64,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+}
+
 impl TarError {
     /// For `map_err` on what failed with `path`.
-    pub(super) fn read<E: Into<io::Error>>(action: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
+    pub fn read<E: Into<io::Error>>(action: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
         move |source| Self::Read { action, path: path.to_owned(), source: source.into() }
     }
 }

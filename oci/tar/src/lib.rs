@@ -1,42 +1,38 @@
-//! Layer tars: written byte for byte as the Go lifecycle writes them, and extracted without leaving the layers directory.
+//! Tar archives as they are, and the file trees that they are made of.
 //!
-//! A [`LayerSource`] says what a layer holds and writes its tar as often as needed, always the same bytes: a directory
-//! ([`DirLayer`]), a slice of the app ([`slice_layers`]), the launcher ([`LauncherLayer`]), links for the process types
-//! ([`ProcessTypesLayer`]). All entries have one time of modification and no names of users or groups.
+//! - An [`Entry`] is what an archive says of one file: with owner, time, extended attributes, links and devices. It
+//!   [writes itself](Entry::write) byte for byte as Go's `archive/tar` would.
+//! - An [`Archive`] is read entry by entry.
+//! - A [`Walk`] goes through a tree on disk and a [`Trail`] to places in it, by handles and through no symlink;
+//!   [`write_contents`] archives what is in a file.
+//! - [`extract`] makes one directory of an archive that may be hostile, and [`remove_all`] removes any tree.
+//!
+//! Which entries a layer has, whose they are and from when, is for the caller to say. So is what an entry means that is
+//! called a [`Whiteout`].
 
 mod ahead;
-mod dir;
+mod contents;
+mod entry;
 mod error;
 mod extract;
-mod files;
-mod glob;
-mod header;
-mod place;
-#[cfg(test)]
-mod round_trip;
-mod slices;
-mod synthetic;
+mod pax;
+mod read;
+mod remove;
 #[cfg(test)]
 mod testing;
 mod trail;
 mod walk;
+mod whiteout;
+mod write;
 
-use std::fmt;
-
-pub use dir::DirLayer;
-pub use error::TarError;
-pub use extract::{ExtractError, extract};
-pub use glob::BadPattern;
-pub use header::Owner;
-pub use slices::{SliceLayer, slice_layers};
-pub use synthetic::{LauncherLayer, ProcessTypesLayer};
-
-use drydock_io::sink::Sink;
-
-/// What a layer holds.
-pub trait LayerSource: fmt::Debug + Send + Sync {
-    /// Writes the whole tar. As long as nothing changes on disk, each call writes the same bytes.
-    ///
-    /// What was written before an error is no tar: throw it away.
-    fn write(&self, out: &mut dyn Sink) -> Result<(), TarError>;
-}
+pub use ahead::{Origin, open_file};
+pub use contents::write_contents;
+pub use entry::{Device, Entry, Kind, NO_XATTRS, Owner, Time, Xattrs};
+pub use error::{ArchiveError, TarError};
+pub use extract::{ExtractError, Extraction, extract};
+pub use read::{Archive, Contents, Member};
+pub use remove::remove_all;
+pub use trail::{Trail, split_leaf};
+pub use walk::{Found, Walk};
+pub use whiteout::Whiteout;
+pub use write::{write_end, write_padding};

@@ -1,66 +1,142 @@
-//! What tests of this module share.
+//! What tests of this crate share.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 
-use super::header::Owner;
-use super::place::{Parent, Place};
-use super::{LayerSource, TarError};
-use drydock_io::sink::{MemorySink, Sink};
 use drydock_model::digest::DiffId;
+use tar::EntryType;
 
-pub(super) const USER: Owner = Owner { uid: 1000, gid: 1000 };
+use crate::{ExtractError, Extraction, extract};
 
-/// What to make on disk.
-pub(super) enum Make<'a> {
-    Dir(u32),
-    File(u32, &'a [u8]),
-    Symlink(&'a str),
+/// Name, type, and the text that [`tar_of`] puts in.
+pub(crate) type Entries<'a> = &'a [(&'a str, EntryType, &'a str)];
+
+/// An archive of these entries, whose names and targets are put into the headers as they are. The last text is the
+/// target of links, and the contents of anything else.
+pub(crate) fn tar_of(entries: Entries<'_>) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, entry_type, text) in entries {
+        let mut header = tar::Header::new_ustar();
+        let fields = header.as_ustar_mut().expect("was made as such");
+        fields.name[..name.len()].copy_from_slice(name.as_bytes());
+        let is_link = matches!(entry_type, EntryType::Link | EntryType::Symlink);
+        if is_link {
+            fields.linkname[..text.len()].copy_from_slice(text.as_bytes());
+        }
+        let contents = if is_link { "" } else { text };
+        header.set_entry_type(*entry_type);
+        let is_dir = *entry_type == EntryType::Directory || name.ends_with('/');
+        header.set_mode(if is_dir { 0o755 } else { 0o644 });
+        header.set_size(contents.len() as u64);
+        header.set_cksum();
+        builder.append(&header, contents.as_bytes()).unwrap();
+    }
+    builder.into_inner().unwrap()
 }
 
-/// Makes these things in `dir`, with directories on the way of mode 0755.
-pub(super) fn make(dir: &Path, things: &[(&str, Make<'_>)]) {
-    let set_mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    set_mode(dir, 0o755);
-    for (path, thing) in things {
-        let path = dir.join(path);
-        let missing = |above: &&Path| !above.exists();
-        for above in path.ancestors().skip(1).take_while(missing).collect::<Vec<_>>().into_iter().rev() {
-            fs::create_dir(above).unwrap();
-            set_mode(above, 0o755);
-        }
-        match thing {
-            Make::Dir(mode) => {
-                fs::create_dir(&path).unwrap();
-                set_mode(&path, *mode);
-            }
-            Make::File(mode, contents) => {
-                fs::write(&path, contents).unwrap();
-                set_mode(&path, *mode);
-            }
-            Make::Symlink(target) => symlink(target, &path).unwrap(),
-        }
+/// Corrects the checksums of all headers.
+pub(crate) fn seal(tar: &mut [u8]) {
+    for block in tar.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     }
 }
 
-/// The directory `dir` as if it were at `name`, below directories that belong to the user with mode 0755.
-pub(super) fn place_as(dir: &Path, name: &str) -> Place {
-    let parents = name.match_indices('/').skip(1).map(|(slash, _)| Parent {
-        name: name.as_bytes()[..slash].to_vec(),
-        mode: 0o755,
-        owner: USER,
-    });
-    Place { dir: dir.to_owned(), name: name.as_bytes().to_vec(), parents: parents.collect() }
+/// What the tests' archives call the directory that is extracted.
+pub(crate) const NAMED: &str = "/layers/bp/layer";
+
+/// A place to extract to, among things that must not be touched.
+pub(crate) struct Sandbox {
+    dir: tempfile::TempDir,
 }
 
-/// What `write` writes.
-pub(super) fn written(write: impl FnOnce(&mut dyn Sink) -> Result<(), TarError>) -> Vec<u8> {
-    let mut out = MemorySink::default();
-    write(&mut out).unwrap();
-    out.into_bytes()
+impl Sandbox {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("layers/bp/other")).unwrap();
+        fs::create_dir(dir.path().join("outside")).unwrap();
+        for file in ["outside/secret", "layers/group.toml", "layers/bp/layer.toml", "layers/bp/other/file"] {
+            fs::write(dir.path().join(file), file).unwrap();
+        }
+        Self { dir }
+    }
+
+    /// Where the archive goes.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.dir.path().join("layers/bp/layer")
+    }
+
+    pub(crate) fn extract(&self, tar: &[u8]) -> Result<(), ExtractError> {
+        self.extract_as(tar, DiffId::of(tar), tar.len() as u64)
+    }
+
+    pub(crate) fn extract_as(
+        &self,
+        tar: impl std::io::Read,
+        diff_id: DiffId,
+        limit: u64,
+    ) -> Result<(), ExtractError> {
+        extract(tar, &Extraction { diff_id, named: Path::new(NAMED), into: &self.root(), limit })
+    }
+
+    /// What was extracted.
+    pub(crate) fn describe(&self) -> Vec<String> {
+        describe(&self.root())
+    }
+
+    /// That nothing else was made, changed or linked to.
+    pub(crate) fn assert_rest_is_untouched(&self, context: &str) {
+        let mut left = describe(self.dir.path());
+        left.retain(|line| !line.starts_with("layers/bp/layer/"));
+        let expected = [
+            "layers/ 755",
+            "layers/bp/ 755",
+            "layers/bp/layer.toml 644 layers/bp/layer.toml",
+            "layers/bp/other/ 755",
+            "layers/bp/other/file 644 layers/bp/other/file",
+            "layers/group.toml 644 layers/group.toml",
+            "outside/ 755",
+            "outside/secret 644 outside/secret",
+        ];
+        assert_eq!(left, expected, "{context}");
+        let links = fs::metadata(self.dir.path().join("outside/secret")).unwrap().nlink();
+        assert_eq!(links, 1, "{context}");
+    }
+
+    /// Likewise, and that nothing is left of the archive.
+    pub(crate) fn assert_nothing_is_left(&self, context: &str) {
+        self.assert_rest_is_untouched(context);
+        assert!(!self.root().exists(), "{context}");
+    }
 }
 
-pub(super) fn diff_id(source: &dyn LayerSource) -> String {
-    DiffId::of(&written(|out| source.write(out))).to_string()
+/// What is in a directory: path, permissions (not a symlink's), contents or target.
+pub(crate) fn describe(dir: &Path) -> Vec<String> {
+    fn add(path: &Path, name: &Path, lines: &mut Vec<String>) {
+        let metadata = fs::symlink_metadata(path).unwrap();
+        let mode = metadata.permissions().mode() & 0o7777;
+        let name_text = name.display();
+        if metadata.is_symlink() {
+            lines.push(format!("{name_text} -> {}", fs::read_link(path).unwrap().display()));
+        } else if metadata.is_dir() {
+            lines.push(format!("{name_text}/ {mode:o}"));
+            let mut names: Vec<_> =
+                fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            for child in names {
+                add(&path.join(&child), &name.join(&child), lines);
+            }
+        } else if metadata.is_file() {
+            let contents = fs::read(path).unwrap();
+            lines.push(format!("{name_text} {mode:o} {}", String::from_utf8_lossy(&contents)));
+        } else {
+            lines.push(format!("{name_text} {mode:o} special"));
+        }
+    }
+    let mut lines = Vec::new();
+    add(dir, Path::new(""), &mut lines);
+    lines.remove(0);
+    lines
 }

@@ -14,16 +14,16 @@ const MAX_OPEN: usize = 64;
 
 /// Where we are: a directory below a root.
 #[derive(Debug)]
-pub(super) struct Trail {
+pub struct Trail {
     root: OwnedFd,
     flags: OFlags,
     /// Names of the directories from the root down, joined with slashes.
     path: Vec<u8>,
-    steps: Vec<Step>,
+    levels: Vec<Level>,
 }
 
 #[derive(Debug)]
-struct Step {
+struct Level {
     /// Of this directory's name in the path.
     end: usize,
     /// None while it is closed; open ones are always the deepest.
@@ -32,67 +32,67 @@ struct Step {
 
 impl Trail {
     /// At `root`, for listing directories.
-    pub(super) fn listing(root: OwnedFd) -> Self {
+    pub fn listing(root: OwnedFd) -> Self {
         Self::new(root, OFlags::RDONLY)
     }
 
     /// At `root`, for reaching what is in directories, readable or not; they cannot be listed.
-    pub(super) fn reaching(root: OwnedFd) -> Self {
+    pub fn reaching(root: OwnedFd) -> Self {
         Self::new(root, OFlags::PATH)
     }
 
     fn new(root: OwnedFd, access: OFlags) -> Self {
         let flags = access | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Self { root, flags, path: Vec::new(), steps: Vec::new() }
+        Self { root, flags, path: Vec::new(), levels: Vec::new() }
     }
 
     /// Another trail of the same kind, at the same root.
-    pub(super) fn another(&self) -> Result<Self> {
+    pub(crate) fn another(&self) -> Result<Self> {
         let root = fcntl_dupfd_cloexec(&self.root, 0)?;
-        Ok(Self { root, flags: self.flags, path: Vec::new(), steps: Vec::new() })
+        Ok(Self { root, flags: self.flags, path: Vec::new(), levels: Vec::new() })
     }
 
     /// The current directory's path from the root; empty at the root.
-    pub(super) fn path(&self) -> &[u8] {
+    pub fn path(&self) -> &[u8] {
         &self.path
     }
 
     /// The current directory and its path.
-    pub(super) fn current(&mut self) -> Result<(BorrowedFd<'_>, &[u8])> {
-        if self.steps.last().is_some_and(|step| step.handle.is_none()) {
+    pub fn current(&mut self) -> Result<(BorrowedFd<'_>, &[u8])> {
+        if self.levels.last().is_some_and(|level| level.handle.is_none()) {
             self.reopen()?;
         }
-        let dir = match self.steps.last() {
-            Some(step) => step.handle.as_ref().expect("was opened above").as_fd(),
+        let dir = match self.levels.last() {
+            Some(level) => level.handle.as_ref().expect("was opened above").as_fd(),
             None => self.root.as_fd(),
         };
         Ok((dir, &self.path))
     }
 
     /// Goes down into the directory `name`. An error (not a directory, a symlink, …) leaves the trail where it is.
-    pub(super) fn enter(&mut self, name: &[u8]) -> Result<()> {
+    pub fn enter(&mut self, name: &[u8]) -> Result<()> {
         let flags = self.flags;
         let handle = openat(self.current()?.0, name, flags, Mode::empty())?;
-        if !self.steps.is_empty() {
+        if !self.levels.is_empty() {
             self.path.push(b'/');
         }
         self.path.extend_from_slice(name);
-        self.steps.push(Step { end: self.path.len(), handle: Some(handle) });
-        if let Some(far) = self.steps.len().checked_sub(MAX_OPEN + 1) {
-            self.steps[far].handle = None;
+        self.levels.push(Level { end: self.path.len(), handle: Some(handle) });
+        if let Some(far) = self.levels.len().checked_sub(MAX_OPEN + 1) {
+            self.levels[far].handle = None;
         }
         Ok(())
     }
 
     /// Goes up by one; at the root, stays there.
-    pub(super) fn leave(&mut self) {
-        self.steps.pop();
-        self.path.truncate(self.steps.last().map_or(0, |step| step.end));
+    pub fn leave(&mut self) {
+        self.levels.pop();
+        self.path.truncate(self.levels.last().map_or(0, |level| level.end));
     }
 
     /// Goes to the directory `path` (names joined with single slashes, empty for the root), keeping the handles of
     /// those that are on both ways. After an error the trail is at the last directory that could be entered.
-    pub(super) fn go_to(&mut self, path: &[u8]) -> Result<()> {
+    pub fn go_to(&mut self, path: &[u8]) -> Result<()> {
         while !is_at_or_below(path, &self.path) {
             self.leave();
         }
@@ -105,31 +105,31 @@ impl Trail {
 
     /// Opens the current directory's way again, down from the root.
     fn reopen(&mut self) -> Result<()> {
-        let first_kept = self.steps.len().saturating_sub(MAX_OPEN);
+        let first_kept = self.levels.len().saturating_sub(MAX_OPEN);
         let mut start = 0;
         let mut passed: Option<OwnedFd> = None;
-        for index in 0..self.steps.len() {
-            let name = &self.path[start..self.steps[index].end];
+        for index in 0..self.levels.len() {
+            let name = &self.path[start..self.levels[index].end];
             let above = match (&passed, index.checked_sub(1)) {
                 (Some(passed), _) => passed.as_fd(),
                 (None, None) => self.root.as_fd(),
-                (None, Some(above)) => self.steps[above].handle.as_ref().expect("was opened before").as_fd(),
+                (None, Some(above)) => self.levels[above].handle.as_ref().expect("was opened before").as_fd(),
             };
             let handle = openat(above, name, self.flags, Mode::empty())?;
             if index < first_kept {
                 passed = Some(handle);
             } else {
                 passed = None;
-                self.steps[index].handle = Some(handle);
+                self.levels[index].handle = Some(handle);
             }
-            start = self.steps[index].end + 1;
+            start = self.levels[index].end + 1;
         }
         Ok(())
     }
 }
 
 /// Whether `path` is `dir` or below it, both as names joined with slashes.
-pub(super) fn is_at_or_below(path: &[u8], dir: &[u8]) -> bool {
+pub(crate) fn is_at_or_below(path: &[u8], dir: &[u8]) -> bool {
     match path.strip_prefix(dir) {
         Some(rest) => dir.is_empty() || rest.is_empty() || rest[0] == b'/',
         None => false,
@@ -137,7 +137,7 @@ pub(super) fn is_at_or_below(path: &[u8], dir: &[u8]) -> bool {
 }
 
 /// The path of the directory that holds `path`, and the name in it.
-pub(super) fn split_leaf(path: &[u8]) -> (&[u8], &[u8]) {
+pub fn split_leaf(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|&byte| byte == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
         None => (b"", path),
@@ -200,12 +200,12 @@ mod tests {
             let name = format!("level {level}");
             rustix::fs::mkdirat(trail.current().unwrap().0, name.as_str(), Mode::RWXU).unwrap();
             trail.enter(name.as_bytes()).unwrap();
-            assert!(trail.steps.iter().filter(|step| step.handle.is_some()).count() <= MAX_OPEN);
+            assert!(trail.levels.iter().filter(|level| level.handle.is_some()).count() <= MAX_OPEN);
         }
         for level in (0..depth).rev() {
             trail.leave();
             assert!(has(&mut trail, &format!("level {level}")), "{level}");
-            assert!(trail.steps.iter().filter(|step| step.handle.is_some()).count() <= MAX_OPEN);
+            assert!(trail.levels.iter().filter(|level| level.handle.is_some()).count() <= MAX_OPEN);
         }
         assert_eq!(trail.path(), b"");
     }

@@ -1,17 +1,17 @@
-//! All that is below a place: each directory before what is in it, each directory's entries in the order of their
-//! names' bytes.
+//! All that is in a directory: each directory before what is in it, each directory's entries in the order of their names'
+//! bytes.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, RawDir, statat};
 use rustix::io::Errno;
 
-use super::ahead::{Contents, ask_for};
-use super::error::TarError;
-use super::place::Place;
-use super::trail::Trail;
+use crate::ahead::{Origin, ask_for};
+use crate::error::TarError;
+use crate::trail::Trail;
 
 /// Room for some hundred entries: most directories take one system call, and one that says that there is no more.
 const BUFFER: usize = 32 << 10;
@@ -20,8 +20,9 @@ const AHEAD: usize = 64;
 
 /// A walk under way. However deep the tree is, this is a list of open directories, not a recursion.
 #[derive(Debug)]
-pub(super) struct Walk<'p> {
-    place: &'p Place,
+pub struct Walk<'p> {
+    /// Where it began, for errors.
+    root: &'p Path,
     trail: Trail,
     /// What is still to come in the current directory and those above it; empty at the end.
     open: Vec<Listing>,
@@ -33,39 +34,33 @@ pub(super) struct Walk<'p> {
 
 /// What a walk found next.
 #[derive(Debug)]
-pub(super) struct Found<'w> {
+pub struct Found<'w> {
     /// The directory that holds it; a directory is open itself.
-    pub(super) dir: BorrowedFd<'w>,
-    /// That directory's path below the place.
-    pub(super) path: &'w [u8],
+    pub dir: BorrowedFd<'w>,
+    /// That directory's path from the walk's beginning: names joined with slashes, empty for the directory where it began.
+    pub path: &'w [u8],
     /// Its name in `dir`; empty for a directory, which is `dir` itself.
-    pub(super) leaf: &'w [u8],
+    pub leaf: &'w [u8],
     /// What it was when `dir` was listed.
-    pub(super) file_type: FileType,
+    pub file_type: FileType,
 }
 
 impl<'p> Walk<'p> {
-    /// Below the place, which is open as `root`. The place itself is not found.
-    pub(super) fn new(place: &'p Place, root: OwnedFd) -> Result<Self, TarError> {
+    /// Through the directory at `path`, which is open as `root`. It is not found itself.
+    pub fn new(path: &'p Path, root: OwnedFd) -> Result<Self, TarError> {
         let mut lister = Lister::default();
-        let listing = lister.list(root.as_fd()).map_err(TarError::read("list", &place.dir))?;
-        Ok(Self {
-            place,
-            trail: Trail::listing(root),
-            open: vec![listing],
-            leaf: Vec::new(),
-            lister,
-            doubts: 0,
-        })
+        let listing = lister.list(root.as_fd()).map_err(TarError::read("list", path))?;
+        let (trail, open) = (Trail::listing(root), vec![listing]);
+        Ok(Self { root: path, trail, open, leaf: Vec::new(), lister, doubts: 0 })
     }
 
     /// Says that files to come are probably not in memory.
-    pub(super) fn ask_ahead(&mut self) {
+    pub fn ask_ahead(&mut self) {
         self.doubts = AHEAD;
     }
 
     /// Goes on by one; none at the end.
-    pub(super) fn next(&mut self) -> Result<Option<Found<'_>>, TarError> {
+    pub fn find_next(&mut self) -> Result<Option<Found<'_>>, TarError> {
         let file_type = loop {
             let Some(listing) = self.open.last_mut() else { return Ok(None) };
             // If the directory cannot be opened again, that is an error below.
@@ -88,38 +83,45 @@ impl<'p> Walk<'p> {
         }
         let (dir, path) = match self.trail.current() {
             Ok(current) => current,
-            Err(error) => return Err(TarError::read("open again what is below", &self.place.dir)(error)),
+            Err(error) => return Err(TarError::read("open again what is below", self.root)(error)),
         };
         Ok(Some(Found { dir, path, leaf: &self.leaf, file_type }))
     }
 
     fn enter(&mut self) -> Result<(), TarError> {
-        let Self { place, trail, open, leaf, lister, .. } = self;
-        let child = |trail: &Trail| {
-            let above = place.join(trail.path());
-            above.join(OsStr::from_bytes(leaf))
-        };
-        match trail.enter(leaf) {
+        match self.trail.enter(&self.leaf) {
             Ok(()) => {}
-            Err(Errno::NOTDIR | Errno::LOOP) => return Err(TarError::Changed(child(trail))),
-            Err(error) => return Err(TarError::read("open", &child(trail))(error)),
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                return Err(TarError::Changed(self.current().join(self.leaf())));
+            }
+            Err(error) => return Err(TarError::read("open", &self.current().join(self.leaf()))(error)),
         }
+        let Self { trail, lister, .. } = self;
         let listing = trail.current().and_then(|(dir, _)| lister.list(dir));
-        open.push(listing.map_err(|e| TarError::read("list", &place.join(trail.path()))(e))?);
+        self.open.push(listing.map_err(|error| TarError::read("list", &self.current())(error))?);
         Ok(())
+    }
+
+    /// The path of the directory that the walk is in.
+    fn current(&self) -> PathBuf {
+        self.root.join(OsStr::from_bytes(self.trail.path()))
+    }
+
+    fn leaf(&self) -> &OsStr {
+        OsStr::from_bytes(&self.leaf)
     }
 }
 
 /// Lists directories, and keeps its memory for the next.
 #[derive(Debug, Default)]
-struct Lister {
+pub(crate) struct Lister {
     buffer: Vec<u8>,
     spare: Vec<Listing>,
 }
 
 /// The entries of one directory.
 #[derive(Debug, Default)]
-struct Listing {
+pub(crate) struct Listing {
     /// All names, one after the other.
     names: Vec<u8>,
     entries: Vec<Entry>,
@@ -137,7 +139,7 @@ struct Entry {
 
 impl Lister {
     /// Lists `dir`, which must have been opened for reading and not been listed yet.
-    fn list(&mut self, dir: BorrowedFd<'_>) -> rustix::io::Result<Listing> {
+    pub(crate) fn list(&mut self, dir: BorrowedFd<'_>) -> rustix::io::Result<Listing> {
         let Listing { mut names, mut entries, .. } = self.spare.pop().unwrap_or_default();
         names.clear();
         entries.clear();
@@ -166,7 +168,7 @@ impl Lister {
     }
 
     /// Takes a listing back that is not needed any more.
-    fn recycle(&mut self, listing: Option<Listing>) {
+    pub(crate) fn recycle(&mut self, listing: Option<Listing>) {
         self.spare.extend(listing);
     }
 }
@@ -181,8 +183,8 @@ impl Listing {
             self.asked += 1;
             if entry.file_type == FileType::RegularFile {
                 doubts = match ask_for(dir, &self.names[entry.start..entry.end]) {
-                    Contents::OnDisk => AHEAD,
-                    Contents::InMemory => doubts - 1,
+                    Origin::Disk => AHEAD,
+                    Origin::Memory => doubts - 1,
                 };
             }
         }
@@ -190,7 +192,7 @@ impl Listing {
     }
 
     /// The next name and what it was when the directory was listed.
-    fn next(&mut self) -> Option<(&[u8], FileType)> {
+    pub(crate) fn next(&mut self) -> Option<(&[u8], FileType)> {
         let entry = self.entries.get(self.next)?;
         self.next += 1;
         Some((&self.names[entry.start..entry.end], entry.file_type))

@@ -9,7 +9,7 @@
 //! copies the image to a registry compresses them on the way.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
@@ -28,8 +28,8 @@ use drydock_model::platform::Platform;
 use drydock_model::reference::{LayoutDir, LayoutPath};
 use drydock_spec::cache::{CacheMetadata, METADATA_NAME};
 
-use super::{Cache, CacheWriter};
-use crate::Log;
+use super::{Cache, CacheWriter, StoredTar};
+use crate::{Log, limits};
 
 /// Says what is wrong if an image at `path` is no cache. None at all, and one that cannot be read, will do.
 pub(super) fn check(path: &LayoutPath) -> anyhow::Result<()> {
@@ -64,13 +64,14 @@ impl Cache for ImageCache {
         metadata(self.image.as_ref(), log)
     }
 
-    fn tar(&self, diff_id: &DiffId) -> anyhow::Result<Box<dyn Read>> {
+    fn tar(&self, diff_id: &DiffId) -> anyhow::Result<StoredTar> {
         const BUFFER: usize = 256 << 10;
         let layer = self.image.as_ref().and_then(|image| image.layer(diff_id));
         let layer = layer.ok_or_else(|| anyhow!("failed to find cache layer with SHA '{diff_id}'"))?;
         // Not hashed beforehand: the digest of the tar tells as much.
         let format = Format::of(&layer.descriptor.media_type)?;
-        Ok(Box::new(decompressed(BufReader::with_capacity(BUFFER, layer.open_unchecked()?), format)?))
+        let tar = decompressed(BufReader::with_capacity(BUFFER, layer.open_unchecked()?), format)?;
+        Ok(StoredTar { tar: Box::new(tar), limit: limits::layer_tar(layer.descriptor.size) })
     }
 }
 

@@ -7,7 +7,7 @@
 pub mod image;
 pub mod volume;
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -84,7 +84,21 @@ pub trait Cache: Debug + Sync {
     fn metadata(&self, log: &dyn Log) -> CacheMetadata;
 
     /// A layer's tar. Whoever reads it checks its digest.
-    fn tar(&self, diff_id: &DiffId) -> anyhow::Result<Box<dyn Read>>;
+    fn tar(&self, diff_id: &DiffId) -> anyhow::Result<StoredTar>;
+}
+
+/// The tar of a cached layer, to be read once.
+pub struct StoredTar {
+    /// Its bytes.
+    pub tar: Box<dyn Read>,
+    /// How many bytes it may have, by the size of the file that it lies in: [`layer_tar`](crate::limits::layer_tar).
+    pub limit: u64,
+}
+
+impl Debug for StoredTar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoredTar {{ limit: {} }}", self.limit)
+    }
 }
 
 /// A cache that is being written. Until [`CacheWriter::commit`], it stays as it was for everybody else.

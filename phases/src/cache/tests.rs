@@ -66,7 +66,7 @@ impl Caches {
     fn text(&self, kind: CacheKind, diff_id: &DiffId) -> Result<String, String> {
         let mut text = String::new();
         let tar = self.read(kind).tar(diff_id);
-        tar.map_err(|error| format!("{error:#}"))?.read_to_string(&mut text).unwrap();
+        tar.map_err(|error| format!("{error:#}"))?.tar.read_to_string(&mut text).unwrap();
         Ok(text)
     }
 

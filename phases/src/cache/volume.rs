@@ -9,7 +9,7 @@
 //! It is that of the Go lifecycle, in both directions. Specification: `platform.md` § Cache.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ use drydock_io::read;
 use drydock_model::digest::DiffId;
 use drydock_spec::cache::{CacheMetadata, METADATA_NAME};
 
-use super::{Cache, CacheWriter};
+use super::{Cache, CacheWriter, StoredTar};
 use crate::Log;
 use crate::file::failed;
 use crate::limits;
@@ -68,10 +68,10 @@ impl Cache for VolumeCache {
         metadata(&self.committed, log)
     }
 
-    fn tar(&self, diff_id: &DiffId) -> anyhow::Result<Box<dyn Read>> {
+    fn tar(&self, diff_id: &DiffId) -> anyhow::Result<StoredTar> {
         let path = self.committed.join(file_name(diff_id));
-        match read::open(&path) {
-            Ok(tar) => Ok(Box::new(tar)),
+        match read::open(&path).and_then(|tar| Ok((tar.metadata()?.len(), tar))) {
+            Ok((stored, tar)) => Ok(StoredTar { tar: Box::new(tar), limit: limits::layer_tar(stored) }),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 Err(anyhow!("failed to find cache layer with SHA '{diff_id}'"))
             }

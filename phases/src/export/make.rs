@@ -10,12 +10,13 @@ use drydock_io::sink::Sink;
 use drydock_layout::{BlobSource, Image, ImageLayer, NewLayer, Transaction};
 use drydock_model::digest::DiffId;
 use drydock_model::manifest::Descriptor;
-use drydock_tar::{LayerSource, TarError};
+use drydock_tar::TarError;
 
 use super::cached::CacheExport;
 use super::kept::CachedTar;
 use super::plan::{Content, LayerPlan};
 use crate::Log;
+use crate::layer_tar::LayerSource;
 use crate::threads::beside;
 
 /// A planned layer, made.

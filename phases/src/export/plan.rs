@@ -7,10 +7,11 @@ use drydock_model::digest::DiffId;
 use drydock_spec::analyzed::{BuildpackLayers, Layer, LayersMetadata};
 use drydock_spec::group::GroupElement;
 use drydock_spec::launch::BuildMetadata;
-use drydock_tar::{DirLayer, LauncherLayer, LayerSource, Owner, ProcessTypesLayer, slice_layers};
+use drydock_tar::Owner;
 
 use super::Inputs;
 use crate::Log;
+use crate::layer_tar::{DirLayer, LauncherLayer, LayerSource, ProcessTypesLayer, slice_layers};
 use crate::layers::{LayerDir, read_buildpack_dir};
 
 /// A layer to be.

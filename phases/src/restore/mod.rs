@@ -3,12 +3,10 @@
 //! A layer comes back whole, with its metadata, or not at all. Specification: `platform.md` § Restorer.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::ErrorKind;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
 use anyhow::Context as _;
 use drydock_layout::Early;
@@ -19,17 +17,17 @@ use drydock_spec::analyzed::{Analyzed, ImageIdentifier, Layer, LayersMetadata};
 use drydock_spec::api::PlatformApi;
 use drydock_spec::cache::CacheMetadata;
 use drydock_spec::group::{Group, GroupElement};
-use drydock_tar::extract;
+use drydock_tar::{Extraction, extract, remove_all};
 
 use crate::buildpacks::{check_group, dir_name};
-use crate::cache::{self, Cache};
+use crate::cache::{self, Cache, StoredTar};
 use crate::export::CacheLocation;
 use crate::file::{read_toml, read_toml_if_exists, write, write_toml};
 use crate::identify::{self, identify, is_in_sight, restore_sbom};
 use crate::layers::{is_file_name, tell_layers};
 use crate::run_image::{self, RunImageFiles};
 use crate::timer::timed;
-use crate::{Error, Kind, Log, sbom};
+use crate::{Error, Kind, Log, limits, sbom};
 
 /// Everything that the restorer needs to know.
 #[derive(Debug)]
@@ -143,12 +141,11 @@ fn restore_layers(
             // The other implementation says so, too, where layers are skipped and nothing is restored.
             log.info("Restoring data for SBOM from cache");
         }
-        if has_sbom && !inputs.skip_layers {
-            let restored = cached.sbom.parse().map_err(anyhow::Error::from);
-            let restored = restored.and_then(|sbom| restore_tar(cache.as_ref(), &sbom, &inputs.layers_dir));
-            if let Err(error) = restored {
-                log.warn(&format!("Skipping restore of the cached SBOM files: {error:#}"));
-            }
+        if has_sbom
+            && !inputs.skip_layers
+            && let Err(error) = restore_cached_sbom(cache.as_ref(), &cached.sbom, &inputs.layers_dir)
+        {
+            log.warn(&format!("Skipping restore of the cached SBOM files: {error:#}"));
         }
     }
     if inputs.platform_api.has_sbom_layer() && !inputs.skip_layers {
@@ -246,32 +243,11 @@ impl Restorable {
 
     /// Removes the layer and what is said of it.
     fn remove(&self) -> anyhow::Result<()> {
-        let removed = match fs::symlink_metadata(&self.path) {
-            Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&self.path),
-            Ok(_) => fs::remove_file(&self.path),
-            Err(error) => Err(error),
-        };
-        for removed in [removed, fs::remove_file(self.toml_path())] {
-            match removed {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(error)
-                        .with_context(|| format!("failed to remove layer `{}`", self.path.display()));
-                }
-                _ => {}
-            }
+        for path in [&self.path, &self.toml_path()] {
+            remove_all(path)
+                .with_context(|| format!("failed to remove `{}` of layer {}", path.display(), self.id))?;
         }
         Ok(())
-    }
-
-    /// Extracts the contents in place of what is there.
-    fn extract(&self, cache: &dyn Cache, diff_id: &DiffId, layers_dir: &Path) -> anyhow::Result<()> {
-        match fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("failed to remove `{}`", self.path.display()));
-            }
-            _ => {}
-        }
-        restore_tar(cache, diff_id, layers_dir)
     }
 }
 
@@ -318,7 +294,7 @@ fn restore_data(
     let next = AtomicUsize::new(0);
     let work = || -> anyhow::Result<()> {
         while let Some((layer, diff_id)) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(error) = layer.extract(cache, diff_id, &inputs.layers_dir) {
+            if let Err(error) = restore_tar(cache, diff_id, &layer.path, u64::MAX) {
                 log.warn(&format!("Skipping restore for layer {}: {error:#}", layer.id));
                 layer.remove()?;
             }
@@ -326,17 +302,27 @@ fn restore_data(
         Ok(())
     };
     thread::scope(|scope| {
-        let workers: Vec<_> =
-            (0..inputs.threads.get().min(layers.len())).map(|_| scope.spawn(work)).collect();
-        workers
-            .into_iter()
-            .try_for_each(|worker| worker.join().expect("it returns errors and does not panic"))
+        // This thread is one of them, and may be the only one that can be had.
+        let others = 1..inputs.threads.get().min(layers.len());
+        let others: Vec<_> =
+            others.map_while(|_| thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
+        let own = work();
+        let join =
+            |thread: ScopedJoinHandle<'_, _>| thread.join().expect("it returns errors and does not panic");
+        others.into_iter().map(join).fold(own, Result::and)
     })
 }
 
-fn restore_tar(cache: &dyn Cache, diff_id: &DiffId, layers_dir: &Path) -> anyhow::Result<()> {
-    extract(cache.tar(diff_id)?, *diff_id, layers_dir, layers_dir)
-        .with_context(|| format!("failed to extract layer {diff_id}"))
+/// Extracts a cached tar of at most `most` bytes to `dir`, in place of what is there, and nowhere else.
+fn restore_tar(cache: &dyn Cache, diff_id: &DiffId, dir: &Path, most: u64) -> anyhow::Result<()> {
+    let StoredTar { tar, limit } = cache.tar(diff_id)?;
+    let extraction = Extraction { diff_id: *diff_id, named: dir, into: dir, limit: limit.min(most) };
+    extract(tar, &extraction).with_context(|| format!("failed to extract layer {diff_id}"))
+}
+
+/// Extracts the cached SBOM files to where buildpacks get theirs from.
+fn restore_cached_sbom(cache: &dyn Cache, sha: &str, layers_dir: &Path) -> anyhow::Result<()> {
+    restore_tar(cache, &sha.parse()?, &sbom::make_dir(layers_dir, "cache")?, limits::SBOM_TAR)
 }
 
 /// Looks at images that are named, but of which nothing more is known.

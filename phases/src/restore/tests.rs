@@ -11,11 +11,12 @@ use drydock_spec::analyzed::{BuildpackLayers, Layer, LayersMetadata, Store};
 use drydock_spec::api::PlatformApi;
 use drydock_spec::cache::{CacheMetadata, METADATA_NAME};
 use drydock_spec::group::GroupElement;
-use drydock_tar::{DirLayer, LayerSource as _, Owner};
+use drydock_tar::Owner;
 use tempfile::TempDir;
 
 use super::{Inputs, restore_group};
 use crate::cache::CacheLocation;
+use crate::layer_tar::{DirLayer, LayerSource as _};
 use crate::memory_log::MemoryLog;
 
 fn metadata(text: &str) -> Metadata {

@@ -1,125 +1,78 @@
-//! The bytes of the tar: read in large chunks, given to the hasher, and lent in pieces.
+//! The bytes of the tar: read in large chunks, which another thread hashes meanwhile, if one can be started.
 
-use std::io::{ErrorKind, Read};
-use std::ops::{Deref, Range};
+use std::io::{self, BufRead, ErrorKind, Read};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, Scope, ScopedJoinHandle};
 
-use super::ExtractError;
-use crate::header::BLOCK;
 use drydock_model::digest::DiffId;
 use drydock_model::hash::Hasher;
 
-/// A whole number of blocks, so that no block is in two chunks.
-const CHUNK: usize = 512 * BLOCK;
+/// Bytes that are read at a time.
+const CHUNK: usize = 256 << 10;
+
+/// Chunks that wait to be hashed, at most.
+const QUEUE: usize = 4;
 
 /// Bytes of which the first so many count.
-type Filled = (Arc<Box<[u8]>>, usize);
+pub(super) type Chunk = (Arc<Box<[u8]>>, usize);
 
-/// Some of the tar's bytes, without a copy: the chunk is not filled again while anybody has a piece of it.
-pub(super) struct Piece {
-    chunk: Arc<Box<[u8]>>,
-    range: Range<usize>,
-    /// Where in the tar the chunk begins.
-    pub(super) chunk_offset: u64,
-}
-
-impl Deref for Piece {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.chunk[self.range.clone()]
-    }
-}
-
-/// The tar, from where reading it has come to.
-pub(super) struct Input<R> {
+/// A tar that is hashed while it is read.
+pub(super) struct HashedInput<'scope, R> {
     reader: R,
-    to_hasher: SyncSender<Filled>,
+    limit: u64,
+    /// Bytes that were read.
+    length: u64,
     /// The current chunk.
-    chunk: Filled,
-    /// What has been lent of the current chunk.
+    chunk: Chunk,
+    /// What has been consumed of it.
     used: usize,
-    /// Earlier chunks; those that nobody uses any more are filled again.
+    /// Earlier chunks; those that are hashed are filled again.
     spare: Vec<Arc<Box<[u8]>>>,
-    /// Where in the tar the current chunk begins.
-    offset: u64,
+    hashing: Hashing<'scope>,
 }
 
-impl<R: Read> Input<R> {
-    pub(super) fn new(reader: R, to_hasher: SyncSender<Filled>) -> Self {
-        let empty = (Arc::new(Box::default()), 0);
-        Self { reader, to_hasher, chunk: empty, used: 0, spare: Vec::new(), offset: 0 }
-    }
+/// Who hashes.
+pub(super) enum Hashing<'scope> {
+    Thread(SyncSender<Chunk>, ScopedJoinHandle<'scope, DiffId>),
+    Here(Hasher),
+}
 
-    /// How much of the tar has been lent.
-    pub(super) fn offset(&self) -> u64 {
-        self.offset + self.used as u64
-    }
-
-    /// Where in the tar the current chunk begins.
-    pub(super) fn chunk_offset(&self) -> u64 {
-        self.offset
-    }
-
-    /// The next block; none at the end of the tar.
-    pub(super) fn block(&mut self) -> Result<Option<&[u8; BLOCK]>, ExtractError> {
-        let piece = self.piece(BLOCK as u64)?;
-        match piece.len() {
-            0 => Ok(None),
-            BLOCK => Ok(Some(piece.try_into().expect("has the length of a block"))),
-            _ => Err(ended_early()),
+impl<'scope> Hashing<'scope> {
+    /// In a thread, unless the process may have no more of them.
+    pub(super) fn start(scope: &'scope Scope<'scope, '_>) -> Self {
+        let (to_hasher, chunks) = sync_channel(QUEUE);
+        let thread = thread::Builder::new().name("hash tar".into());
+        match thread.spawn_scoped(scope, move || hash_chunks(&chunks)) {
+            Ok(thread) => Self::Thread(to_hasher, thread),
+            Err(_) => Self::Here(Hasher::new()),
         }
     }
+}
 
-    /// The next bytes: at least one and at most `most` (which is not 0), as many as there are in the current chunk.
-    /// Empty at the end of the tar.
-    pub(super) fn piece(&mut self, most: u64) -> Result<&[u8], ExtractError> {
-        if self.used == self.chunk.1 {
-            self.next_chunk()?;
-        }
-        let start = self.used;
-        let left = self.chunk.1 - start;
-        let length = usize::try_from(most).map_or(left, |most| most.min(left));
-        self.used += length;
-        Ok(&self.chunk.0[start..start + length])
+impl<'scope, R: Read> HashedInput<'scope, R> {
+    /// What `reader` gives; more than `limit` bytes are an error ([`ErrorKind::FileTooLarge`]).
+    pub(super) fn new(reader: R, limit: u64, hashing: Hashing<'scope>) -> Self {
+        let chunk = (Arc::new(Box::default()), 0);
+        Self { reader, limit, length: 0, chunk, used: 0, spare: Vec::new(), hashing }
     }
 
-    /// Passes `size` bytes piece by piece, and skips the padding after them.
-    pub(super) fn contents(
-        &mut self,
-        size: u64,
-        mut pass: impl FnMut(Piece) -> Result<(), ExtractError>,
-    ) -> Result<(), ExtractError> {
-        let mut left = size;
-        while left > 0 {
-            let length = self.piece(left)?.len();
-            if length == 0 {
-                return Err(ended_early());
-            }
-            left -= length as u64;
-            pass(Piece {
-                chunk: Arc::clone(&self.chunk.0),
-                range: self.used - length..self.used,
-                chunk_offset: self.offset,
-            })?;
-        }
-        // Contents begin on a block, and blocks don't straddle chunks: the padding is in this chunk.
-        let padding = size.next_multiple_of(BLOCK as u64) - size;
-        if padding > 0 && self.piece(padding)?.len() as u64 != padding {
-            return Err(ended_early());
-        }
-        Ok(())
-    }
-
-    /// Reads and hashes what is left.
-    pub(super) fn finish(mut self) -> Result<(), ExtractError> {
+    /// Reads what is left, and tells the hash of all.
+    pub(super) fn finish(mut self) -> io::Result<DiffId> {
         self.used = self.chunk.1;
-        while !self.piece(u64::MAX)?.is_empty() {}
-        Ok(())
+        while !self.fill_buf()?.is_empty() {
+            self.used = self.chunk.1;
+        }
+        Ok(match self.hashing {
+            Hashing::Thread(to_hasher, thread) => {
+                drop(to_hasher);
+                thread.join().expect("hashing does not panic")
+            }
+            Hashing::Here(hash) => DiffId::from_hash(hash),
+        })
     }
 
-    fn next_chunk(&mut self) -> Result<(), ExtractError> {
+    fn next_chunk(&mut self) -> io::Result<()> {
         let free = self.spare.iter_mut().position(|chunk| Arc::get_mut(chunk).is_some());
         let mut next = match free {
             Some(index) => self.spare.swap_remove(index),
@@ -132,22 +85,53 @@ impl<R: Read> Input<R> {
                 Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(ExtractError::Read(error)),
+                Err(error) => return Err(error),
             }
         }
-        self.offset += self.chunk.1 as u64;
-        self.used = 0;
-        let (last, _) = std::mem::replace(&mut self.chunk, (Arc::clone(&next), filled));
+        self.length += filled as u64;
+        if self.length > self.limit {
+            let message = format!("it has more than {} bytes", self.limit);
+            return Err(io::Error::new(ErrorKind::FileTooLarge, message));
+        }
+        match &mut self.hashing {
+            Hashing::Thread(to_hasher, _) => {
+                let sent = to_hasher.send((Arc::clone(&next), filled));
+                sent.expect("the hasher goes on until this end is dropped");
+            }
+            Hashing::Here(hash) => hash.update(&next[..filled]),
+        }
+        let (last, _) = std::mem::replace(&mut self.chunk, (next, filled));
         if !last.is_empty() {
             self.spare.push(last);
         }
-        self.to_hasher.send((next, filled)).expect("the hasher goes on until this end is dropped");
+        self.used = 0;
         Ok(())
     }
 }
 
+impl<R: Read> BufRead for HashedInput<'_, R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.used == self.chunk.1 {
+            self.next_chunk()?;
+        }
+        Ok(&self.chunk.0[self.used..self.chunk.1])
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.used += n;
+    }
+}
+
+impl<R: Read> Read for HashedInput<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.fill_buf()?.read(buffer)?;
+        self.consume(n);
+        Ok(n)
+    }
+}
+
 /// Hashes all chunks that come, to the last.
-pub(super) fn hash_chunks(chunks: &Receiver<Filled>) -> DiffId {
+fn hash_chunks(chunks: &Receiver<Chunk>) -> DiffId {
     let mut hash = Hasher::new();
     for (chunk, filled) in chunks {
         hash.update(&chunk[..filled]);
@@ -155,6 +139,27 @@ pub(super) fn hash_chunks(chunks: &Receiver<Filled>) -> DiffId {
     DiffId::from_hash(hash)
 }
 
-pub(super) fn ended_early() -> ExtractError {
-    ExtractError::Read(ErrorKind::UnexpectedEof.into())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_all_with_a_thread_and_without() {
+        let bytes: Vec<u8> = (0..1_000_003_u32).map(|i| (i % 251) as u8).collect();
+        thread::scope(|scope| {
+            for hashing in [Hashing::start(scope), Hashing::Here(Hasher::new())] {
+                let mut input = HashedInput::new(&bytes[..], bytes.len() as u64, hashing);
+                let mut some = vec![0; 600_000];
+                input.read_exact(&mut some).unwrap();
+                assert!(some == bytes[..600_000]);
+                assert_eq!(input.finish().unwrap(), DiffId::of(&bytes));
+            }
+        });
+    }
+
+    #[test]
+    fn reads_no_more_than_the_limit() {
+        let input = HashedInput::new(io::repeat(0), 1_000_000, Hashing::Here(Hasher::new()));
+        assert_eq!(input.finish().unwrap_err().kind(), ErrorKind::FileTooLarge);
+    }
 }

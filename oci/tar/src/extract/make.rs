@@ -1,165 +1,183 @@
-//! Making one thing at a time, by handles of the directories on the way to it.
+//! Entries as files on disk.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Write as _};
-use std::os::fd::BorrowedFd;
+use std::io::{self, BufRead, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, fchmod, fstat, openat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, chmodat, fchmod, fstat, linkat, mkdirat, mknodat, openat, symlinkat,
+};
 use rustix::io::Errno;
 
 use super::ExtractError;
+use super::names::{Below, Where};
+use crate::entry::{Entry, Kind};
+use crate::error::ArchiveError;
+use crate::read::{Archive, Contents, Member};
 use crate::trail::{Trail, split_leaf};
 
-/// Makes files below one directory, and remembers what it made.
-pub(super) struct Maker {
-    into: PathBuf,
-    /// At the directory that holds what is made next.
-    pub(super) trail: Trail,
-    /// What was made in directories that were there before.
-    pub(super) made: Vec<Vec<u8>>,
+/// Makes files below one directory.
+pub(super) struct Maker<'a> {
+    below: Below,
+    into: &'a Path,
+    /// At the directory that holds the current entry.
+    trail: Trail,
+    /// For finding what hard links link to.
+    targets: Trail,
+    /// Permissions of directories that would keep us from making what is in them.
+    late_modes: BTreeMap<Vec<u8>, Mode>,
 }
 
-/// What is to be made.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct New<'a> {
-    pub(super) path: &'a [u8],
-    /// With setuid, setgid and sticky bits.
-    pub(super) mode: Mode,
-    /// Whether the directory that holds it was made as well, and goes with all that is in it if something fails.
-    pub(super) in_new_dir: bool,
-}
-
-impl New<'_> {
-    /// The permissions to make it with, when it gets its mode afterwards.
-    pub(super) fn at_first(&self) -> Mode {
-        self.mode & (Mode::RWXU | Mode::RWXG | Mode::RWXO)
-    }
-}
-
-/// Why an entry is not restored.
-pub(super) enum Problem {
-    /// For what it is. This is the reason.
-    Refused(&'static str),
-    /// It could not be done.
-    Failed(ExtractError),
-}
-
-impl Problem {
-    /// The error, of the entry with this name.
-    pub(super) fn of(self, entry: &[u8]) -> ExtractError {
-        match self {
-            Self::Refused(reason) => {
-                ExtractError::Refused { entry: String::from_utf8_lossy(entry).into_owned(), reason }
-            }
-            Self::Failed(error) => error,
-        }
-    }
-}
-
-impl From<ExtractError> for Problem {
-    fn from(error: ExtractError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl Maker {
-    pub(super) fn new(into: &Path) -> Result<Self, ExtractError> {
-        // The directory itself may be reached through symlinks: its path is the caller's.
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(into, flags, Mode::empty()).map_err(|e| failure("open", into, e))?;
-        Ok(Self { into: into.to_owned(), trail: Trail::reaching(root), made: Vec::new() })
-    }
-
-    /// One that makes files below the same directory.
-    pub(super) fn another(&self) -> Result<Self, ExtractError> {
-        Ok(Self { into: self.into.clone(), trail: self.another_trail()?, made: Vec::new() })
-    }
-
-    /// A trail of its own below the same directory.
-    pub(super) fn another_trail(&self) -> Result<Trail, ExtractError> {
-        self.trail.another().map_err(|error| failure("open", &self.into, error))
-    }
-
-    /// Makes something that is no directory with `make`, in place of what is there. The trail is where it belongs.
-    pub(super) fn make<T>(
-        &mut self,
-        new: New<'_>,
-        mut make: impl FnMut(BorrowedFd<'_>, &[u8]) -> rustix::io::Result<T>,
-    ) -> Result<T, Problem> {
-        let (_, leaf) = split_leaf(new.path);
-        let outcome = self.trail.current().and_then(|(dir, _)| replace(dir, leaf, |dir| make(dir, leaf)));
-        match outcome {
-            Ok(value) => {
-                self.note(new.path, new.in_new_dir);
-                Ok(value)
-            }
-            Err(Errno::ISDIR) => Err(Problem::Refused("in its place is a directory")),
-            Err(error) => Err(self.failure("create", new.path, error).into()),
-        }
-    }
-
-    /// Makes an empty file.
-    pub(super) fn create_file(&mut self, new: New<'_>) -> Result<File, Problem> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        self.make(new, |dir, leaf| openat(dir, leaf, flags, new.at_first())).map(File::from)
-    }
-
-    /// Appends to a file.
-    pub(super) fn write(&self, mut file: &File, new: New<'_>, bytes: &[u8]) -> Result<(), ExtractError> {
-        file.write_all(bytes).map_err(|error| self.failure("write", new.path, error))
-    }
-
-    /// Gives a file its permissions: after writing, which takes setuid and setgid away.
-    pub(super) fn finish_file(&self, file: &File, new: New<'_>) -> Result<(), ExtractError> {
-        let changed = fstat(file).and_then(|stat| {
-            // Asking is several times faster than changing, and most files are made with the right ones.
-            if Mode::from_raw_mode(stat.st_mode) == new.mode { Ok(()) } else { fchmod(file, new.mode) }
+impl<'a> Maker<'a> {
+    /// Below the directory `into`; in the archive, it is called `named`.
+    pub(super) fn new(named: &Path, into: &'a Path) -> Result<Self, ExtractError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let trails = openat(CWD, into, flags, Mode::empty()).and_then(|root| {
+            let trail = Trail::reaching(root);
+            Ok((trail.another()?, trail))
         });
-        changed.map_err(|error| self.failure("set the permissions of", new.path, error))
+        let (targets, trail) = trails.map_err(|error| failure("open", into, b"", error))?;
+        Ok(Self { below: Below::new(named), into, trail, targets, late_modes: BTreeMap::new() })
     }
 
-    /// Remembers what was made, unless it goes with the directory that holds it.
-    pub(super) fn note(&mut self, path: &[u8], in_new_dir: bool) {
-        if !in_new_dir {
-            self.made.push(path.to_vec());
+    /// Makes every entry of the archive.
+    pub(super) fn make_all(&mut self, archive: &mut Archive<impl BufRead>) -> Result<(), ExtractError> {
+        let mut path = Vec::new();
+        while let Some(Member { entry, contents }) = archive.read_next()? {
+            let mode = permissions(&entry);
+            match self.below.locate(entry.name, &mut path) {
+                Ok(Where::Below) => self.make(&entry, &path, contents)?,
+                Ok(Where::Itself) if entry.kind == Kind::Dir => self.set_dir_mode(&path, mode)?,
+                Ok(Where::Above) if entry.kind == Kind::Dir => {}
+                Ok(Where::Above | Where::Itself) => {
+                    return Err(refused(&entry, "in its place belongs a directory"));
+                }
+                Err(reason) => return Err(refused(&entry, reason)),
+            }
         }
+        Ok(())
     }
 
-    pub(super) fn failure(
-        &self,
-        action: &'static str,
+    /// Gives directories their permissions where that was put off; the deepest come first.
+    pub(super) fn finish_directories(&mut self) -> Result<(), ExtractError> {
+        for (path, mode) in std::mem::take(&mut self.late_modes).into_iter().rev() {
+            self.change_mode(&path, mode)?;
+        }
+        Ok(())
+    }
+
+    fn make(
+        &mut self,
+        entry: &Entry<'_>,
         path: &[u8],
-        error: impl Into<io::Error>,
-    ) -> ExtractError {
-        failure(action, &self.into.join(OsStr::from_bytes(path)), error)
-    }
-}
-
-fn failure(action: &'static str, path: &Path, error: impl Into<io::Error>) -> ExtractError {
-    ExtractError::Restore { action, path: path.to_owned(), source: error.into() }
-}
-
-/// Makes something called `leaf` in `dir`, and if there is something, removes it first; not a directory, that is an
-/// error ([`Errno::ISDIR`]).
-pub(super) fn replace<T>(
-    dir: BorrowedFd<'_>,
-    leaf: &[u8],
-    mut make: impl FnMut(BorrowedFd<'_>) -> rustix::io::Result<T>,
-) -> rustix::io::Result<T> {
-    match make(dir) {
-        Err(Errno::EXIST) if is_dir(dir, leaf) => Err(Errno::ISDIR),
-        Err(Errno::EXIST) => {
-            unlinkat(dir, leaf, AtFlags::empty())?;
-            make(dir)
+        contents: Contents<'_, impl BufRead>,
+    ) -> Result<(), ExtractError> {
+        let Self { into, trail, .. } = self;
+        let (parent, leaf) = split_leaf(path);
+        let dir = trail.go_to(parent).and_then(|()| Ok(trail.current()?.0));
+        let dir = dir.map_err(|error| match error {
+            Errno::NOENT => refused(entry, "the directory that it is in does not come before it"),
+            Errno::NOTDIR | Errno::LOOP => {
+                refused(entry, "on the way to it is something else than a directory")
+            }
+            error => failure("open", into, parent, error),
+        })?;
+        let not_created = |error| match error {
+            Errno::EXIST => refused(entry, "it comes twice"),
+            error => failure("create", into, path, error),
+        };
+        let mode = permissions(entry);
+        match entry.kind {
+            Kind::File { .. } => {
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                let file = openat(dir, leaf, flags, mode).map_err(not_created)?;
+                self.fill(file.into(), path, mode, contents)
+            }
+            Kind::Dir => {
+                mkdirat(dir, leaf, mode | Mode::RWXU).map_err(not_created)?;
+                self.set_dir_mode(path, mode)
+            }
+            Kind::Symlink { target } => symlinkat(target, dir, leaf).map_err(not_created),
+            Kind::HardLink { target } => {
+                let mut found = Vec::new();
+                if self.below.locate(target, &mut found) != Ok(Where::Below) {
+                    return Err(refused(entry, "it links to something outside"));
+                }
+                let (found_in, found_leaf) = split_leaf(&found);
+                let reached = self.targets.go_to(found_in).and_then(|()| Ok(self.targets.current()?.0));
+                let linked = reached.and_then(|from| linkat(from, found_leaf, dir, leaf, AtFlags::empty()));
+                linked.map_err(|error| match error {
+                    Errno::NOENT | Errno::NOTDIR | Errno::LOOP => {
+                        refused(entry, "what it links to is not there")
+                    }
+                    error => not_created(error),
+                })
+            }
+            Kind::Fifo => {
+                mknodat(dir, leaf, FileType::Fifo, mode, 0).map_err(not_created)?;
+                self.change_mode(path, mode)
+            }
+            Kind::CharDevice(_) | Kind::BlockDevice(_) => Err(refused(entry, "devices are not restored")),
         }
-        outcome => outcome,
+    }
+
+    /// Writes a new file's contents, and gives it its permissions whatever the umask.
+    fn fill(
+        &self,
+        mut file: File,
+        path: &[u8],
+        mode: Mode,
+        mut contents: Contents<'_, impl BufRead>,
+    ) -> Result<(), ExtractError> {
+        loop {
+            let piece = contents.fill_buf().map_err(ArchiveError::Read)?;
+            if piece.is_empty() {
+                break;
+            }
+            file.write_all(piece).map_err(|error| failure("write", self.into, path, error))?;
+            let length = piece.len();
+            contents.consume(length);
+        }
+        let changed = fstat(&file).and_then(|stat| {
+            // Asking is several times faster than changing, and most files are made with the right ones.
+            if Mode::from_raw_mode(stat.st_mode) == mode { Ok(()) } else { fchmod(&file, mode) }
+        });
+        changed.map_err(|error| failure("set the permissions of", self.into, path, error))
+    }
+
+    /// Gives a directory its permissions, later if they would keep us from making what is in it.
+    fn set_dir_mode(&mut self, path: &[u8], mode: Mode) -> Result<(), ExtractError> {
+        if mode.contains(Mode::RWXU) {
+            return self.change_mode(path, mode);
+        }
+        self.late_modes.insert(path.to_vec(), mode);
+        Ok(())
+    }
+
+    /// Changes the permissions of something that was made here and is no symlink; an empty path is the directory itself.
+    fn change_mode(&mut self, path: &[u8], mode: Mode) -> Result<(), ExtractError> {
+        let (parent, leaf) = split_leaf(path);
+        let leaf = if leaf.is_empty() { b"." } else { leaf };
+        let Self { into, trail, .. } = self;
+        let changed =
+            trail.go_to(parent).and_then(|()| chmodat(trail.current()?.0, leaf, mode, AtFlags::empty()));
+        changed.map_err(|error| failure("set the permissions of", into, path, error))
     }
 }
 
-pub(super) fn is_dir(dir: BorrowedFd<'_>, leaf: &[u8]) -> bool {
-    statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW)
-        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+/// Without setuid, setgid and sticky bits: nobody gets more rights by what was brought from elsewhere.
+fn permissions(entry: &Entry<'_>) -> Mode {
+    Mode::from_raw_mode(entry.mode) & (Mode::RWXU | Mode::RWXG | Mode::RWXO)
+}
+
+fn refused(entry: &Entry<'_>, reason: &'static str) -> ExtractError {
+    ExtractError::Refused { entry: String::from_utf8_lossy(entry.name).into_owned(), reason }
+}
+
+fn failure(action: &'static str, into: &Path, path: &[u8], error: impl Into<io::Error>) -> ExtractError {
+    let path = if path.is_empty() { into.to_owned() } else { into.join(OsStr::from_bytes(path)) };
+    ExtractError::Restore { action, path, source: error.into() }
 }

@@ -1,56 +1,61 @@
-//! Extraction of a layer's tar below one directory, whatever the tar holds.
+//! Extraction of a tar that one is not sure of: whatever it holds, only one directory is made, and what is in it.
 //!
 //! Files are made relative to handles of the directories that hold them, and no handle is opened through a symlink
-//! ([`Trail`](super::trail::Trail)); names are taken apart beforehand, and `..` is refused. So nothing outside is
-//! created, changed or read, wherever symlinks point that are in the archive or were there before.
-//!
-//! The tar is read once: another thread hashes it meanwhile, and a third makes some of the files if the tar is large
-//! ([`helper`]). What was made is removed again if the hash is wrong. Until then no new directory has permissions that
-//! would be in the way of that.
+//! ([`Trail`](super::Trail)); names are taken apart beforehand, and `..` is refused. So nothing outside is created, changed or
+//! read, wherever symlinks point. Since the directory is new, so is everything in it: nothing is ever replaced.
 
-mod entry;
-mod helper;
 mod input;
 mod make;
 mod names;
-mod restore;
 
 use std::fs;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use drydock_model::digest::DiffId;
 
-use self::helper::Sharing;
-use self::input::{Input, hash_chunks};
-use self::restore::Restorer;
+use self::input::{HashedInput, Hashing};
+use self::make::Maker;
+use crate::error::ArchiveError;
+use crate::read::Archive;
+use crate::remove::remove_all;
 
-/// Chunks that wait to be hashed, at most.
-const QUEUE: usize = 4;
+/// What to extract, and where to.
+#[derive(Debug, Clone, Copy)]
+pub struct Extraction<'a> {
+    /// Of the tar.
+    pub diff_id: DiffId,
+    /// What the directory is called in the tar; absolute. Names in the tar are taken as absolute, with or without a slash at the
+    /// beginning.
+    pub named: &'a Path,
+    /// The directory to make. What is there is removed; the directory that it is in must exist.
+    pub into: &'a Path,
+    /// Bytes that the tar may have. So many are on the disk at most, and an entry takes 512 of them.
+    pub limit: u64,
+}
 
 /// Why a tar was not extracted.
 #[derive(Debug, thiserror::Error)]
 pub enum ExtractError {
-    /// The tar ends early or cannot be read.
-    #[error("cannot read the tar")]
-    Read(#[source] io::Error),
-    /// This is no tar, or one of a kind that is not understood.
-    #[error("the tar is malformed after {offset} bytes: {reason}")]
-    Malformed {
-        /// Where in the tar the offending header begins.
-        offset: u64,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// The tar holds something that does not belong where it is extracted to.
+    /// It cannot be read, or is larger than the limit.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// It holds something that does not belong where it is extracted to.
     #[error("the tar's entry `{entry}` is refused: {reason}")]
     Refused {
         /// The entry's name.
         entry: String,
         /// What is wrong with it.
         reason: &'static str,
+    },
+    /// These are not the contents that were asked for.
+    #[error("the tar has the digest {found}, not {expected}")]
+    Mismatch {
+        /// What was asked for.
+        expected: DiffId,
+        /// What was read.
+        found: DiffId,
     },
     /// A file or directory cannot be made.
     #[error("cannot {action} `{}`", path.display())]
@@ -62,17 +67,6 @@ pub enum ExtractError {
         /// Why it failed.
         source: io::Error,
     },
-    /// These are not the contents that were asked for.
-    #[error("the tar has the digest {found}, not {expected}")]
-    Mismatch {
-        /// What was asked for.
-        expected: DiffId,
-        /// What was read.
-        found: DiffId,
-    },
-    /// No thread can be started to hash the tar, or to make files.
-    #[error("cannot start a thread")]
-    Thread(#[source] io::Error),
     /// Extraction failed, and what had been made until then cannot be removed either.
     #[error("cannot remove `{}` again after a failure: {why}", path.display())]
     NotUndone {
@@ -86,78 +80,37 @@ pub enum ExtractError {
     },
 }
 
-/// Extracts the tar with this diff ID: entries called `below/…` become files `into/…`.
+/// Extracts a tar: entries called `named/…` become files `into/…`.
 ///
-/// `below` is absolute; names in the tar are taken as absolute, with or without a slash at the beginning. `into` must
-/// exist. Entries for `below` and the directories above it are skipped; any other entry outside is an error, and so is
-/// a device, or an entry in a directory that is a symlink on disk.
+/// Entries for directories above `named` are skipped. Any other entry outside is an error, and so is a device, a second entry for
+/// one path, and one that comes before the directory that it is in, or whose path in `into` has more than 4096 bytes.
 ///
-/// Restored are directories, files, symlinks (with any target), hard links to what is in `into`, and FIFOs, each with
-/// its permissions, but not with its owner or times. A directory that exists stays as it is and gets what is in the
-/// tar; anything else that exists is replaced, never written through. Directories that the tar leaves out are made with
-/// the permissions that the process gives to new directories.
+/// Restored are directories, files, symlinks (with any target), hard links to what is in `into`, and FIFOs: each with its
+/// permissions, but without setuid, setgid and sticky bits, and not with its owner, times and extended attributes.
 ///
-/// After an error, everything that was made is removed again; only what was replaced is lost.
-///
-/// Several threads may extract into the same directory, if the tars have nothing in common but directories that are
-/// there before: what one extraction makes, it may remove.
-pub fn extract(tar: impl Read, diff_id: DiffId, below: &Path, into: &Path) -> Result<(), ExtractError> {
-    extract_sharing(tar, diff_id, below, into, Sharing::default())
-}
-
-fn extract_sharing(
-    tar: impl Read,
-    diff_id: DiffId,
-    below: &Path,
-    into: &Path,
-    sharing: Sharing,
-) -> Result<(), ExtractError> {
-    let mut restorer = Restorer::new(below, into, sharing)?;
-    let extracted = extract_and_hash(tar, &mut restorer).and_then(|found| {
-        if found == diff_id {
-            restorer.finish_directories()
+/// The tar is read to its end, and hashed. After an error, nothing of it is left.
+pub fn extract(tar: impl Read, extraction: &Extraction<'_>) -> Result<(), ExtractError> {
+    let Extraction { diff_id: expected, named, into, limit } = *extraction;
+    let failure = |action| move |source| ExtractError::Restore { action, path: into.to_owned(), source };
+    remove_all(into).map_err(failure("remove"))?;
+    fs::create_dir(into).map_err(failure("create"))?;
+    let extracted = Maker::new(named, into).and_then(|mut maker| {
+        let found = thread::scope(|scope| {
+            let mut archive = Archive::new(HashedInput::new(tar, limit, Hashing::start(scope)));
+            maker.make_all(&mut archive)?;
+            archive.into_inner().finish().map_err(ArchiveError::Read).map_err(ExtractError::from)
+        })?;
+        if found == expected {
+            maker.finish_directories()
         } else {
-            Err(ExtractError::Mismatch { expected: diff_id, found })
+            Err(ExtractError::Mismatch { expected, found })
         }
     });
-    extracted.map_err(|cause| undo(cause, restorer.made(), into))
-}
-
-fn extract_and_hash(tar: impl Read, restorer: &mut Restorer) -> Result<DiffId, ExtractError> {
-    let (to_hasher, from_reader) = sync_channel(QUEUE);
-    thread::scope(|scope| {
-        let hasher = thread::Builder::new()
-            .name("hash tar".into())
-            .spawn_scoped(scope, move || hash_chunks(&from_reader))
-            .map_err(ExtractError::Thread)?;
-        let mut input = Input::new(tar, to_hasher);
-        restorer.restore_all(&mut input)?;
-        input.finish()?;
-        Ok(hasher.join().expect("hashing does not panic"))
+    extracted.map_err(|cause| match remove_all(into) {
+        Ok(()) => cause,
+        Err(why) => ExtractError::NotUndone { cause: Box::new(cause), path: into.to_owned(), why },
     })
 }
 
-/// Removes what was made.
-fn undo<'a>(mut cause: ExtractError, made: impl Iterator<Item = &'a [u8]>, into: &Path) -> ExtractError {
-    use std::os::unix::ffi::OsStrExt as _;
-    for path in made {
-        let path = into.join(std::ffi::OsStr::from_bytes(path));
-        let removed = match fs::symlink_metadata(&path) {
-            Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&path),
-            Ok(_) => fs::remove_file(&path),
-            Err(error) => Err(error),
-        };
-        match removed {
-            Ok(()) => {}
-            // Removed with what holds it, or replaced in the course.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(why) => cause = ExtractError::NotUndone { cause: Box::new(cause), path, why },
-        }
-    }
-    cause
-}
-
-#[cfg(test)]
-mod sharing_tests;
 #[cfg(test)]
 mod tests;

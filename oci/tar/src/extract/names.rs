@@ -1,9 +1,7 @@
 //! Names of entries, as paths below the directory that is extracted to.
 
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
-
-use crate::place::clean;
+use std::path::{Component, Path};
 
 /// The directory whose contents are extracted, as the tar calls it.
 #[derive(Debug)]
@@ -14,17 +12,29 @@ pub(super) struct Below {
 /// Where an entry belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Where {
-    /// It is the directory itself, or one above it.
+    /// On the way to the directory.
     Above,
+    /// It is the directory itself.
+    Itself,
     /// In the directory.
     Below,
 }
 
+/// A path below the directory may have so many bytes: those that a system call takes. One that is much longer would have
+/// very many directories.
+const MAX_PATH: usize = 4096;
+
 impl Below {
     pub(super) fn new(dir: &Path) -> Self {
-        let dir = clean(dir);
-        let names = dir.as_os_str().as_bytes().split(|&byte| byte == b'/').filter(|name| !name.is_empty());
-        Self { names: names.map(<[u8]>::to_vec).collect() }
+        let mut names = Vec::new();
+        for component in dir.components() {
+            match component {
+                Component::Normal(name) => names.push(name.as_bytes().to_vec()),
+                Component::ParentDir => drop(names.pop()),
+                Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+            }
+        }
+        Self { names }
     }
 
     /// Tells where `name` belongs, and puts its path below the directory into `path`: names joined with single slashes,
@@ -53,7 +63,12 @@ impl Below {
                 }
             }
         }
-        Ok(if path.is_empty() { Where::Above } else { Where::Below })
+        match (path.len(), above.next()) {
+            (0, Some(_)) => Ok(Where::Above),
+            (0, None) => Ok(Where::Itself),
+            (..=MAX_PATH, _) => Ok(Where::Below),
+            _ => Err("its path is longer than 4096 bytes"),
+        }
     }
 }
 
@@ -70,10 +85,24 @@ mod tests {
                 .locate(name.as_bytes(), &mut path)
                 .map(|place| (place, String::from_utf8(path.clone()).unwrap()))
         };
-        for above in ["/", ".", "./", "/layers", "layers/", "/layers/x", "//layers//x//"] {
-            assert_eq!(locate(above), Ok((Where::Above, String::new())), "{above}");
+        for (name, place) in [
+            ("/", Where::Above),
+            (".", Where::Above),
+            ("./", Where::Above),
+            ("/layers", Where::Above),
+            ("layers/", Where::Above),
+            ("/layers/x", Where::Itself),
+            ("//layers//x//", Where::Itself),
+        ] {
+            assert_eq!(locate(name), Ok((place, String::new())), "{name}");
         }
-        for (name, path) in [("/layers/x/a", "a"), ("layers/x//a/./b/", "a/b"), ("./layers/x/...", "...")] {
+        let long = "d/".repeat(2047) + "dd";
+        for (name, path) in [
+            (&*format!("/layers/x/{long}"), &*long),
+            ("/layers/x/a", "a"),
+            ("layers/x//a/./b/", "a/b"),
+            ("./layers/x/...", "..."),
+        ] {
             assert_eq!(locate(name), Ok((Where::Below, path.to_owned())), "{name}");
         }
         let outside = [
@@ -85,6 +114,7 @@ mod tests {
             "../layers/x/a",
             "..",
             "/layers/x/\0",
+            &format!("/layers/x/{}", "d/".repeat(2049)),
         ];
         for name in outside {
             assert!(locate(name).is_err(), "{name}");

@@ -1,76 +1,30 @@
-//! Headers of tar entries, in the one form that layers are written in: POSIX ustar, with a pax extended header before
-//! an entry that ustar cannot express.
+//! Entries as bytes: POSIX ustar, with a pax extended header before an entry that ustar cannot express.
 //!
 //! Every choice that the formats leave open is made as Go's `archive/tar` makes it, since a layer's diff ID depends on
 //! each byte: which names are split into prefix and name, what the extended header is called, what the fields hold that
-//! it overrides.
+//! it overrides. Extended attributes are records called `SCHILY.xattr.<name>`, as GNU tar and container tools have them.
 
-use std::io;
+use std::io::{self, ErrorKind};
 
 use drydock_io::sink::Sink;
 
-/// Headers and padded contents come in blocks of this many bytes.
-pub(super) const BLOCK: usize = 512;
+use crate::entry::{Device, Entry, Kind, Owner, Time};
+use crate::pax::{XATTR, push_record, time_to_text};
 
-/// Every entry's time of modification, in seconds: 1980-01-01T00:00:01Z.
-const MODIFIED: u64 = 315_532_801;
+/// Headers and padded contents come in blocks of this many bytes.
+pub(crate) const BLOCK: usize = 512;
 
 const NAME_SIZE: usize = 100;
 const PREFIX_SIZE: usize = 155;
 
 const ZEROS: [u8; BLOCK] = [0; BLOCK];
 
-/// Who a file belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Owner {
-    /// User ID.
-    pub uid: u32,
-    /// Group ID.
-    pub gid: u32,
-}
-
-impl Owner {
-    /// The superuser and its group.
-    pub const ROOT: Self = Self { uid: 0, gid: 0 };
-}
-
-/// What an entry is, with what only that kind has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind<'a> {
-    /// With so many bytes of contents.
-    File {
-        size: u64,
-    },
-    Dir,
-    Symlink {
-        target: &'a [u8],
-    },
-    Fifo,
-    CharDevice {
-        major: u32,
-        minor: u32,
-    },
-    BlockDevice {
-        major: u32,
-        minor: u32,
-    },
-}
-
-/// One entry, without its contents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Header<'a> {
-    /// Absolute, without a slash at the end.
-    pub(super) name: &'a [u8],
-    pub(super) kind: Kind<'a>,
-    /// Permissions with setuid, setgid and sticky bits (07777).
-    pub(super) mode: u32,
-    pub(super) owner: Owner,
-}
-
-impl Header<'_> {
-    /// Writes the header, preceded by an extended one if need be. The contents of a file come next.
-    pub(super) fn write(&self, out: &mut dyn Sink) -> io::Result<()> {
-        let records = self.extended_records();
+impl Entry<'_> {
+    /// Writes the entry's header, preceded by an extended one if need be. A file's contents come next, and their padding.
+    ///
+    /// An extended attribute's name that is empty or has a `=` is an error ([`ErrorKind::InvalidInput`]).
+    pub fn write(&self, out: &mut dyn Sink) -> io::Result<()> {
+        let records = self.extended_records()?;
         if records.is_empty() {
             let (prefix, name) = split_name(self.name).unwrap_or((b"", self.name));
             let mut block = self.block(name, self.target());
@@ -84,7 +38,7 @@ impl Header<'_> {
 
     fn target(&self) -> &[u8] {
         match self.kind {
-            Kind::Symlink { target } => target,
+            Kind::Symlink { target } | Kind::HardLink { target } => target,
             _ => b"",
         }
     }
@@ -97,47 +51,68 @@ impl Header<'_> {
     }
 
     /// The pax records, in order of their keys, for what the ustar header cannot hold; empty if it holds everything.
-    fn extended_records(&self) -> Vec<u8> {
+    fn extended_records(&self) -> io::Result<Vec<u8>> {
+        let mut records = Vec::new();
         let long = |text: &[u8]| text.len() > NAME_SIZE || !text.is_ascii();
         let (long_name, long_target) = (long(self.name), long(self.target()));
         let Owner { uid, gid } = self.owner;
-        let numbers_fit =
-            fits_octal(8, uid.into()) && fits_octal(8, gid.into()) && fits_octal(12, self.size());
+        let (uid_fits, gid_fits) = (fits_octal(8, uid.into()), fits_octal(8, gid.into()));
+        let (size_fits, time_fits) = (fits_octal(12, self.size()), time_fits_octal(self.modified));
         let name_fits = !long_name || split_name(self.name).is_some();
-        let mut records = Vec::new();
-        if name_fits && !long_target && numbers_fit {
-            return records;
+        if name_fits
+            && !long_target
+            && uid_fits
+            && gid_fits
+            && size_fits
+            && time_fits
+            && self.xattrs.is_empty()
+        {
+            return Ok(records);
         }
-        if !fits_octal(8, gid.into()) {
-            push_record(&mut records, "gid", gid.to_string().as_bytes());
+        for (name, value) in self.xattrs {
+            if name.is_empty() || name.contains(&b'=') {
+                let name = String::from_utf8_lossy(name);
+                let message = format!("a tar cannot have an extended attribute called `{name}`");
+                return Err(io::Error::new(ErrorKind::InvalidInput, message));
+            }
+            push_record(&mut records, &[XATTR, name].concat(), value);
+        }
+        if !gid_fits {
+            push_record(&mut records, b"gid", gid.to_string().as_bytes());
         }
         if long_target {
-            push_record(&mut records, "linkpath", self.target());
+            push_record(&mut records, b"linkpath", self.target());
+        }
+        if !time_fits {
+            push_record(&mut records, b"mtime", time_to_text(self.modified).as_bytes());
         }
         // Also a name that could be split: an extended header, once there, takes all that is long.
         if long_name {
-            push_record(&mut records, "path", self.name);
+            push_record(&mut records, b"path", self.name);
         }
-        if !fits_octal(12, self.size()) {
-            push_record(&mut records, "size", self.size().to_string().as_bytes());
+        if !size_fits {
+            push_record(&mut records, b"size", self.size().to_string().as_bytes());
         }
-        if !fits_octal(8, uid.into()) {
-            push_record(&mut records, "uid", uid.to_string().as_bytes());
+        if !uid_fits {
+            push_record(&mut records, b"uid", uid.to_string().as_bytes());
         }
-        records
+        Ok(records)
     }
 
     /// All fields but prefix and checksum.
     fn block(&self, name: &[u8], target: &[u8]) -> [u8; BLOCK] {
-        let (kind, major, minor) = match self.kind {
-            Kind::File { .. } => (b'0', 0, 0),
-            Kind::Symlink { .. } => (b'2', 0, 0),
-            Kind::CharDevice { major, minor } => (b'3', major, minor),
-            Kind::BlockDevice { major, minor } => (b'4', major, minor),
-            Kind::Dir => (b'5', 0, 0),
-            Kind::Fifo => (b'6', 0, 0),
+        let none = Device { major: 0, minor: 0 };
+        let (kind, Device { major, minor }) = match self.kind {
+            Kind::File { .. } => (b'0', none),
+            Kind::HardLink { .. } => (b'1', none),
+            Kind::Symlink { .. } => (b'2', none),
+            Kind::CharDevice(device) => (b'3', device),
+            Kind::BlockDevice(device) => (b'4', device),
+            Kind::Dir => (b'5', none),
+            Kind::Fifo => (b'6', none),
         };
-        let mut block = minimal_block(name, kind, self.size(), MODIFIED);
+        let modified = u64::try_from(self.modified.seconds).unwrap_or(0);
+        let mut block = minimal_block(name, kind, self.size(), modified);
         put_octal(&mut block[100..108], self.mode.into());
         put_octal(&mut block[108..116], self.owner.uid.into());
         put_octal(&mut block[116..124], self.owner.gid.into());
@@ -149,7 +124,7 @@ impl Header<'_> {
 }
 
 /// Writes zeros after `size` bytes of contents, up to the next block.
-pub(super) fn write_padding(size: u64, out: &mut dyn Sink) -> io::Result<()> {
+pub fn write_padding(size: u64, out: &mut dyn Sink) -> io::Result<()> {
     match usize::try_from(size % BLOCK as u64).expect("is less than a block") {
         0 => Ok(()),
         over => out.write_all(&ZEROS[over..]),
@@ -157,14 +132,13 @@ pub(super) fn write_padding(size: u64, out: &mut dyn Sink) -> io::Result<()> {
 }
 
 /// Ends the archive: two blocks of zeros, and no padding to a record of twenty.
-pub(super) fn write_end(out: &mut dyn Sink) -> io::Result<()> {
+pub fn write_end(out: &mut dyn Sink) -> io::Result<()> {
     out.write_all(&ZEROS)?;
     out.write_all(&ZEROS)
 }
 
 /// The extended header: an entry of its own, with `records` as its contents.
 fn write_extended(name: &[u8], records: &[u8], out: &mut dyn Sink) -> io::Result<()> {
-    // Names are absolute and clean, so there is a last slash, and joining needs no further cleaning.
     let base = name.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
     let mut extended = name[..base].to_vec();
     extended.extend_from_slice(b"PaxHeaders.0");
@@ -232,6 +206,11 @@ fn put_text(field: &mut [u8], text: &[u8]) {
     }
 }
 
+/// Whether the field for the time can hold it: no parts of a second, and nothing before 1970 or far away.
+fn time_fits_octal(Time { seconds, nanoseconds }: Time) -> bool {
+    nanoseconds == 0 && u64::try_from(seconds).is_ok_and(|seconds| fits_octal(12, seconds))
+}
+
 /// Whether `number` fits into a field of `size` bytes, the last of which is NUL.
 fn fits_octal(size: usize, number: u64) -> bool {
     number >> (3 * (size - 1)) == 0
@@ -248,25 +227,10 @@ fn put_octal(field: &mut [u8], number: u64) {
     }
 }
 
-/// Appends `<length> <key>=<value>\n`, where the length counts its own digits.
-fn push_record(records: &mut Vec<u8>, key: &str, value: &[u8]) {
-    let rest = key.len() + value.len() + " =\n".len();
-    let mut length = rest + 1;
-    while rest + decimal_digits(length) != length {
-        length = rest + decimal_digits(length);
-    }
-    records.extend_from_slice(format!("{length} {key}=").as_bytes());
-    records.extend_from_slice(value);
-    records.push(b'\n');
-}
-
-fn decimal_digits(number: usize) -> usize {
-    number.checked_ilog10().map_or(1, |log| log as usize + 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::{NO_XATTRS, Xattrs};
     use drydock_io::sink::MemorySink;
     use drydock_model::digest::Digest;
 
@@ -274,8 +238,13 @@ mod tests {
 
     /// The beginning of the digest of the blocks that are written for a header.
     fn digest(name: impl AsRef<[u8]>, kind: Kind<'_>, mode: u32, owner: Owner) -> String {
+        let modified = Time { seconds: 315_532_801, nanoseconds: 0 };
+        digest_of(Entry { name: name.as_ref(), kind, mode, owner, modified, xattrs: NO_XATTRS })
+    }
+
+    fn digest_of(entry: Entry<'_>) -> String {
         let mut out = MemorySink::default();
-        Header { name: name.as_ref(), kind, mode, owner }.write(&mut out).unwrap();
+        entry.write(&mut out).unwrap();
         Digest::of(&out.into_bytes()).hex()[..16].to_owned()
     }
 
@@ -339,10 +308,10 @@ mod tests {
             ),
             (digest("/l", symlink("日本"), 0o777, ROOT), "9ce681584a4a2c43"),
             (
-                digest("/d", Kind::CharDevice { major: 4095, minor: 1_048_575 }, 0o600, ROOT),
+                digest("/d", Kind::CharDevice(Device { major: 4095, minor: 1_048_575 }), 0o600, ROOT),
                 "27a4b03cbfedb999",
             ),
-            (digest("/d", Kind::BlockDevice { major: 7, minor: 3 }, 0o600, ROOT), "70066ff4a53be7f7"),
+            (digest("/d", Kind::BlockDevice(Device { major: 7, minor: 3 }), 0o600, ROOT), "70066ff4a53be7f7"),
             (digest("/f", Kind::Fifo, 0o600, ROOT), "51bf5b10cd72d516"),
         ];
         for (number, (digest, expected)) in table.iter().enumerate() {
@@ -350,12 +319,47 @@ mod tests {
         }
     }
 
+    /// Likewise.
     #[test]
-    fn records_count_their_own_length() {
-        for value in 1..2000 {
-            let mut record = Vec::new();
-            push_record(&mut record, "k", &vec![b'v'; value]);
-            assert!(record.starts_with(format!("{} k=v", record.len()).as_bytes()), "{value}");
+    fn what_layers_do_not_have_is_written_as_go_writes_it() {
+        let plain = Entry {
+            name: b"d/",
+            kind: Kind::Dir,
+            mode: 0o755,
+            owner: ROOT,
+            modified: Time { seconds: 315_532_801, nanoseconds: 0 },
+            xattrs: NO_XATTRS,
+        };
+        let at = |seconds, nanoseconds| Entry { modified: Time { seconds, nanoseconds }, ..plain };
+        let xattrs = |all: &[(&str, &[u8])]| -> Xattrs {
+            all.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.to_vec())).collect()
+        };
+        let link = Kind::HardLink { target: b"/layers/a" };
+        let program = xattrs(&[("security.capability", b"\x01\0\0\x02\0 \0\0\n="), ("user.a", b"x")]);
+        let two = xattrs(&[("user.z", b"1"), ("user.b", b"2")]);
+        let long = "abc/".repeat(30) + "f";
+        for (number, (entry, expected)) in [
+            (Entry { name: b"/h", kind: link, mode: 0o644, ..plain }, "2bbe2b321f74253d"),
+            (Entry { name: b"usr/bin/ping", kind: file(3), xattrs: &program, ..plain }, "8ec9928ca9ad6a56"),
+            (at(1_700_000_000, 123_456_000), "17f08de4c64dd3d6"),
+            (at(-2, 500_000_000), "7caf0b276005550d"),
+            (at(1 << 33, 0), "c7795d1de21fb50a"),
+            (
+                Entry {
+                    name: long.as_bytes(),
+                    kind: file(0),
+                    mode: 0o644,
+                    owner: Owner { uid: 3_000_000, gid: 0 },
+                    xattrs: &two,
+                    ..at(1, 1)
+                },
+                "15a6977b1f7911b5",
+            ),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            assert_eq!(digest_of(entry), expected, "case {number}");
         }
     }
 

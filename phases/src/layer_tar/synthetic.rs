@@ -3,11 +3,10 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::LayerSource;
-use super::error::TarError;
-use super::files::write_contents;
-use super::header::{Header, Kind, Owner, write_end};
 use drydock_io::sink::Sink;
+use drydock_tar::{Kind, Owner, TarError, write_contents, write_end};
+
+use super::{LayerSource, write_entry};
 
 /// Where the launcher lies in an app image.
 const LAUNCHER: &str = "/cnb/lifecycle/launcher";
@@ -36,7 +35,7 @@ impl LayerSource for LauncherLayer {
         for (name, kind) in
             [("/cnb", Kind::Dir), ("/cnb/lifecycle", Kind::Dir), (LAUNCHER, Kind::File { size })]
         {
-            write_header(name, kind, out)?;
+            write_own(name, kind, out)?;
         }
         write_contents(&file, size, out, &|| self.file.clone())?;
         write_end(out).map_err(TarError::Write)
@@ -59,25 +58,24 @@ impl ProcessTypesLayer {
 
 impl LayerSource for ProcessTypesLayer {
     fn write(&self, out: &mut dyn Sink) -> Result<(), TarError> {
-        write_header("/cnb", Kind::Dir, out)?;
-        write_header("/cnb/process", Kind::Dir, out)?;
+        write_own("/cnb", Kind::Dir, out)?;
+        write_own("/cnb/process", Kind::Dir, out)?;
         for process_type in &self.types {
             let name = format!("/cnb/process/{process_type}");
-            write_header(&name, Kind::Symlink { target: LAUNCHER.as_bytes() }, out)?;
+            write_own(&name, Kind::Symlink { target: LAUNCHER.as_bytes() }, out)?;
         }
         write_end(out).map_err(TarError::Write)
     }
 }
 
-fn write_header(name: &str, kind: Kind<'_>, out: &mut dyn Sink) -> Result<(), TarError> {
-    let header = Header { name: name.as_bytes(), kind, mode: 0o755, owner: Owner::ROOT };
-    header.write(out).map_err(TarError::Write)
+fn write_own(name: &str, kind: Kind<'_>, out: &mut dyn Sink) -> Result<(), TarError> {
+    write_entry(name.as_bytes(), kind, 0o755, Owner::ROOT, out).map_err(TarError::Write)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::diff_id;
     use super::*;
+    use crate::layer_tar::testing::diff_id;
 
     // The diff IDs are those of the layers that the Go lifecycle made.
 

@@ -3,18 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::anyhow;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use drydock_io::sink::Sink;
+use drydock_tar::{Found, Owner, TarError, Trail, Walk, split_leaf, write_end};
+
 use super::LayerSource;
-use super::error::TarError;
 use super::files::Files;
 use super::glob::Glob;
-use super::header::Owner;
-use super::place::{Place, clean};
-use super::trail::{Trail, split_leaf};
-use super::walk::{Found, Walk};
-use drydock_io::sink::Sink;
+use super::root::{LayerRoot, clean};
 
 /// The part of an app that one slice selects, or what no slice selects.
 ///
@@ -22,7 +21,7 @@ use drydock_io::sink::Sink;
 /// selected, the directories above the app are left out as well: the tar is empty.
 #[derive(Debug, Clone)]
 pub struct SliceLayer {
-    app: Arc<Place>,
+    app: Arc<LayerRoot>,
     owner: Owner,
     entries: Vec<Entry>,
 }
@@ -41,19 +40,15 @@ struct Entry {
 /// a slash; it may also begin with the app directory's own path. What matches is taken with all that is below it, unless
 /// an earlier slice has it already, together with the directories on the way to it. Those are in later slices too, until
 /// all that is in them has been taken.
-pub fn slice_layers(
-    app_dir: &Path,
-    slices: &[Vec<String>],
-    owner: Owner,
-) -> Result<Vec<SliceLayer>, TarError> {
-    slice_place(Place::on_disk(app_dir)?, slices, owner)
+pub fn slice_layers(app_dir: &Path, slices: &[Vec<String>], owner: Owner) -> anyhow::Result<Vec<SliceLayer>> {
+    slice_root(LayerRoot::on_disk(app_dir)?, slices, owner)
 }
 
-fn slice_place(app: Place, slices: &[Vec<String>], owner: Owner) -> Result<Vec<SliceLayer>, TarError> {
+fn slice_root(app: LayerRoot, slices: &[Vec<String>], owner: Owner) -> anyhow::Result<Vec<SliceLayer>> {
     let slices = slices
         .iter()
         .map(|globs| globs.iter().filter_map(|glob| Selector::parse(glob, &app.dir).transpose()).collect())
-        .collect::<Result<Vec<Vec<Selector>>, _>>()?;
+        .collect::<anyhow::Result<Vec<Vec<Selector>>>>()?;
     let mut tree = Tree::read(&app)?;
     let app = Arc::new(app);
     let layer = |entries| SliceLayer { app: Arc::clone(&app), owner, entries };
@@ -72,11 +67,11 @@ enum Selector {
 
 impl Selector {
     /// None if the pattern cannot match anything in the app.
-    fn parse(pattern: &str, app_dir: &Path) -> Result<Option<Self>, TarError> {
+    fn parse(pattern: &str, app_dir: &Path) -> anyhow::Result<Option<Self>> {
         let cleaned = clean(Path::new(pattern));
         let below = if cleaned.is_absolute() { cleaned.strip_prefix(app_dir).ok() } else { Some(&*cleaned) };
         let text = below.unwrap_or(&cleaned).to_str().expect("components of a `str` are UTF-8");
-        let glob = Glob::parse(text)?;
+        let glob = Glob::parse(text).map_err(|reason| anyhow!("`{pattern}` is not a glob: {reason}"))?;
         Ok(match below {
             Some(below) if !below.as_os_str().is_empty() => Some(Self::Below(glob)),
             Some(_) if cleaned.is_absolute() => Some(Self::App),
@@ -95,11 +90,11 @@ impl Selector {
 impl LayerSource for SliceLayer {
     fn write(&self, out: &mut dyn Sink) -> Result<(), TarError> {
         if self.entries.is_empty() {
-            return super::header::write_end(out).map_err(TarError::Write);
+            return write_end(out).map_err(TarError::Write);
         }
         let mut files = Files::begin(&self.app, self.owner, out)?;
         let Some(root) = self.app.open()? else {
-            files.add_place()?;
+            files.add_root()?;
             return files.end();
         };
         let mut trail = Trail::reaching(root);
@@ -142,7 +137,7 @@ struct Node {
 }
 
 impl Tree {
-    fn read(app: &Place) -> Result<Self, TarError> {
+    fn read(app: &LayerRoot) -> Result<Self, TarError> {
         let root = app.open()?;
         let file_type = if root.is_some() { FileType::Directory } else { FileType::Unknown };
         let mut nodes = vec![Node {
@@ -153,9 +148,9 @@ impl Tree {
             taken: false,
         }];
         let Some(root) = root else { return Ok(Self { nodes }) };
-        let mut walk = Walk::new(app, root)?;
+        let mut walk = Walk::new(&app.dir, root)?;
         let mut current = 0;
-        while let Some(Found { path: dir, leaf, file_type, .. }) = walk.next()? {
+        while let Some(Found { path: dir, leaf, file_type, .. }) = walk.find_next()? {
             let is_dir = file_type == FileType::Directory;
             let slash: &[u8] = if dir.is_empty() || leaf.is_empty() { b"" } else { b"/" };
             let path = [dir, slash, leaf].concat();
@@ -238,8 +233,8 @@ impl Tree {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Make, USER, diff_id, make, place_as};
     use super::*;
+    use crate::layer_tar::testing::{Make, USER, diff_id, make, root_as};
 
     fn app() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
@@ -273,7 +268,7 @@ mod tests {
     fn tars_are_those_of_the_go_lifecycle() {
         let app = app();
         let slices = globs(&[&["static/**", "*.css"], &["node_modules"], &["no-such-*"]]);
-        let layers = slice_place(place_as(app.path(), "/workspace"), &slices, USER).unwrap();
+        let layers = slice_root(root_as(app.path(), "/workspace"), &slices, USER).unwrap();
         let diff_ids: Vec<_> = layers.iter().map(|layer| diff_id(layer)).collect();
         let expected = [
             "sha256:66ca8f1eeeb1bbc6cec6813242573ad738215d6c7472dd2515a1b1eb7e7de744",

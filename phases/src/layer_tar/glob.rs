@@ -3,16 +3,6 @@
 //! `*` is any number of bytes without a slash, `?` one character but the slash, `[a-c]` and `[^a-c]` one character of
 //! a class (which may hold the slash), and `\` takes the next character as it is. All of the name must match.
 
-/// A glob that is malformed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{pattern}` is not a glob: {reason}")]
-pub struct BadPattern {
-    /// As it was given.
-    pub pattern: String,
-    /// What is wrong with it.
-    pub reason: &'static str,
-}
-
 /// A glob, parsed.
 #[derive(Debug)]
 pub(super) struct Glob {
@@ -28,8 +18,8 @@ enum Token {
 }
 
 impl Glob {
-    pub(super) fn parse(pattern: &str) -> Result<Self, BadPattern> {
-        let bad = |reason| BadPattern { pattern: pattern.to_owned(), reason };
+    /// An error is what is wrong with the pattern.
+    pub(super) fn parse(pattern: &str) -> Result<Self, &'static str> {
         let mut pieces = vec![Vec::new()];
         let mut rest = pattern.chars();
         while let Some(next) = rest.next() {
@@ -39,10 +29,10 @@ impl Glob {
                     continue;
                 }
                 '?' => Token::AnyCharacter,
-                '[' => parse_class(&mut rest).map_err(bad)?,
+                '[' => parse_class(&mut rest)?,
                 _ => {
                     let literal = match next {
-                        '\\' => rest.next().ok_or_else(|| bad("nothing follows the last `\\`"))?,
+                        '\\' => rest.next().ok_or("nothing follows the last `\\`")?,
                         literal => literal,
                     };
                     let mut utf8 = [0; 4];

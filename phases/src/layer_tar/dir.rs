@@ -5,14 +5,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 
-use super::LayerSource;
-use super::ahead::Contents;
-use super::error::TarError;
-use super::files::Files;
-use super::header::Owner;
-use super::place::Place;
-use super::walk::{Found, Walk};
 use drydock_io::sink::Sink;
+use drydock_tar::{Found, Origin, Owner, TarError, Walk};
+
+use super::LayerSource;
+use super::files::Files;
+use super::root::LayerRoot;
 
 /// A directory and everything in it, under its own absolute path.
 ///
@@ -35,25 +33,25 @@ impl DirLayer {
 
 impl LayerSource for DirLayer {
     fn write(&self, out: &mut dyn Sink) -> Result<(), TarError> {
-        write_tree(&Place::on_disk(&self.dir)?, self.owner, out)
+        write_tree(&LayerRoot::on_disk(&self.dir)?, self.owner, out)
     }
 }
 
-/// Writes the tar of everything at `place`.
-pub(super) fn write_tree(place: &Place, owner: Owner, out: &mut dyn Sink) -> Result<(), TarError> {
-    let mut files = Files::begin(place, owner, out)?;
-    if let Some(root) = place.open()? {
-        files.add_open_dir(root.as_fd(), b"")?;
-        let mut walk = Walk::new(place, root)?;
-        while let Some(Found { dir, path, leaf, file_type }) = walk.next()? {
+/// Writes the tar of everything at `root`.
+pub(super) fn write_tree(root: &LayerRoot, owner: Owner, out: &mut dyn Sink) -> Result<(), TarError> {
+    let mut files = Files::begin(root, owner, out)?;
+    if let Some(handle) = root.open()? {
+        files.add_open_dir(handle.as_fd(), b"")?;
+        let mut walk = Walk::new(&root.dir, handle)?;
+        while let Some(Found { dir, path, leaf, file_type }) = walk.find_next()? {
             if file_type == FileType::Directory {
                 files.add_open_dir(dir, path)?;
-            } else if files.add(dir, path, leaf, file_type)? == Contents::OnDisk {
+            } else if files.add(dir, path, leaf, file_type)? == Origin::Disk {
                 walk.ask_ahead();
             }
         }
     } else {
-        files.add_place()?;
+        files.add_root()?;
     }
     files.end()
 }
@@ -65,8 +63,8 @@ mod tests {
 
     use rustix::fs::{CWD, Mode, mkfifoat};
 
-    use super::super::testing::{Make, USER, diff_id, make, place_as, written};
     use super::*;
+    use crate::layer_tar::testing::{Make, USER, diff_id, make, root_as, written};
     use drydock_model::digest::DiffId;
 
     /// The diff ID is that of the layer that the Go lifecycle made of the same tree.
@@ -98,8 +96,8 @@ mod tests {
         rustix::fs::chmod(dir.path().join("pipe"), Mode::from_raw_mode(0o644)).unwrap();
         let _socket = UnixListener::bind(dir.path().join("socket")).unwrap();
 
-        let place = place_as(dir.path(), "/layers/acme_a/l1");
-        let tar = written(|out| write_tree(&place, USER, out));
+        let root = root_as(dir.path(), "/layers/acme_a/l1");
+        let tar = written(|out| write_tree(&root, USER, out));
         let expected = "sha256:d813bf409a2dcbce6a76d1f21ddd367bb854e9747ae7b1029d31f64c437f402d";
         assert_eq!(DiffId::of(&tar).to_string(), expected);
     }
@@ -155,7 +153,7 @@ mod tests {
             let flags = rustix::fs::OFlags::DIRECTORY;
             current = rustix::fs::openat(&current, name.as_str(), flags, Mode::empty()).unwrap();
         }
-        let tar = written(|out| write_tree(&place_as(dir.path(), "/d"), USER, out));
+        let tar = written(|out| write_tree(&root_as(dir.path(), "/d"), USER, out));
         let mut archive = tar::Archive::new(&tar[..]);
         let last = archive.entries().unwrap().last().unwrap().unwrap();
         assert_eq!(last.path_bytes().len(), "/d".len() + 300 * 201);

@@ -13,9 +13,11 @@ use proptest::prelude::*;
 use rustix::fs::{CWD, Mode};
 use tar::EntryType;
 
-use super::testing::{USER, written};
-use super::{DirLayer, LayerSource as _, extract, slice_layers};
 use drydock_model::digest::DiffId;
+use drydock_tar::{Extraction, extract};
+
+use super::testing::{USER, written};
+use super::{DirLayer, LayerSource as _, slice_layers};
 
 /// What there is at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,6 +168,22 @@ fn extract_with_gnu_tar(tar: &[u8], root: &Path) -> Tree {
     read_from_disk(&into.path().join(root.strip_prefix("/").unwrap()))
 }
 
+fn extract_all(tar: &[u8], named: &Path, into: &Path) {
+    let (diff_id, limit) = (DiffId::of(tar), tar.len() as u64);
+    extract(tar, &Extraction { diff_id, named, into, limit }).unwrap();
+}
+
+/// Extraction gives nobody more rights.
+fn without_special_modes(tree: &Tree) -> Tree {
+    let mut tree = tree.clone();
+    for node in tree.values_mut() {
+        if let Node::Dir { mode } | Node::File { mode, .. } | Node::Fifo { mode } = node {
+            *mode &= 0o777;
+        }
+    }
+    tree
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -183,12 +201,11 @@ proptest! {
         prop_assert_eq!(&extract_with_gnu_tar(&tar, &root), &tree);
 
         let into = dir.path().join("into");
-        fs::create_dir(&into).unwrap();
-        extract(&tar[..], DiffId::of(&tar), dir.path(), &into).unwrap();
-        prop_assert_eq!(&read_from_disk(&into.join("tree")), &tree);
-        // And again over what is there.
-        extract(&tar[..], DiffId::of(&tar), dir.path(), &into).unwrap();
-        prop_assert_eq!(&read_from_disk(&into.join("tree")), &tree);
+        extract_all(&tar, &root, &into);
+        prop_assert_eq!(&read_from_disk(&into), &without_special_modes(&tree));
+        // And again in place of what is there.
+        extract_all(&tar, &root, &into);
+        prop_assert_eq!(&read_from_disk(&into), &without_special_modes(&tree));
 
         // The one slice of an app without slices holds the same in another order.
         let slices = slice_layers(&root, &[], USER).unwrap();
@@ -206,10 +223,6 @@ fn names_with_newlines_come_back() {
     let mut tree = Tree::from([(PathBuf::new(), Node::Dir { mode: 0o755 })]);
     tree.insert("é\n13 path=x\n".into(), Node::Symlink { target: "ü\n".into() });
     put_on_disk(&tree, &root);
-    fs::create_dir(&into).unwrap();
-    let tar = written(|out| DirLayer::new(&root, USER).write(out));
-    extract(&tar[..], DiffId::of(&tar), &root, &into).unwrap();
-    let mode = fs::metadata(&into).unwrap().mode() & 0o7777;
-    tree.insert(PathBuf::new(), Node::Dir { mode });
+    extract_all(&written(|out| DirLayer::new(&root, USER).write(out)), &root, &into);
     assert_eq!(read_from_disk(&into), tree);
 }

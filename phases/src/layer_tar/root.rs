@@ -1,4 +1,4 @@
-//! Where a tree lies on disk, and what it is called in the archive.
+//! Where a layer's tree lies on disk, and what it is called in the archive.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,13 +11,14 @@ use std::path::{self, Component, Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::error::TarError;
-use super::header::{Header, Kind, Owner};
 use drydock_io::sink::Sink;
+use drydock_tar::{Kind, Owner, TarError};
+
+use super::write_entry;
 
 /// A directory to archive under its own absolute name.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct LayerRoot {
     /// On disk.
     pub(super) dir: PathBuf,
     /// In the archive.
@@ -34,7 +35,7 @@ pub(super) struct Parent {
     pub(super) owner: Owner,
 }
 
-impl Place {
+impl LayerRoot {
     /// Of `dir`, as it and its parents are on disk now.
     pub(super) fn on_disk(dir: &Path) -> Result<Self, TarError> {
         let dir = clean(&path::absolute(dir).map_err(TarError::read("find", dir))?);
@@ -69,7 +70,7 @@ impl Place {
     /// Writes the entries of the directories above.
     pub(super) fn write_parents(&self, out: &mut dyn Sink) -> io::Result<()> {
         for Parent { name, mode, owner } in &self.parents {
-            Header { name, kind: Kind::Dir, mode: *mode, owner: *owner }.write(out)?;
+            write_entry(name, Kind::Dir, *mode, *owner, out)?;
         }
         Ok(())
     }
@@ -116,12 +117,12 @@ mod tests {
     #[test]
     fn parents_are_all_but_the_root() {
         let dir = tempfile::tempdir().unwrap();
-        let place = Place::on_disk(&dir.path().join("missing/../x")).unwrap();
-        let names: Vec<_> = place.parents.iter().map(|parent| OsStr::from_bytes(&parent.name)).collect();
+        let root = LayerRoot::on_disk(&dir.path().join("missing/../x")).unwrap();
+        let names: Vec<_> = root.parents.iter().map(|parent| OsStr::from_bytes(&parent.name)).collect();
         let mut expected: Vec<_> = dir.path().ancestors().map(Path::as_os_str).collect();
         expected.pop();
         expected.reverse();
         assert_eq!(names, expected);
-        assert_eq!(place.dir, dir.path().join("x"));
+        assert_eq!(root.dir, dir.path().join("x"));
     }
 }

@@ -1,0 +1,42 @@
+//! The tars of layers, byte for byte as the Go lifecycle writes them.
+//!
+//! A [`LayerSource`] says what a layer holds and writes its tar as often as needed, always the same bytes: a directory
+//! ([`DirLayer`]), a slice of the app ([`slice_layers`]), the launcher ([`LauncherLayer`]), links for the process types
+//! ([`ProcessTypesLayer`]). All entries have absolute names, one time of modification, and no extended attributes.
+
+mod dir;
+mod files;
+mod glob;
+mod root;
+#[cfg(test)]
+mod round_trip;
+mod slices;
+mod synthetic;
+#[cfg(test)]
+mod testing;
+
+use std::fmt;
+use std::io;
+
+use drydock_io::sink::Sink;
+use drydock_tar::{Entry, Kind, NO_XATTRS, Owner, TarError, Time};
+
+pub use dir::DirLayer;
+pub use slices::{SliceLayer, slice_layers};
+pub use synthetic::{LauncherLayer, ProcessTypesLayer};
+
+/// Every entry's time of modification: 1980-01-01T00:00:01Z.
+const MODIFIED: Time = Time { seconds: 315_532_801, nanoseconds: 0 };
+
+/// What a layer holds.
+pub trait LayerSource: fmt::Debug + Send + Sync {
+    /// Writes the whole tar. As long as nothing changes on disk, each call writes the same bytes.
+    ///
+    /// What was written before an error is no tar: throw it away.
+    fn write(&self, out: &mut dyn Sink) -> Result<(), TarError>;
+}
+
+/// Writes the entry of something with an absolute name, without a slash at its end, and with a mode of 07777.
+fn write_entry(name: &[u8], kind: Kind<'_>, mode: u32, owner: Owner, out: &mut dyn Sink) -> io::Result<()> {
+    Entry { name, kind, mode, owner, modified: MODIFIED, xattrs: NO_XATTRS }.write(out)
+}
