@@ -143,7 +143,7 @@ fn files_that_cannot_be_opened(executables: &Built) -> Result<()> {
 }
 
 fn a_line_without_end(executables: &Built) -> Result<()> {
-    let long = "x".repeat(3_000_000);
+    let long = "x".repeat(2_000_000);
     let group = || write("/layers/group.toml", GROUP);
     for (setup, words) in [
         (vec![write("/layers/group.toml", &format!("group = \"{long}\""))], &["builder"][..]),
