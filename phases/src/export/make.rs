@@ -9,7 +9,7 @@ use drydock_encode::compress::Compression;
 use drydock_encode::pipeline::{self, Done, Job, Settings};
 use drydock_io::file::TempFile;
 use drydock_io::sink::Sink;
-use drydock_layout::{BlobSource, Image, ImageLayer, NewLayer, Transaction};
+use drydock_layout::{BlobSource, Durability, Image, ImageLayer, NewLayer, Transaction};
 use drydock_model::digest::DiffId;
 use drydock_model::manifest::Descriptor;
 use drydock_tar::{LayerSource, TarError};
@@ -53,6 +53,8 @@ pub(super) struct Maker<'a> {
     pub(super) previous: Option<&'a Image>,
     /// How new layers are compressed.
     pub(super) compression: Compression,
+    /// Whether the image must be on the disk in the end.
+    pub(super) durability: Durability,
     /// How many threads work at a time.
     pub(super) threads: NonZeroUsize,
     /// The cache, if there is one.
@@ -136,6 +138,11 @@ impl Maker<'_> {
     fn run(&self, layers: &[FromDisk<'_>], log: &dyn Log) -> anyhow::Result<Vec<Done>> {
         let blobs_dir = self.transaction.blobs_dir();
         let sources: Vec<_> = layers.iter().map(|layer| |out: &mut dyn Sink| layer.write(out)).collect();
+        let settings = Settings {
+            threads: self.threads,
+            compression: self.compression,
+            write_out: self.durability == Durability::OnDisk,
+        };
         let run = || {
             let job = |(layer, source): (&FromDisk<'_>, _)| Job {
                 source,
@@ -145,7 +152,7 @@ impl Maker<'_> {
             };
             let jobs: Vec<Job<'_, TarError>> =
                 layers.iter().zip(sources.iter().map(|source| source as _)).map(job).collect();
-            pipeline::run(&jobs, Settings { threads: self.threads, compression: self.compression, sync: false })
+            pipeline::run(&jobs, settings)
         };
         match (run(), self.cache) {
             (Err(pipeline::Error::Write { path, source }), Some(cache))

@@ -207,6 +207,7 @@ fn make_layers(
         transaction,
         previous: sources.previous.as_ref(),
         compression: inputs.layer_compression,
+        durability: inputs.output.durability,
         threads: inputs.threads,
         cache,
     };
