@@ -97,7 +97,7 @@ fn blobs(inputs: &[(&str, Vec<u8>)], compression: Compression) -> Vec<Digest> {
         .collect();
     let blob = Some(dir.path());
     let jobs: Vec<_> = sources.iter().map(|source| Job { source, known: None, blob, copy: None }).collect();
-    let settings = Settings { threads: NonZeroUsize::new(3).unwrap(), compression, sync: false };
+    let settings = Settings { threads: NonZeroUsize::new(3).unwrap(), compression, write_out: false };
     let done = pipeline::run(&jobs, settings).unwrap();
     done.into_iter().map(|layer| layer.blob.unwrap().digest).collect()
 }

@@ -96,7 +96,7 @@ impl Caches {
         let settings = pipeline::Settings {
             threads: NonZeroUsize::MIN,
             compression: Compression::default(),
-            sync: false,
+            write_out: false,
         };
         let done = pipeline::run(&[job], settings).unwrap().remove(0);
         let blob = done.blob.unwrap();

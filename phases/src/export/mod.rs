@@ -210,7 +210,7 @@ fn make_layers(
         settings: Settings {
             threads: inputs.threads,
             compression: inputs.layer_compression,
-            sync: inputs.output.durability == Durability::OnDisk,
+            write_out: inputs.output.durability == Durability::OnDisk,
         },
         cache,
     };

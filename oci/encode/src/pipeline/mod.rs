@@ -80,9 +80,8 @@ pub struct Settings {
     pub threads: NonZeroUsize,
     /// How blobs are compressed.
     pub compression: Compression,
-    /// Whether blobs must be on the disk when the run ends: the contents of their files, but not yet their
-    /// names. They are on their way there while others are made. Copies are not waited for.
-    pub sync: bool,
+    /// Whether blobs are on their way to the disk while they are made: whoever syncs their files waits the less.
+    pub write_out: bool,
 }
 
 /// A layer that is done.
@@ -107,8 +106,7 @@ pub struct Blob {
     pub size: u64,
     /// What the blob is, for its descriptor.
     pub media_type: &'static str,
-    /// The file, in the folder that the job names. Its contents are on the disk, if [`Settings::sync`] asked
-    /// for that.
+    /// The file, in the folder that the job names.
     pub file: TempFile,
 }
 

@@ -89,7 +89,7 @@ impl BlobFile {
         let format = settings.compression.format();
         let framing = Framing::new(format);
         let head = framing.head();
-        let sent = settings.sync.then_some(0);
+        let sent = settings.write_out.then_some(0);
         let mut blob = Self { file: create(dir)?, size: 0, format, framing, hasher: Hasher::new(), sent };
         blob.write(head)?;
         Ok(blob)
@@ -116,10 +116,6 @@ impl BlobFile {
     /// Ends the blob of a tar with this diff ID.
     fn finish<E>(mut self, diff_id: DiffId) -> Result<Blob, Error<E>> {
         self.write(&self.framing.tail())?;
-        if self.sent.is_some() {
-            let synced = self.file.file().sync_all();
-            synced.map_err(failure(&self.file))?;
-        }
         let digest = match self.format {
             Format::Plain => diff_id.of_plain_blob(),
             Format::Gzip | Format::Zstd => Digest::from_hash(self.hasher),
@@ -130,8 +126,7 @@ impl BlobFile {
 
 /// Has the system begin to write to the disk what is new from `start` on, without waiting for it.
 fn send_to_disk(file: &File, start: u64) {
-    // This asks to take it out of memory too, but what is not on the disk yet stays. It can be done without:
-    // the file is synced at the end.
+    // This asks to take it out of memory too, but what is not on the disk yet stays. A refusal does no harm.
     let _ = rustix::fs::fadvise(file, start, None, rustix::fs::Advice::DontNeed);
 }
 

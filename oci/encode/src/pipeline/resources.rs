@@ -56,7 +56,7 @@ mod tests {
             ("none", 64, 100, 8, 24, 52),
         ] {
             let threads = cores.try_into().unwrap();
-            let settings = Settings { threads, compression: compression.parse().unwrap(), sync: false };
+            let settings = Settings { threads, compression: compression.parse().unwrap(), write_out: false };
             let resources = Resources::of(jobs, settings);
             assert_eq!(resources, Resources { sources, workers, chunks }, "{compression} {cores} {jobs}");
             let memory = chunks * Chunk::MEMORY + workers * settings.compression.encoder_memory();

@@ -9,7 +9,7 @@ use std::panic;
 const FAST: Compression = Compression::FAST_GZIP;
 
 fn settings(threads: usize, compression: Compression) -> Settings {
-    Settings { threads: NonZeroUsize::new(threads).unwrap(), compression, sync: false }
+    Settings { threads: NonZeroUsize::new(threads).unwrap(), compression, write_out: false }
 }
 
 fn threads(n: usize) -> Settings {
