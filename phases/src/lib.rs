@@ -23,6 +23,7 @@ pub mod limits;
 pub mod log;
 #[cfg(test)]
 mod memory_log;
+pub mod path;
 pub mod process;
 pub mod rebase;
 pub mod restore;

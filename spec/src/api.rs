@@ -38,7 +38,7 @@ fn parse(text: &str) -> Option<(u32, u32)> {
 }
 
 macro_rules! api {
-    ($(#[$doc:meta])* $name:ident, $kind:literal, $first:literal ..= $last:literal) => {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $minors:path) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -46,13 +46,13 @@ macro_rules! api {
 
         impl $name {
             /// The oldest version that is supported.
-            pub const OLDEST: Self = Self($first);
+            pub const OLDEST: Self = Self(*$minors.start());
             /// The newest version that is supported.
-            pub const NEWEST: Self = Self($last);
+            pub const NEWEST: Self = Self(*$minors.end());
 
             /// Every supported version, oldest first.
             pub fn all() -> impl Iterator<Item = Self> {
-                ($first..=$last).map(Self)
+                $minors.map(Self)
             }
         }
 
@@ -64,7 +64,7 @@ macro_rules! api {
                 let error = |f: fn(&'static str, String) -> ApiError| f($kind, text.to_owned());
                 let (major, minor) =
                     parse(text).ok_or_else(|| error(|kind, text| ApiError::Malformed { kind, text }))?;
-                if major == 0 && ($first..=$last).contains(&minor) {
+                if major == 0 && $minors.contains(&minor) {
                     Ok(Self(minor))
                 } else {
                     Err(error(|kind, text| ApiError::Unsupported { kind, text }))
@@ -95,11 +95,11 @@ macro_rules! api {
 
 api!(
     /// A supported version of the Platform API (0.7 to 0.15).
-    PlatformApi, "platform", 7..=15
+    PlatformApi, "platform", drydock_env::api::PLATFORM
 );
 api!(
     /// A supported version of the Buildpack API (0.7 to 0.12).
-    BuildpackApi, "buildpack", 7..=12
+    BuildpackApi, "buildpack", drydock_env::api::BUILDPACK
 );
 
 /// What a Platform API version brought. Each method says what is true from (or until) some version on.

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use drydock_env::api::{BUILDPACK, PLATFORM};
+
 use crate::error::Failure;
 use crate::text::lossy;
 
@@ -10,7 +12,7 @@ pub(crate) const PLATFORM_API_VARIABLE: &str = "CNB_PLATFORM_API";
 
 /// A supported Platform API: 0.7 to 0.15.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct PlatformApi(u64);
+pub(crate) struct PlatformApi(u32);
 
 impl PlatformApi {
     /// Reads the value of `CNB_PLATFORM_API`, which must be set.
@@ -22,7 +24,7 @@ impl PlatformApi {
         }
         match parse(text) {
             None => Err(Failure::platform_api(format_args!("parse platform API '{}'", lossy(text)))),
-            Some((0, minor @ 7..=15)) => Ok(Self(minor)),
+            Some((0, minor)) if PLATFORM.contains(&minor) => Ok(Self(minor)),
             Some(_) => Err(Failure::platform_api(format_args!(
                 "set platform API: platform API version '{}' is incompatible with the lifecycle",
                 lossy(text)
@@ -49,7 +51,7 @@ impl fmt::Display for PlatformApi {
 
 /// A supported Buildpack API: 0.7 to 0.12.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BuildpackApi(u64);
+pub(crate) struct BuildpackApi(u32);
 
 impl BuildpackApi {
     /// Reads the API of the buildpack `id`.
@@ -60,7 +62,7 @@ impl BuildpackApi {
                 lossy(text),
                 lossy(id)
             ))),
-            Some((0, minor @ 7..=12)) => Ok(Self(minor)),
+            Some((0, minor)) if BUILDPACK.contains(&minor) => Ok(Self(minor)),
             Some(_) => Err(Failure::buildpack_api(format_args!(
                 "set API for buildpack '{}': buildpack API version '{}' is incompatible with the lifecycle",
                 lossy(id),
@@ -76,7 +78,7 @@ impl BuildpackApi {
 }
 
 /// `v`, which may be absent, the major version, a dot, which may be absent, and the minor version, 0 if absent.
-fn parse(text: &[u8]) -> Option<(u64, u64)> {
+fn parse(text: &[u8]) -> Option<(u32, u32)> {
     let text = text.strip_prefix(b"v").unwrap_or(text);
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (major, rest) = text.split_at(digits);
@@ -87,7 +89,7 @@ fn parse(text: &[u8]) -> Option<(u64, u64)> {
     Some((number(major)?, minor))
 }
 
-fn number(digits: &[u8]) -> Option<u64> {
+fn number(digits: &[u8]) -> Option<u32> {
     if !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }

@@ -2,10 +2,11 @@
 //! default. Each phase has a module with its flags and its resolution; what several share is here.
 
 use std::ffi::OsString;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use drydock_phases::buildpacks::Store;
 use drydock_phases::export::CacheLocation;
+use drydock_phases::path::clean;
 use drydock_phases::{Error, Kind, Log};
 use drydock_spec::api::PlatformApi;
 
@@ -247,19 +248,9 @@ impl Options {
     }
 }
 
-/// The path as seen from `working_dir`, without `.` and `..` and doubled slashes. Names are not looked up on disk.
+/// The path as seen from `working_dir`. Names are not looked up on disk.
 fn absolute(working_dir: &Path, path: &Path) -> PathBuf {
-    let mut clean = PathBuf::from("/");
-    for component in working_dir.join(path).components() {
-        match component {
-            Component::Normal(name) => clean.push(name),
-            Component::ParentDir => {
-                clean.pop();
-            }
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    clean
+    clean(&working_dir.join(path))
 }
 
 #[cfg(test)]

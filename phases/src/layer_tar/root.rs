@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{self, Component, Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -15,6 +15,7 @@ use drydock_io::sink::Sink;
 use drydock_tar::{Kind, Owner, TarError};
 
 use super::write_entry;
+use crate::path::clean;
 
 /// A directory to archive under its own absolute name.
 #[derive(Debug)]
@@ -76,43 +77,9 @@ impl LayerRoot {
     }
 }
 
-/// Without `.`, `..`, doubled slashes and a slash at the end, as far as can be told without looking at the disk.
-pub(super) fn clean(path: &Path) -> PathBuf {
-    let mut clean = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::CurDir => {}
-            Component::ParentDir => match clean.components().next_back() {
-                Some(Component::Normal(_)) => {
-                    clean.pop();
-                }
-                Some(Component::RootDir) => {}
-                _ => clean.push(component),
-            },
-            _ => clean.push(component),
-        }
-    }
-    clean
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn cleans_paths() {
-        for (path, expected) in [
-            ("/a//b/./c/", "/a/b/c"),
-            ("/../a/../b", "/b"),
-            ("a/../../b", "../b"),
-            ("./a", "a"),
-            ("", ""),
-            (".", ""),
-            ("/", "/"),
-        ] {
-            assert_eq!(clean(Path::new(path)), Path::new(expected), "{path}");
-        }
-    }
 
     #[test]
     fn parents_are_all_but_the_root() {

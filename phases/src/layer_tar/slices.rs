@@ -13,7 +13,8 @@ use drydock_tar::{Found, Owner, TarError, Trail, Walk, split_leaf, write_end};
 use super::LayerSource;
 use super::files::Files;
 use super::glob::Glob;
-use super::root::{LayerRoot, clean};
+use super::root::LayerRoot;
+use crate::path::clean;
 
 /// The part of an app that one slice selects, or what no slice selects.
 ///

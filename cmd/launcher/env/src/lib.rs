@@ -1,4 +1,5 @@
-//! The environments that buildpacks and app processes run in, and the files that change them.
+//! What builder and launcher must agree on: the environments that buildpacks and app processes run in, the files that
+//! change them, and the versions of the APIs ([`api`]).
 //!
 //! Names and values are byte strings, as the kernel has them: an environment need not be UTF-8. Nothing here reads a
 //! file or a variable; callers pass in what they have read. Specification: `buildpack.md` § Environment, `platform.md`
@@ -6,6 +7,8 @@
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
+
+pub mod api;
 
 use alloc::collections::BTreeMap;
 use alloc::collections::btree_map::Entry;
