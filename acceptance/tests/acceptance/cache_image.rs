@@ -114,8 +114,8 @@ fn what_was_cached_comes_back(executables: &Built) -> Result<()> {
     let found = tree::differences(&made, &contents(&project)?);
     ensure!(found.is_empty(), "other layers came back:\n{}", found.join("\n"));
     for (file, wanted) in [
-        ("both.toml", "[metadata]\nof = \"both\"\n"),
-        ("tool.toml", "[metadata]\nof = \"tool\"\n"),
+        ("both.toml", "[metadata]\n  of = \"both\"\n"),
+        ("tool.toml", "[metadata]\n  of = \"tool\"\n"),
         ("tool.sbom.cdx.json", "{}"),
     ] {
         let text = fs::read_to_string(project.path(&format!("layers/acme_a/{file}"))).context(file)?;
