@@ -11,6 +11,7 @@ use drydock_spec::api::PlatformApi;
 
 use crate::file::write_toml;
 use crate::identify::{identify, is_in_sight, restore_sbom};
+use crate::layers::clear_up;
 use crate::run_image::{self, RunImageFiles};
 use crate::timer::timed;
 use crate::{Error, Kind, Log};
@@ -57,6 +58,7 @@ impl Inputs {
 /// Analyzes, restores the previous image's SBOM files, and writes `analyzed.toml`. Where the layouts are out of sight,
 /// the images' names are all that is written.
 pub fn analyze(inputs: &Inputs, log: &dyn Log) -> Result<(), Error> {
+    clear_up(&inputs.layers_dir, log);
     if is_in_sight(&inputs.layout_dir) {
         return analyze_layouts(inputs, log).map(drop);
     }

@@ -8,9 +8,12 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use drydock_io::file::remove_stale;
 use drydock_spec::analyzed::{BuildpackLayers, Layer, Store};
 use drydock_spec::group::GroupElement;
 use drydock_spec::layer::LayerToml;
+
+use walkdir::WalkDir;
 
 use crate::Log;
 use crate::buildpacks::dir_name;
@@ -22,6 +25,19 @@ const NOT_LAYERS: [&str; 3] = ["launch", "build", "store"];
 /// Whether a name is that of one file or folder, so that it cannot lead anywhere else.
 pub fn is_file_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(['/', '\0'])
+}
+
+/// Removes the temporary files that killed phases left where phases write: they would get into layers.
+pub fn clear_up(layers_dir: &Path, log: &dyn Log) {
+    // Below that is what buildpacks write, and SBOM files.
+    let shallow = WalkDir::new(layers_dir).max_depth(1).into_iter();
+    let sbom = WalkDir::new(layers_dir.join("sbom")).min_depth(1).max_depth(4).into_iter();
+    let dirs = shallow.chain(sbom).flatten().filter(|entry| entry.file_type().is_dir());
+    for dir in dirs {
+        if let Err(error) = remove_stale(dir.path()) {
+            log.warn(&format!("Temporary files may be left in `{}`: {error}", dir.path().display()));
+        }
+    }
 }
 
 /// Tells which layers an image or a cache has, to whoever asks why one does not come back.

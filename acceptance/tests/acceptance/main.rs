@@ -10,6 +10,7 @@ mod caches;
 mod drop_in;
 mod foreign_files;
 mod killed;
+mod leftovers;
 mod libcnb;
 mod messages;
 mod node_app;
@@ -63,6 +64,7 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(killed::trials(&executables));
     trials.extend(other_run_images::trials(&executables));
     trials.extend(out_of_sight::trials(&executables));
+    trials.extend(leftovers::trials(&executables));
     trials.extend(libcnb::trials(&executables));
     trials.extend(messages::trials(&executables));
     trials.extend(node_app::trials(&executables));

@@ -2,11 +2,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::{Errno, ReadWriteFlags};
+
+use crate::read;
 
 /// Every temporary file's name begins with this: what a killed process left behind is known by it.
 pub const TEMPORARY_PREFIX: &str = ".drydock-";
@@ -30,7 +33,12 @@ impl TempFile {
                 Ok(file) => {
                     let temporary = Self { file, path: Some(path) };
                     temporary.file.set_permissions(fs::Permissions::from_mode(0o644))?;
-                    return Ok(temporary);
+                    // Where files cannot be locked, nobody takes this one for a killed process's either.
+                    let locked = flock(&temporary.file, FlockOperation::NonBlockingLockExclusive);
+                    let is_removed = temporary.file.metadata()?.nlink() == 0;
+                    if locked != Err(Errno::WOULDBLOCK) && !is_removed {
+                        return Ok(temporary);
+                    }
                 }
                 // A killed process of the same number left it.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -60,10 +68,25 @@ impl TempFile {
 impl Drop for TempFile {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
-            // Nobody can be told here; the next writer of the same layout removes what is left.
+            // Nobody can be told here; the next writer removes what is left.
             let _ = fs::remove_file(path);
         }
     }
+}
+
+/// Removes the temporary files in a folder that killed processes left. Those of processes that run are locked.
+pub fn remove_stale(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes()) && entry.file_type()?.is_file() {
+            let file = read::open(&entry.path())?;
+            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                fs::remove_file(entry.path())?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Puts `bytes` at `path` in one step, with mode 0644: a reader finds the old file or the new one, whole.
@@ -133,6 +156,25 @@ mod tests {
             file.read_to_string(&mut found).unwrap();
             assert_eq!(found, "abcd");
         }
+    }
+
+    #[test]
+    fn what_killed_processes_left_is_told_from_what_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for name in [".drydock-1-0", ".drydock-x", "drydock-1-0", "group.toml"] {
+            fs::write(path(name), "left").unwrap();
+        }
+        std::os::unix::fs::symlink("group.toml", path(".drydock-link")).unwrap();
+        let running = TempFile::create_in(dir.path()).unwrap();
+        remove_stale(dir.path()).unwrap();
+        let running = running.path().file_name().unwrap().to_str().unwrap().to_owned();
+        let mut want =
+            [".drydock-link".to_owned(), running, "drydock-1-0".to_owned(), "group.toml".to_owned()];
+        want.sort();
+        let mut left = names(dir.path());
+        left.sort();
+        assert_eq!(left, want);
     }
 
     #[test]

@@ -25,6 +25,7 @@ use drydock_spec::plan::{BuildpackPlan, Plan};
 use crate::buildpacks::{Module, Store, buildpack_api, dir_name};
 use crate::env::{BuildEnv, Invocation};
 use crate::file::{self, check_app_dir, read_toml, read_toml_if_exists};
+use crate::layers::clear_up;
 use crate::process::{self, Program, Signals, describe};
 use crate::timer::timed;
 use crate::{Error, Kind, Log, target};
@@ -95,6 +96,7 @@ pub fn build_group(
     signals: &Signals,
     log: &dyn Log,
 ) -> Result<BuildMetadata, Error> {
+    clear_up(&inputs.layers_dir, log);
     timed(log, "Builder", || run_group(inputs, group, plan, target, signals, log))
 }
 

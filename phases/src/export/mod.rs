@@ -11,6 +11,7 @@ mod labels;
 mod make;
 mod plan;
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -34,7 +35,7 @@ use self::cached::CacheExport;
 pub(crate) use self::cached::check_cache;
 use self::extended::ExtendedRunImage;
 use self::make::{MadeLayer, Maker};
-use self::plan::{LayerPlan, Place, Plan};
+use self::plan::{Content, LayerPlan, Place, Plan};
 pub use crate::app_image::Output;
 use crate::app_image::{bring_base, log_base};
 use crate::buildpacks::{check_group, dir_name};
@@ -42,6 +43,7 @@ pub use crate::cache::CacheLocation;
 use crate::experimental::Experimental;
 use crate::file::{read_toml, read_toml_if_exists};
 use crate::identify::{self, identify};
+use crate::layers::clear_up;
 use crate::run_image::{self, RunImageFiles};
 use crate::threads::beside;
 use crate::timer::timed;
@@ -140,6 +142,7 @@ pub fn export_group(
     analyzed: &Analyzed,
     log: &dyn Log,
 ) -> Result<Report, Error> {
+    clear_up(&inputs.layers_dir, log);
     timed(log, "Exporter", || {
         check_group(group)?;
         let cache = CacheExport::open(inputs, log)?;
@@ -222,6 +225,7 @@ fn make_layers(
         base.extend(extended.bring(transaction)?);
     }
     log_layers(&plan.layers, &made, log);
+    warn_of_left_out(&plan.layers, log);
     Ok((base, made))
 }
 
@@ -315,6 +319,25 @@ fn run_image_names(
             .unwrap_or_default(),
         mirrors: Vec::new(),
     }))
+}
+
+/// Names the sockets that are in layers and in the app, and in no tar.
+fn warn_of_left_out(plans: &[LayerPlan], log: &dyn Log) {
+    const NAMED: usize = 10;
+    let sources = plans.iter().filter_map(|plan| match &plan.content {
+        Content::Source(source) => Some(source.left_out()),
+        Content::Previous => None,
+    });
+    let all: BTreeSet<PathBuf> = sources.flatten().collect();
+    if all.is_empty() {
+        return;
+    }
+    let named: Vec<_> = all.iter().take(NAMED).map(|path| format!("'{}'", path.display())).collect();
+    let more = match all.len() - named.len() {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    log.warn(&format!("Sockets are left out of layers: {}{more}", named.join(", ")));
 }
 
 fn log_layers(plans: &[LayerPlan], made: &[MadeLayer], log: &dyn Log) {

@@ -1,5 +1,6 @@
 //! The layer of a directory with all that is in it.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
@@ -8,9 +9,9 @@ use rustix::fs::FileType;
 use drydock_io::sink::Sink;
 use drydock_tar::{Found, Origin, Owner, TarError, Walk};
 
-use super::LayerSource;
 use super::files::Files;
 use super::root::LayerRoot;
+use super::{LayerSource, LeftOut};
 
 /// A directory and everything in it, under its own absolute path.
 ///
@@ -22,18 +23,24 @@ use super::root::LayerRoot;
 pub struct DirLayer {
     dir: PathBuf,
     owner: Owner,
+    left_out: LeftOut,
 }
 
 impl DirLayer {
     /// Of the directory `dir`; a relative path begins at the working directory.
     pub fn new(dir: &Path, owner: Owner) -> Self {
-        Self { dir: dir.to_owned(), owner }
+        Self { dir: dir.to_owned(), owner, left_out: LeftOut::default() }
     }
 }
 
 impl LayerSource for DirLayer {
     fn write(&self, out: &mut dyn Sink) -> Result<(), TarError> {
-        write_tree(&LayerRoot::on_disk(&self.dir)?, self.owner, out)
+        let root = LayerRoot { left_out: self.left_out.clone(), ..LayerRoot::on_disk(&self.dir)? };
+        write_tree(&root, self.owner, out)
+    }
+
+    fn left_out(&self) -> BTreeSet<PathBuf> {
+        self.left_out.all()
     }
 }
 

@@ -75,7 +75,7 @@ impl<'a> Files<'a> {
         match file_type {
             FileType::RegularFile => return self.add_file(dir, leaf),
             FileType::Symlink => self.add_symlink(dir, leaf)?,
-            FileType::Socket => {}
+            FileType::Socket => self.root.left_out.add(self.path()),
             _ => {
                 let stat = statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW)
                     .map_err(|e| self.unreadable("look up", e))?;

@@ -15,8 +15,11 @@ mod synthetic;
 #[cfg(test)]
 mod testing;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use drydock_io::sink::Sink;
 use drydock_tar::{Entry, Kind, NO_XATTRS, Owner, TarError, Time};
@@ -34,6 +37,25 @@ pub trait LayerSource: fmt::Debug + Send + Sync {
     ///
     /// What was written before an error is no tar: throw it away.
     fn write(&self, out: &mut dyn Sink) -> Result<(), TarError>;
+
+    /// What was found when it was written, and is not in the tar: sockets.
+    fn left_out(&self) -> BTreeSet<PathBuf> {
+        BTreeSet::new()
+    }
+}
+
+/// Files that no tar can hold, as they are found.
+#[derive(Debug, Clone, Default)]
+struct LeftOut(Arc<Mutex<BTreeSet<PathBuf>>>);
+
+impl LeftOut {
+    fn add(&self, path: PathBuf) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(path);
+    }
+
+    fn all(&self) -> BTreeSet<PathBuf> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Writes the entry of something with an absolute name, without a slash at its end, and with a mode of 07777.

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use drydock_io::sink::Sink;
 use drydock_tar::{Kind, Owner, TarError};
 
-use super::write_entry;
+use super::{LeftOut, write_entry};
 use crate::path::clean;
 
 /// A directory to archive under its own absolute name.
@@ -26,6 +26,8 @@ pub(super) struct LayerRoot {
     pub(super) name: Vec<u8>,
     /// The directories above it but `/`, the topmost first.
     pub(super) parents: Vec<Parent>,
+    /// What was found below it, and cannot be archived.
+    pub(super) left_out: LeftOut,
 }
 
 /// A directory above: it enters the archive as it is, not with the layer's owner.
@@ -50,7 +52,8 @@ impl LayerRoot {
             });
         }
         parents.reverse();
-        Ok(Self { name: dir.clone().into_os_string().into_vec(), dir, parents })
+        let name = dir.clone().into_os_string().into_vec();
+        Ok(Self { name, dir, parents, left_out: LeftOut::default() })
     }
 
     /// Opens it, for listing; none if it is something else than a directory, for example a symlink.

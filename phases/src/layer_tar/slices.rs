@@ -1,6 +1,7 @@
 //! The layers of the app: one for each slice, and one for what remains.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::anyhow;
@@ -110,6 +111,10 @@ impl LayerSource for SliceLayer {
             }
         }
         files.end()
+    }
+
+    fn left_out(&self) -> BTreeSet<PathBuf> {
+        self.app.left_out.all()
     }
 }
 

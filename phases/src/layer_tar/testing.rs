@@ -9,6 +9,7 @@ use drydock_model::digest::DiffId;
 use drydock_tar::{Owner, TarError};
 
 use super::LayerSource;
+use super::LeftOut;
 use super::root::{LayerRoot, Parent};
 
 pub(super) const USER: Owner = Owner { uid: 1000, gid: 1000 };
@@ -52,7 +53,12 @@ pub(super) fn root_as(dir: &Path, name: &str) -> LayerRoot {
         mode: 0o755,
         owner: USER,
     });
-    LayerRoot { dir: dir.to_owned(), name: name.as_bytes().to_vec(), parents: parents.collect() }
+    LayerRoot {
+        dir: dir.to_owned(),
+        name: name.as_bytes().to_vec(),
+        parents: parents.collect(),
+        left_out: LeftOut::default(),
+    }
 }
 
 /// What `write` writes.

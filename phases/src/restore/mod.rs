@@ -24,7 +24,7 @@ use crate::cache::{self, Cache, StoredTar};
 use crate::export::CacheLocation;
 use crate::file::{read_toml, read_toml_if_exists, write, write_toml};
 use crate::identify::{self, identify, is_in_sight, restore_sbom};
-use crate::layers::{is_file_name, tell_layers};
+use crate::layers::{clear_up, is_file_name, tell_layers};
 use crate::run_image::{self, RunImageFiles};
 use crate::timer::timed;
 use crate::{Error, Kind, Log, limits, sbom};
@@ -94,6 +94,7 @@ pub fn restore_group(
     metadata: &LayersMetadata,
     log: &dyn Log,
 ) -> Result<(), Error> {
+    clear_up(&inputs.layers_dir, log);
     timed(log, "Restorer", || restore_layers(inputs, group, metadata, log))
 }
 
