@@ -16,7 +16,7 @@ use drydock_io::read;
 use drydock_layout::Early;
 use drydock_model::reference::LayoutPath;
 use drydock_phases::{Error, Kind, limits};
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid, chownat, fchown, mkdirat, openat};
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fchown, mkdirat, openat};
 use rustix::process::{getegid, geteuid, getgid, getuid};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid,
@@ -185,7 +185,11 @@ impl Outputs {
                 // Whoever made it may have kept it to themselves, and will want to read the image.
                 let mode = Mode::from_raw_mode(dir.metadata()?.mode() & 0o7777 | 0o755);
                 rustix::fs::fchmod(&dir, mode)?;
-                own_unless_usable(&dir, user)
+                // A blob with several names may be a run image's too: the export replaces what is not its own.
+                if Access::of(&dir.metadata()?).allows_writing(user) {
+                    return Ok(());
+                }
+                own(&dir, user, &|facts| facts.st_nlink == 1)
             };
             change().with_context(|| format!("making the folder `{}`", layout_dir.join(image).display()))?;
         }
@@ -271,11 +275,12 @@ impl Access {
 /// Gives a folder and all that is in it to `user`. One that `user` may write to is left alone: what is in it is taken
 /// to be like it.
 fn own_unless_usable(dir: &File, user: User) -> io::Result<()> {
-    if Access::of(&dir.metadata()?).allows_writing(user) { Ok(()) } else { own(dir, user) }
+    if Access::of(&dir.metadata()?).allows_writing(user) { Ok(()) } else { own(dir, user, &|_| true) }
 }
 
 /// Symbolic links are given away themselves, and never followed.
-fn own(dir: &File, user: User) -> io::Result<()> {
+/// Of what is no folder, only what `is_given` says.
+fn own(dir: &File, user: User, is_given: &dyn Fn(&Stat) -> bool) -> io::Result<()> {
     let (uid, gid) = user.ids();
     fchown(dir, uid, gid)?;
     for entry in Dir::read_from(dir)? {
@@ -294,9 +299,12 @@ fn own(dir: &File, user: User) -> io::Result<()> {
         };
         if is_dir {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-            own(&File::from(openat(dir, name, flags, Mode::empty())?), user)?;
+            own(&File::from(openat(dir, name, flags, Mode::empty())?), user, is_given)?;
         } else {
-            chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+            let facts = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            if is_given(&facts) {
+                chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+            }
         }
     }
     Ok(())
@@ -433,7 +441,7 @@ mod tests {
         std::fs::write(temp.path().join("file"), "").unwrap();
         assert!(make_below(root(), Path::new("file/x"), me, OFlags::NOFOLLOW).is_err());
         symlink("/etc/passwd", temp.path().join("repo/a/b/link")).unwrap();
-        own(&root(), me).unwrap();
+        own(&root(), me, &|_| true).unwrap();
     }
 
     #[test]

@@ -22,9 +22,12 @@ use crate::file::{read_toml, read_toml_if_exists};
 /// Files in a buildpack's folder that are no layer's.
 const NOT_LAYERS: [&str; 3] = ["launch", "build", "store"];
 
-/// Whether a name is that of one file or folder, so that it cannot lead anywhere else.
-pub fn is_file_name(name: &str) -> bool {
-    !matches!(name, "" | "." | "..") && !name.contains(['/', '\0'])
+/// Whether a layer can be called so: its folder and its TOML file lie in the buildpack's folder, and are no other's.
+pub fn is_layer_name(name: &str) -> bool {
+    const LONGEST: usize = 255 - ".toml".len();
+    let is_file_name = !matches!(name, "" | "." | "..") && !name.contains(['/', '\0']);
+    let is_toml = name.strip_suffix(".toml").is_some();
+    is_file_name && name.len() <= LONGEST && !is_toml && !NOT_LAYERS.contains(&name)
 }
 
 /// Removes the temporary files that killed phases left where phases write: they would get into layers.

@@ -70,7 +70,8 @@ pub fn copy_lifecycle_files(
 }
 
 /// Puts the SBOM files of restored layers beside these layers, where buildpacks write them, and removes the rest.
-pub fn give_to_buildpacks(layers_dir: &Path, group: &[GroupElement]) -> anyhow::Result<()> {
+/// What cannot be put there is warned about: it came from a cache or an image.
+pub fn give_to_buildpacks(layers_dir: &Path, group: &[GroupElement], log: &dyn Log) -> anyhow::Result<()> {
     let sbom_dir = layers_dir.join("sbom");
     for kind in ["cache", "launch"] {
         for buildpack in group {
@@ -81,19 +82,27 @@ pub fn give_to_buildpacks(layers_dir: &Path, group: &[GroupElement]) -> anyhow::
                 continue;
             }
             for layer in list(&from)?.into_iter().filter(|path| is_dir(path)) {
-                for file in list(&layer)? {
-                    let name = file.file_name().and_then(OsStr::to_str).unwrap_or_default();
-                    let is_regular = fs::symlink_metadata(&file).is_ok_and(|metadata| metadata.is_file());
-                    if is_regular && name.starts_with("sbom") && name.ends_with("json") {
-                        let mut beside = layer.file_name().unwrap_or_default().to_owned();
-                        beside.push(format!(".{name}"));
-                        copy(&file, &to.join(beside))?;
-                    }
+                if let Err(error) = give(&layer, &to) {
+                    log.warn(&format!("SBOM files of `{}` are not restored: {error:#}", layer.display()));
                 }
             }
         }
     }
     remove_all(&sbom_dir).with_context(|| format!("failed to remove `{}`", sbom_dir.display()))
+}
+
+/// Puts the SBOM files in the folder of a layer into that of its buildpack.
+fn give(layer: &Path, to: &Path) -> anyhow::Result<()> {
+    for file in list(layer)? {
+        let name = file.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        let is_regular = fs::symlink_metadata(&file).is_ok_and(|metadata| metadata.is_file());
+        if is_regular && name.starts_with("sbom") && name.ends_with("json") {
+            let mut beside = layer.file_name().unwrap_or_default().to_owned();
+            beside.push(format!(".{name}"));
+            copy(&file, &to.join(beside))?;
+        }
+    }
+    Ok(())
 }
 
 /// Not through a symlink, which may lead anywhere.

@@ -25,9 +25,12 @@ pub(super) fn reachable<'a>(
     descriptors: impl IntoIterator<Item = &'a Descriptor>,
 ) -> Result<HashSet<Digest>, LayoutError> {
     let mut found = HashSet::new();
+    // What a blob refers to depends on what it is said to be.
+    let mut followed = HashSet::new();
     let mut to_do: Vec<Descriptor> = descriptors.into_iter().cloned().collect();
     while let Some(descriptor) = to_do.pop() {
-        if found.insert(descriptor.digest) {
+        found.insert(descriptor.digest);
+        if followed.insert((descriptor.digest, descriptor.oci_media_type().to_owned())) {
             to_do.extend(references(layout, &descriptor)?);
         }
     }
@@ -112,11 +115,14 @@ fn keep_referrers(layout: &Path, kept: &mut HashSet<Digest>) -> Result<(), Layou
         if !file.is_file() || file.len() > MAX_JSON || kept.contains(&digest) {
             continue;
         }
-        let descriptor = Descriptor::new(media::MANIFEST, digest, file.len());
-        // What is no manifest, refers to nothing.
-        let Ok(manifest) = Early::default().read_json::<Manifest>(layout, &descriptor) else { continue };
-        let subject = manifest.rest.get("subject").and_then(|subject| subject.get("digest")?.as_str());
+        let mut descriptor = Descriptor::new(media::MANIFEST, digest, file.len());
+        // What is no JSON, refers to nothing.
+        let Ok(json) = Early::default().read_json::<Json>(layout, &descriptor) else { continue };
+        let subject = json.get("subject").and_then(|subject| subject.get("digest")?.as_str());
         if let Some(subject) = subject.and_then(|subject| subject.parse().ok()) {
+            let default = if json.get("manifests").is_some() { media::INDEX } else { media::MANIFEST };
+            let media_type = json.get("mediaType").and_then(Json::as_str).unwrap_or(default);
+            media_type.clone_into(&mut descriptor.media_type);
             referrers.push((subject, descriptor));
         }
     }

@@ -1,7 +1,7 @@
 //! Changes of an index, as values: nothing is dropped that is not replaced.
 //!
-//! A layout's folder stands for one name. What its index calls so, or does not call anything, is *ours*; where all
-//! images have other names and there is only one, that is ours too, since readers take it. A name may stand for an image
+//! A layout's folder stands for one name. What its index calls so is *ours*. If it calls nothing so, the only image is,
+//! whatever its name, since readers take it; or images without names are, if there is one for each platform. A name may stand for an image
 //! or, for several platforms, for one nested index. Everything else (artifacts, other names) stays as it is.
 
 use drydock_model::digest::Digest;
@@ -56,11 +56,23 @@ pub(super) fn replaced<'a>(
 }
 
 fn is_ours(entry: &Entry, all: &[Entry], ref_name: &str) -> bool {
-    let has_images = |entry: &Entry| !entry.images().is_empty();
-    let is_called_so = |entry: &Entry| entry.ref_name().is_none_or(|name| name == ref_name);
-    has_images(entry)
-        && (is_called_so(entry)
-            || all.iter().filter(|other| has_images(other)).all(|other| std::ptr::eq(other, entry)))
+    if entry.images().is_empty() {
+        return false;
+    }
+    if all.iter().any(|other| other.ref_name() == Some(ref_name)) {
+        return entry.ref_name() == Some(ref_name);
+    }
+    let with_images = || all.iter().filter(|other| !other.images().is_empty());
+    if with_images().all(|other| std::ptr::eq(other, entry)) {
+        return true;
+    }
+    // Without names, images are one name's if they are for different platforms.
+    let platforms: Vec<&Platform> = with_images()
+        .filter(|other| other.ref_name().is_none())
+        .flat_map(|other| other.images().into_iter().map(|(_, platform)| platform))
+        .collect();
+    let is_once = |platform: &Platform| platforms.iter().filter(|other| other.is_same(platform)).count() == 1;
+    entry.ref_name().is_none() && platforms.iter().all(|platform| is_once(platform))
 }
 
 /// The entries after a change. `write_index` makes a nested index of these descriptors.
@@ -183,6 +195,8 @@ mod tests {
             (&["amd64@", "arm64@"], &["[arm64@ new]"]),
             (&["[!proof]@sha256-1", "arm64@latest"], &["[arm64@latest new]", "[!proof]"]),
             (&["[amd64@ arm64@ !proof]@latest"], &["[arm64@ !proof new]"]),
+            (&["amd64@", "amd64@"], &["new", "amd64@", "amd64@"]),
+            (&["amd64@", "arm64@latest"], &["[arm64@latest new]", "amd64@"]),
             (&["[amd64@ arm64@]@other", "arm64@latest"], &["[arm64@latest new]", "[amd64@ arm64@]"]),
         ] {
             let entries: Vec<Entry> = before.iter().map(|text| entry(text)).collect();

@@ -59,6 +59,9 @@ pub enum LayoutError {
     /// An image cannot be written under a digest: it has the one that comes out.
     #[error("`{}` is named by digest: an image is written under a tag", .0.display())]
     NamedByDigest(PathBuf),
+    /// Another program, which takes no lock, has written the index meanwhile.
+    #[error("`{}` was changed by another program meanwhile: run this again", .0.display())]
+    Changed(PathBuf),
     /// Some names could not be switched to the new image, nor the others back.
     #[error("these names have the new image, and others do not: {}", list_paths(switched))]
     PartlyPublished {

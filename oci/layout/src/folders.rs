@@ -15,6 +15,8 @@ pub(super) struct Undo {
     /// Outermost first.
     dirs: Vec<PathBuf>,
     files: Mutex<Vec<PathBuf>>,
+    /// The path of `index.json` and its text before, if it was there.
+    index: Option<(PathBuf, Option<Vec<u8>>)>,
 }
 
 impl Undo {
@@ -24,6 +26,11 @@ impl Undo {
         if fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
             self.files.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_owned());
         }
+    }
+
+    /// Only as long as this is the text of `index.json`, blobs are undone: another one may lead to them.
+    pub(super) fn only_beside(&mut self, index: PathBuf, text: Option<Vec<u8>>) {
+        self.index = Some((index, text));
     }
 
     /// The folders that were made.
@@ -40,6 +47,11 @@ impl Undo {
 
 impl Drop for Undo {
     fn drop(&mut self) {
+        if let Some((path, before)) = &self.index
+            && fs::read(path).ok() != *before
+        {
+            return;
+        }
         // What cannot be removed now is removed by a later export: a failure here changes nothing for anybody.
         for file in self.files.get_mut().unwrap_or_else(PoisonError::into_inner) {
             let _ = fs::remove_file(file);

@@ -109,11 +109,41 @@ struct Target {
     path: LayoutPath,
     // Before the lock: fields are dropped in order, and what is undone must be undone while nobody else writes.
     undo: Undo,
-    /// What it holds so far.
+    /// The folder of all layouts.
+    root: PathBuf,
+    before: Before,
+    _lock: Lock,
+}
+
+/// What a layout holds before it is changed.
+#[derive(Debug)]
+struct Before {
+    index: Index,
     entries: Vec<Entry>,
     /// The text of `index.json`, and when it was written; none if there is none.
-    before: Option<(Vec<u8>, SystemTime)>,
-    _lock: Lock,
+    text: Option<(Vec<u8>, SystemTime)>,
+}
+
+impl Before {
+    fn read(path: &LayoutPath) -> Result<Self, LayoutError> {
+        let index_path = path.path().join("index.json");
+        match Layout::open(path) {
+            Ok(layout) => {
+                let text = Early::default().read(&index_path)?;
+                let written = fs::metadata(&index_path).and_then(|file| file.modified());
+                let text = Some((text, written.at("look at", &index_path)?));
+                Ok(Self { index: layout.index().clone(), entries: layout.entries().to_vec(), text })
+            }
+            Err(LayoutError::NotFound(_)) => {
+                Ok(Self { index: Index::empty(), entries: Vec::new(), text: None })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn text(&self) -> Option<&[u8]> {
+        self.text.as_ref().map(|(text, _)| text.as_slice())
+    }
 }
 
 impl Transaction {
@@ -292,21 +322,23 @@ impl Target {
             }
         };
         make_blobs_dir(path.path(), &mut undo)?;
-        let index_path = path.path().join("index.json");
-        let (entries, before) = match Layout::open(path) {
-            Ok(layout) => {
-                let text = Early::default().read(&index_path)?;
-                let written = fs::metadata(&index_path).and_then(|file| file.modified());
-                (layout.entries().to_vec(), Some((text, written.at("look at", &index_path)?)))
-            }
-            Err(LayoutError::NotFound(_)) => (Vec::new(), None),
-            Err(error) => return Err(error),
-        };
-        Ok(Self { path: path.clone(), undo, entries, before, _lock: lock })
+        let before = Before::read(path)?;
+        let mut target = Self { path: path.clone(), undo, root: dir.path().to_owned(), before, _lock: lock };
+        target.undo.only_beside(target.index_path(), target.before.text().map(<[u8]>::to_vec));
+        Ok(target)
     }
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {
         blob_path(self.path.path(), digest)
+    }
+
+    fn index_path(&self) -> PathBuf {
+        self.path.path().join("index.json")
+    }
+
+    /// Whether `index.json` is as it was read. Other programs write it without locks.
+    fn is_as_before(&self) -> bool {
+        fs::read(self.index_path()).ok().as_deref() == self.before.text()
     }
 
     /// Where a blob is about to be put.
@@ -332,7 +364,11 @@ impl Target {
         durability: Durability,
     ) -> Result<NewIndex, LayoutError> {
         let mut written: Vec<PathBuf> = blobs.iter().map(|digest| self.blob_path(digest)).collect();
-        let mut entries = self.entries.clone();
+        if !self.is_as_before() {
+            self.before = Before::read(&self.path)?;
+            self.undo.only_beside(self.index_path(), self.before.text().map(<[u8]>::to_vec));
+        }
+        let mut entries = self.before.entries.clone();
         for change in changes {
             let mut write_index = |manifests| {
                 let descriptor =
@@ -344,9 +380,10 @@ impl Target {
         }
         let layout = self.path.path();
         let manifests: Vec<Descriptor> = entries.into_iter().map(|entry| entry.descriptor).collect();
-        let index = Index { manifests, ..Index::empty() };
+        let mut index = Index { manifests, ..self.before.index.clone() };
+        media::INDEX.clone_into(&mut index.media_type);
         let marker = layout.join("oci-layout");
-        if self.before.is_none() {
+        if self.before.text.is_none() {
             self.undo.will_place(&marker);
             write_atomically(&marker, MARKER).at("write", &marker)?;
             written.push(marker);
@@ -363,7 +400,10 @@ impl Target {
             sync_all(&written)?;
             file.file().sync_all().at("write to the disk", &index_path)?;
             let made = self.undo.made().iter().filter_map(|dir| dir.parent());
-            for dir in [&*blobs_dir(layout), layout].into_iter().chain(made) {
+            // Of a new layout, the folders above may be new too, whoever made them.
+            let above = layout.ancestors().skip(1).take_while(|dir| dir.starts_with(&self.root));
+            let above = above.filter(|_| self.before.text.is_none());
+            for dir in [&*blobs_dir(layout), layout].into_iter().chain(made).chain(above) {
                 sync(dir)?;
             }
         }
@@ -372,17 +412,24 @@ impl Target {
 
     /// Puts the new `index.json` in its place.
     fn switch(&self, index: TempFile) -> Result<(), LayoutError> {
-        let path = self.path.path().join("index.json");
+        let path = self.index_path();
         index.persist(&path).at("write", &path)
     }
 
     /// Puts the old `index.json` back.
-    fn switch_back(&self) -> io::Result<()> {
-        let path = self.path.path().join("index.json");
-        match &self.before {
-            Some((text, _)) => write_atomically(&path, text),
-            None => fs::remove_file(&path),
+    fn switch_back(&self, durability: Durability) -> Result<(), LayoutError> {
+        let path = self.index_path();
+        match self.before.text() {
+            Some(text) => write_atomically(&path, text).at("write", &path)?,
+            None => fs::remove_file(&path).at("remove", &path)?,
         }
+        if durability == Durability::OnDisk {
+            if self.before.text.is_some() {
+                sync(&path)?;
+            }
+            sync(self.path.path())?;
+        }
+        Ok(())
     }
 }
 
@@ -414,10 +461,13 @@ impl Prepared {
     /// there by then.
     pub fn publish(self) -> Result<Option<LayoutError>, LayoutError> {
         let Self { mut targets, indexes, durability, .. } = self;
+        if let Some(changed) = targets.iter().find(|target| !target.is_as_before()) {
+            return Err(LayoutError::Changed(changed.index_path()));
+        }
         let mut kept = Vec::with_capacity(targets.len());
         for (at, NewIndex { file, manifests }) in indexes.into_iter().enumerate() {
             if let Err(error) = targets[at].switch(file) {
-                return Err(switch_back(&mut targets[..at], error));
+                return Err(switch_back(&mut targets[..at], durability, error));
             }
             kept.push(manifests);
         }
@@ -437,17 +487,17 @@ impl Target {
         if durability == Durability::OnDisk {
             sync(layout)?;
         }
-        let before = self.entries.iter().map(|entry| entry.descriptor.clone());
-        let switched = self.before.as_ref().map(|(_, written)| *written);
+        let before = self.before.entries.iter().map(|entry| entry.descriptor.clone());
+        let switched = self.before.text.as_ref().map(|(_, written)| *written);
         collect(layout, manifests.into_iter().chain(before), switched)
     }
 }
 
 /// Undoes the switch of these names. Where that fails, too, the new image stays, with its blobs.
-fn switch_back(switched: &mut [Target], cause: LayoutError) -> LayoutError {
+fn switch_back(switched: &mut [Target], durability: Durability, cause: LayoutError) -> LayoutError {
     let mut stay = Vec::new();
     for target in switched {
-        if target.switch_back().is_err() {
+        if target.switch_back(durability).is_err() {
             target.undo.forget();
             stay.push(target.path.path().to_owned());
         }

@@ -1,6 +1,6 @@
 //! What an index leads to: images, artifacts, and other indexes.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::Path;
 
 use drydock_model::digest::Digest;
@@ -59,36 +59,38 @@ impl Entry {
 
 /// Reads everything that an index leads to, but for images themselves.
 pub(super) fn read(layout: &Path, index: &Index, files: &Early) -> Result<Vec<Entry>, LayoutError> {
-    Reader { layout, files, seen: HashSet::new(), count: 0 }.entries(index, 0)
+    Reader { layout, files, read: HashMap::new(), count: 0 }.entries(index, 0)
 }
 
 struct Reader<'a> {
     layout: &'a Path,
     files: &'a Early,
-    /// Indexes that were read.
-    seen: HashSet<Digest>,
-    /// Descriptors so far.
+    /// Indexes that were read, and how many descriptors each leads to.
+    read: HashMap<Digest, (Vec<Entry>, usize)>,
+    /// Descriptors so far, those of an index each time that it is named.
     count: usize,
 }
 
 impl Reader<'_> {
     fn entries(&mut self, index: &Index, depth: usize) -> Result<Vec<Entry>, LayoutError> {
-        self.count += index.manifests.len();
-        if self.count > MAX_DESCRIPTORS {
-            return Err(self.refuse(format!("it leads to more than {MAX_DESCRIPTORS} descriptors")));
-        }
+        self.count(index.manifests.len())?;
         let mut entries = Vec::with_capacity(index.manifests.len());
         for descriptor in &index.manifests {
             let content = match descriptor.oci_media_type() {
-                // What an index holds counts once, wherever else it is named.
-                media::INDEX if self.seen.contains(&descriptor.digest) => Content::Index(Vec::new()),
+                media::INDEX if self.read.contains_key(&descriptor.digest) => {
+                    let (entries, size) = self.read[&descriptor.digest].clone();
+                    self.count(size)?;
+                    Content::Index(entries)
+                }
                 media::INDEX if depth == MAX_DEPTH => {
                     return Err(self.refuse(format!("indexes are nested more than {MAX_DEPTH} deep")));
                 }
                 media::INDEX => {
-                    self.seen.insert(descriptor.digest);
                     let nested: Index = self.files.read_json(self.layout, descriptor)?;
-                    Content::Index(self.entries(&nested, depth + 1)?)
+                    let before = self.count;
+                    let entries = self.entries(&nested, depth + 1)?;
+                    self.read.insert(descriptor.digest, (entries.clone(), self.count - before));
+                    Content::Index(entries)
                 }
                 media::MANIFEST => match self.platform(descriptor)? {
                     Some(platform) => Content::Image(platform),
@@ -101,24 +103,36 @@ impl Reader<'_> {
         Ok(entries)
     }
 
+    fn count(&mut self, more: usize) -> Result<(), LayoutError> {
+        self.count += more;
+        if self.count > MAX_DESCRIPTORS {
+            return Err(self.refuse(format!("it leads to more than {MAX_DESCRIPTORS} descriptors")));
+        }
+        Ok(())
+    }
+
     /// What an image runs on: its descriptor tells it, or its configuration. None for what is no image.
     fn platform(&self, descriptor: &Descriptor) -> Result<Option<Platform>, LayoutError> {
         let kind = descriptor.rest.get("artifactType").and_then(|kind| kind.as_str());
         if kind.is_some_and(|kind| media::to_oci(kind) != media::CONFIG) {
             return Ok(None);
         }
+        // Attestations hide among images under a platform that there is not.
+        let known = |platform: Platform| {
+            Some(platform).filter(|platform| platform.os != "unknown" && platform.architecture != "unknown")
+        };
         if let Some(platform) = &descriptor.platform {
-            // Attestations hide among images under a platform that there is not.
-            let is_image = platform.os != "unknown" && platform.architecture != "unknown";
-            return Ok(is_image.then(|| platform.clone()));
+            return Ok(known(platform.clone()));
         }
         let manifest: Manifest = self.files.read_json(self.layout, descriptor)?;
-        if manifest.config.oci_media_type() != media::CONFIG {
+        let is_layer = |layer: &Descriptor| layer.oci_media_type().starts_with(media::LAYERS);
+        // Signatures have the configuration of an image, but not its layers.
+        if manifest.config.oci_media_type() != media::CONFIG || !manifest.layers.iter().all(is_layer) {
             return Ok(None);
         }
         let config: drydock_model::config::ImageConfig =
             self.files.read_json(self.layout, &manifest.config)?;
-        Ok(Some(config.platform()))
+        Ok(known(config.platform()))
     }
 
     fn refuse(&self, reason: String) -> LayoutError {

@@ -8,6 +8,8 @@ pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// An image's configuration.
 pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// What the types of all layers begin with.
+pub const LAYERS: &str = "application/vnd.oci.image.layer.";
 /// A layer without compression.
 pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 /// A layer compressed with gzip.

@@ -9,7 +9,6 @@ mod sbom;
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -112,10 +111,8 @@ fn run_group(
         buildpack_api(ModuleKind::Buildpack, &element.full_name(), &element.api)?;
     }
     let sbom_dir = inputs.layers_dir.join("sbom");
-    match fs::remove_dir_all(&sbom_dir) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        result => result.with_context(|| format!("remove {} of an earlier build", sbom_dir.display()))?,
-    }
+    drydock_tar::remove_all(&sbom_dir)
+        .with_context(|| format!("remove {} of an earlier build", sbom_dir.display()))?;
 
     let mut builder = Builder {
         inputs,

@@ -10,7 +10,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
@@ -19,6 +19,7 @@ use drydock_io::lock::Lock;
 use drydock_io::read;
 use drydock_model::digest::DiffId;
 use drydock_spec::cache::{CacheMetadata, METADATA_NAME};
+use drydock_tar::remove_all;
 
 use super::{Cache, CacheWriter, StoredTar};
 use crate::Log;
@@ -70,8 +71,12 @@ impl Cache for VolumeCache {
 
     fn tar(&self, diff_id: &DiffId) -> anyhow::Result<StoredTar> {
         let path = self.committed.join(file_name(diff_id));
-        match read::open(&path).and_then(|tar| Ok((tar.metadata()?.len(), tar))) {
-            Ok((stored, tar)) => Ok(StoredTar { tar: Box::new(tar), limit: limits::layer_tar(stored) }),
+        match read::open(&path).and_then(|tar| Ok((tar.metadata()?, tar))) {
+            Ok((file, tar)) => {
+                // A hole has a size and takes no room.
+                let stored = file.blocks().saturating_mul(512).min(file.len());
+                Ok(StoredTar { tar: Box::new(tar), limit: limits::layer_tar(stored).min(file.len()) })
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 Err(anyhow!("failed to find cache layer with SHA '{diff_id}'"))
             }
@@ -196,12 +201,7 @@ fn rename(from: &Path, to: &Path) -> anyhow::Result<()> {
 }
 
 fn remove_dir(path: &Path) -> anyhow::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("failed to remove `{}`", path.display()))
-        }
-        _ => Ok(()),
-    }
+    remove_all(path).with_context(|| format!("failed to remove `{}`", path.display()))
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use drydock_spec::analyzed::{Analyzed, ImageIdentifier, Layer, LayersMetadata};
 use drydock_spec::api::PlatformApi;
 use drydock_spec::cache::CacheMetadata;
 use drydock_spec::group::{Group, GroupElement};
+use drydock_spec::layer::LayerToml;
 use drydock_tar::{Extraction, extract, remove_all};
 
 use crate::buildpacks::{check_group, dir_name};
@@ -24,7 +25,7 @@ use crate::cache::{self, Cache, StoredTar};
 use crate::export::CacheLocation;
 use crate::file::{read_toml, read_toml_if_exists, write, write_toml};
 use crate::identify::{self, identify, is_in_sight, restore_sbom};
-use crate::layers::{clear_up, is_file_name, tell_layers};
+use crate::layers::{clear_up, is_layer_name, tell_layers};
 use crate::run_image::{self, RunImageFiles};
 use crate::timer::timed;
 use crate::{Error, Kind, Log, limits, sbom};
@@ -125,6 +126,17 @@ fn restore_layers(
     for buildpack in group {
         layers.extend(Restorable::of(buildpack, inputs, metadata, &cached, log)?);
     }
+    // A build that cannot read what it is given would fail.
+    layers.retain(|layer| {
+        let readable = LayerToml::parse(&text_of(layer.layer.metadata.as_ref()));
+        if let Err(error) = &readable {
+            log.warn(&format!(
+                "Skipping restore for layer {}: its metadata cannot be read: {error}",
+                layer.id
+            ));
+        }
+        readable.is_ok()
+    });
     for layer in &layers {
         log.debug(&format!("Writing layer metadata for {:?}", layer.id));
         layer.write_metadata()?;
@@ -150,7 +162,7 @@ fn restore_layers(
         }
     }
     if inputs.platform_api.has_sbom_layer() && !inputs.skip_layers {
-        sbom::give_to_buildpacks(&inputs.layers_dir, group)?;
+        sbom::give_to_buildpacks(&inputs.layers_dir, group, log)?;
     }
     Ok(())
 }
@@ -199,10 +211,10 @@ impl Restorable {
                     found.push(restorable(name, layer));
                 }
             };
-            for (name, layer) in in_image.iter().filter(|(name, _)| is_file_name(name)) {
+            for (name, layer) in in_image.iter().filter(|(name, _)| is_layer_name(name)) {
                 find(name, layer, "app image", not_from_image(layer, cached_layer(name).is_some()));
             }
-            for (name, layer) in in_cache.iter().filter(|(name, _)| is_file_name(name)) {
+            for (name, layer) in in_cache.iter().filter(|(name, _)| is_layer_name(name)) {
                 let obstacle = not_from_cache(layer, in_image.contains_key(name), inputs.platform_api);
                 find(name, layer, "cache", obstacle);
             }
@@ -219,7 +231,7 @@ impl Restorable {
                 _ => restored.push(layer),
             }
         }
-        for (name, layer) in in_cache.iter().filter(|(name, layer)| layer.cache && is_file_name(name)) {
+        for (name, layer) in in_cache.iter().filter(|(name, layer)| layer.cache && is_layer_name(name)) {
             let stale = restorable(name, layer);
             if restored.iter().all(|layer| layer.path != stale.path) && stale.toml_path().exists() {
                 log.info(&format!("Removing {:?}, wrong sha", stale.id));

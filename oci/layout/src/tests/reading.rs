@@ -172,17 +172,23 @@ fn put_index_of(repository: &Repository, inner: &[Json]) -> Json {
 }
 
 #[test]
-fn each_index_is_read_once() {
+fn an_index_counts_each_time_that_it_is_named() {
     let repository = Repository::new();
     let image = repository.put_image("run", "amd64", b"layer", false);
     let mut index = put_index_of(&repository, std::slice::from_ref(&image));
+    repository.put_index("run", &[index.clone(), index.clone()]);
+    assert_eq!(repository.image("run").unwrap().digest().to_string(), image["digest"].as_str().unwrap());
+    let mut deep = index.clone();
     for _ in 0..MAX_DEPTH - 1 {
         // Followed each time that it is named, this would be 100 to the power of its depth.
         index = put_index_of(&repository, &vec![index; 100]);
+        deep = put_index_of(&repository, &[deep]);
     }
-    repository.put_index("run", &[index.clone()]);
+    repository.put_index("run", &[index]);
+    assert!(repository.image("run").unwrap_err().to_string().contains("descriptors"));
+    repository.put_index("run", std::slice::from_ref(&deep));
     assert_eq!(repository.image("run").unwrap().digest().to_string(), image["digest"].as_str().unwrap());
-    let deeper = put_index_of(&repository, &[index]);
+    let deeper = put_index_of(&repository, &[deep]);
     repository.put_index("run", &[deeper]);
     assert!(repository.image("run").unwrap_err().to_string().contains("nested more than"));
 }
