@@ -168,6 +168,12 @@ fn make_usable(user: User, volumes: &[PathBuf]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether there is a symlink on the way from a folder to what is below it.
+fn has_link(dir: &Path, below: &Path) -> bool {
+    let ways = below.ancestors().filter(|way| !way.as_os_str().is_empty());
+    ways.map(|way| dir.join(way)).any(|path| path.is_symlink())
+}
+
 impl Outputs {
     fn make_usable(&self, user: User) -> anyhow::Result<()> {
         let Self { layout_dir, images } = self;
@@ -178,7 +184,8 @@ impl Outputs {
             OFlags::empty(),
         )
         .with_context(|| format!("making the layout directory `{}`", layout_dir.display()))?;
-        for image in images {
+        // A link among them is followed by nobody who is root; the export looks where it leads, as the user.
+        for image in images.iter().filter(|image| !has_link(layout_dir, image)) {
             let change = || -> io::Result<()> {
                 // Below the layout directory others may have put links, and as root none may be followed.
                 let dir = make_below(root.try_clone()?, image, user, OFlags::NOFOLLOW)?;

@@ -21,6 +21,7 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("owners::root_makes_folders_usable", root_makes_folders_usable),
             ("owners::root_leaves_usable_folders_alone", root_leaves_usable_folders_alone),
             ("owners::an_empty_folder_of_root_holds_no_image", an_empty_folder_of_root_holds_no_image),
+            ("owners::a_tag_may_be_a_link", a_tag_may_be_a_link),
             ("owners::root_follows_no_link", root_follows_no_link),
             ("owners::an_ordinary_user_needs_no_root", an_ordinary_user_needs_no_root),
         ],
@@ -118,6 +119,18 @@ fn root_leaves_usable_folders_alone(executables: &Built) -> Result<()> {
 }
 
 /// Below the layout directory the build user may have put links: root must not give away what they lead to.
+/// A tag that is a link to another: as whoever drops root, too.
+fn a_tag_may_be_a_link(executables: &Built) -> Result<()> {
+    let project = project(executables, User::Root)?;
+    succeed(project.analyzer()?.envs(FOR_CNB).arg(APP_IMAGE))?;
+    succeed(project.exporter()?.envs(FOR_CNB).arg(APP_IMAGE))?;
+    symlink("latest", project.path(APP_LAYOUT).with_file_name("stable")).context("make a link")?;
+    succeed(project.analyzer()?.envs(FOR_CNB).arg(APP_IMAGE))?;
+    succeed(project.exporter()?.envs(FOR_CNB).args([APP_IMAGE, "app:stable"]))?;
+    project.layout(APP_LAYOUT).verify()?;
+    Ok(())
+}
+
 fn root_follows_no_link(executables: &Built) -> Result<()> {
     for link in [APP_LAYOUT, "layout-repo/index.docker.io/library", "layout-repo/index.docker.io"] {
         let project = project(executables, User::Root)?;
