@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use drydock_io::file::{TempFile, write_atomically};
 use drydock_io::read;
 use drydock_spec::toml_text;
@@ -95,7 +95,7 @@ pub(crate) fn check_app_dir(path: &Path) -> anyhow::Result<()> {
     let found = found.and_then(|found| {
         if found.is_dir() { Ok(()) } else { Err(failed("open", path)(ErrorKind::NotADirectory.into())) }
     });
-    found.context("the app's folder, which `-app` or `CNB_APP_DIR` names")
+    found.map_err(|error| anyhow!("{error} (the app's folder, which `-app` or `CNB_APP_DIR` names)"))
 }
 
 /// Writes a TOML file in one step, and makes its folder if need be.

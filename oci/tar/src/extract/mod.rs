@@ -83,7 +83,7 @@ pub enum ExtractError {
 /// Extracts a tar: entries called `named/…` become files `into/…`.
 ///
 /// Entries for directories above `named` are skipped. Any other entry outside is an error, and so is a device, a second entry for
-/// one path, and one that comes before the directory that it is in, or whose path in `into` has more than 4096 bytes or 256 names.
+/// one path, and one that comes before the directory that it is in, or whose path in `into` has more than 4096 bytes.
 ///
 /// Restored are directories, files, symlinks (with any target), hard links to what is in `into`, and FIFOs: each with its
 /// permissions, but without setuid, setgid and sticky bits, and not with its owner, times and extended attributes.
