@@ -52,12 +52,12 @@ done
 class Tool:
     """A lifecycle's executables, with a layout repository and a cache of its own."""
 
-    def __init__(self, name, executables, launcher, dir, run_image_size):
+    def __init__(self, name, executables, launcher, dir, run_image_size, run_image=None):
         self.name, self.executables, self.launcher = name, executables, launcher
         self.repository, self.cache, self.scratch = dir / "layouts", dir / "cache", dir / "scratch"
         self.cache.mkdir(parents=True)
         self.scratch.mkdir()
-        self.run, digest, arch = inputs.run_image(self.repository, run_image_size)
+        self.run, digest, arch = inputs.run_image(self.repository, run_image_size, run_image)
         inputs.write(self.scratch / "fresh.toml", f'[run-image]\nreference = "{self.run}@{digest}"\nimage = "{self.run}"\n'
                      f'[run-image.target]\nos = "linux"\narch = "{arch}"\n')
         inputs.write(self.scratch / "run.toml", '[[images]]\nimage = "run"\n')
@@ -103,10 +103,11 @@ class Tool:
                                 "-run", self.scratch / "run.toml"), self.env, reads=[self.repository, self.cache])
 
 
-def run(command, env=None, reads=()):
+def run(command, env=None, reads=(), sync=True):
     """Measures a command, which reads these files and folders, with a process of its own, because a child's peak memory counts
-    from its parent's."""
-    os.sync()
+    from its parent's. Without `sync`, the disk may still be writing what was there before."""
+    if sync:
+        os.sync()
     if reads:
         subprocess.run(["bash", "-c", 'find "$@" -type f -print0 | xargs -0 -r cat >/dev/null', "read", *reads], check=True)
     command = [sys.executable, "-I", "-S", HERE / "measure.py", *command]
@@ -124,9 +125,25 @@ def shell_export(dir, build, run_image):
     return cost
 
 
+@contextlib.contextmanager
+def new_file_system(at, image, size):
+    """Mounts a new ext4 at a folder, kept in the file `image`: ext4 is slow to make files where as many were removed in the last minutes.
+    Gives whether it could be mounted; otherwise the folder is just a folder."""
+    with open(image, "wb") as file:
+        file.truncate(size)
+    made = os.getuid() == 0 and all(
+        subprocess.run(command, capture_output=True).returncode == 0
+        for command in (["mkfs.ext4", "-q", "-E", "lazy_itable_init=1", image], ["mount", "-o", "loop,noinit_itable", image, at]))
+    try:
+        yield made
+    finally:
+        if made:
+            subprocess.run(["umount", at], check=True)
+        image.unlink()
+
+
 class EmptyLayers:
-    """The layers folder of a build, emptied for a restore: in a file system made for each run, since ext4 is slow to make
-    files again that were just removed; where mounting is refused, as a fresh folder."""
+    """The layers folder of a build, emptied for a restore, in a file system made for each run."""
 
     def __init__(self, dir, build, size):
         self.build, self.aside, self.image = build, dir / "layers-aside", dir / "file-system"
@@ -139,32 +156,17 @@ class EmptyLayers:
         layers = self.build.layers
         layers.rename(self.aside)
         layers.mkdir()
-        self.is_mounted = self.mount(layers)
         try:
-            shutil.copy(self.aside / "group.toml", layers)
-            (layers / BUILDPACK).mkdir()
-            yield
-            restored, had = (sum(len(files) for _, _, files in os.walk(tree / BUILDPACK / layer.name))
-                             for tree in (layers, self.aside) for layer in [(self.aside / BUILDPACK / "node_modules")])
-            self.is_whole = restored == had
+            with new_file_system(layers, self.image, self.size) as self.is_mounted:
+                shutil.copy(self.aside / "group.toml", layers)
+                (layers / BUILDPACK).mkdir()
+                yield
+                restored, had = (sum(len(files) for _, _, files in os.walk(tree / BUILDPACK / layer.name))
+                                 for tree in (layers, self.aside) for layer in [(self.aside / BUILDPACK / "node_modules")])
+                self.is_whole = restored == had
         finally:
-            if self.is_mounted:
-                subprocess.run(["umount", layers], check=True)
-                self.image.unlink()
             shutil.rmtree(layers)
             self.aside.rename(layers)
-
-    def mount(self, at):
-        if os.getuid() != 0:
-            return False
-        with open(self.image, "wb") as file:
-            file.truncate(self.size)
-        made = subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=1", self.image], capture_output=True)
-        made = made.returncode == 0 and subprocess.run(
-            ["mount", "-o", "loop,noinit_itable", self.image, at], capture_output=True).returncode == 0
-        if not made:
-            self.image.unlink(missing_ok=True)
-        return made
 
     def restore(self, restore):
         with self.empty():

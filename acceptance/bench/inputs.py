@@ -16,9 +16,11 @@ PACKAGES = [
     "@tabler/icons@3.51.0", "core-js@3.51.0", "date-fns@4.4.0", "lodash-es@4.18.1", "lodash@4.18.1",
     "lucide-static@1.62.0", "monaco-editor@0.52.2", "ramda@0.32.0", "three@0.187.0", "typescript@5.9.3",
 ]
+PYTHON_PACKAGES = ["numpy==2.2.6", "pandas==2.2.3", "scipy==1.15.3", "django==5.2.1", "sympy==1.14.0", "botocore==1.38.23"]
 BUILDPACK = "bench"
 RUN_IMAGE = "index.docker.io/library/run/latest"
 MIB = 1 << 20
+ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
 WORDS = [random.Random(i).randbytes(1 + i % 6).hex() for i in range(500)]
 
 
@@ -61,16 +63,72 @@ def node_app(dir, quick):
     build = Build(dir)
     modules, toolchain = build.layer("node_modules"), build.layer("toolchain")
     if quick:
-        for i in range(300):
-            write(modules / f"p{i % 20}/f{i}.js", text(i, 2000))
-        write(toolchain / "lib.so", text(0, MIB))
+        few_files(toolchain)
     else:
-        write(modules / "package.json", "{}\n")
-        subprocess.run(["npm", "install", "--prefix", modules, "--no-save", "--ignore-scripts", "--no-audit", "--no-fund",
-                        "--legacy-peer-deps", *PACKAGES], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         sysroot = subprocess.run(["rustc", "--print", "sysroot"], check=True, capture_output=True, text=True).stdout.strip()
         for library in sorted(Path(sysroot, "lib").glob("*.so*")):
             shutil.copy(library, toolchain)
+    install_node_modules(modules, quick)
+    return with_sources(build, quick)
+
+
+def small_files(dir, quick):
+    """node_modules, and an app."""
+    build = Build(dir)
+    install_node_modules(build.layer("node_modules"), quick)
+    return with_sources(build, quick)
+
+
+def large_files(dir, quick):
+    """A JDK: the first that is installed under /usr/lib/jvm, and an app."""
+    build = Build(dir)
+    jdk = build.layer("jdk")
+    if quick:
+        few_files(jdk)
+    else:
+        installed = sorted(path for path in Path("/usr/lib/jvm").glob("*") if (path / "lib/modules").exists())
+        shutil.copytree(installed[0].resolve(), jdk, symlinks=True, dirs_exist_ok=True)
+    return with_sources(build, quick)
+
+
+def packages(dir, quick):
+    """Python packages, and an app."""
+    build = Build(dir)
+    site = build.layer("site-packages")
+    if quick:
+        few_files(site)
+    else:
+        subprocess.run(["python3", "-m", "pip", "install", "--quiet", "--no-deps", "--target", site, *PYTHON_PACKAGES], check=True)
+    return with_sources(build, quick)
+
+
+def of_folders(dir, layers, app):
+    """Copies of these folders as layers, and of this one as the app."""
+    build = Build(dir)
+    for layer in layers:
+        shutil.copytree(layer, build.layer(layer.resolve().name), symlinks=True, dirs_exist_ok=True)
+    if app:
+        shutil.copytree(app, build.app, symlinks=True, dirs_exist_ok=True)
+    else:
+        write(build.app / "app.txt", "app\n")
+    return build
+
+
+def install_node_modules(modules, quick):
+    if quick:
+        for i in range(300):
+            write(modules / f"p{i % 20}/f{i}.js", text(i, 2000))
+        return
+    write(modules / "package.json", "{}\n")
+    subprocess.run(["npm", "install", "--prefix", modules, "--no-save", "--ignore-scripts", "--no-audit", "--no-fund",
+                    "--legacy-peer-deps", *PACKAGES], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def few_files(layer):
+    write(layer / "lib.so", text(0, MIB))
+
+
+def with_sources(build, quick):
     for i in range(20 if quick else 500):
         write(build.app / f"src/{i % 10}/{i}.js", text(i, 8000))
     return build
@@ -112,9 +170,13 @@ def many_layers(dir, count, size):
     return build
 
 
-def run_image(repository, size):
-    """A run image of this many bytes in three layers, as a layout."""
+def run_image(repository, size, given=None):
+    """A run image as a layout: a copy of the given one, or of this many bytes in three layers."""
     layout = repository / RUN_IMAGE
+    if given:
+        shutil.copytree(given, layout, symlinks=True)
+        image = json.loads((layout / "index.json").read_text())["manifests"][0]
+        return layout, image["digest"], ARCHITECTURE
     (layout / "blobs/sha256").mkdir(parents=True)
 
     def blob(data, media_type):
@@ -131,7 +193,7 @@ def run_image(repository, size):
             archive.addfile(file, io.BytesIO(data))
         diff_ids.append("sha256:" + hashlib.sha256(tar.getvalue()).hexdigest())
         layers.append(blob(gzip.compress(tar.getvalue(), 1, mtime=0), "layer.v1.tar+gzip"))
-    arch = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+    arch = ARCHITECTURE
     config = {"architecture": arch, "os": "linux", "config": {"Env": ["PATH=/usr/bin:/bin"]},
               "rootfs": {"type": "layers", "diff_ids": diff_ids}, "history": [{"created_by": f"layer {i}"} for i in range(3)]}
     config = blob(json.dumps(config).encode(), "config.v1+json")

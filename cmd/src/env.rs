@@ -54,6 +54,8 @@ variables! {
     LAUNCH_CACHE_DIR = "CNB_LAUNCH_CACHE_DIR";
     /// How layers are compressed.
     LAYER_COMPRESSION = "CNB_LAYER_COMPRESSION";
+    /// Whether unchanged layers are known by how their files look.
+    LAYER_INDEX = "CNB_LAYER_INDEX";
     /// The layers directory.
     LAYERS_DIR = "CNB_LAYERS_DIR";
     /// The specification's name of [`OCI_LAYOUT_PATH`].

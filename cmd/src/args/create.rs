@@ -57,7 +57,7 @@ pub fn resolve(options: &Options, log: &dyn Log) -> Result<Task<Inputs>, Error> 
         detect: super::detect::inputs(options)?,
         restore: restore::args(options, &layout, cache.clone(), skip_layers)?,
         build: super::build::inputs(options)?,
-        export: super::export::inputs(options, &layout, images.outputs.clone(), cache, user)?,
+        export: super::export::inputs(options, &layout, images.outputs.clone(), cache)?,
         analyze: images.inputs(options, &layout, skip_layers),
     };
     layout.guard(&options.env, log)?;

@@ -11,13 +11,12 @@ use drydock_phases::experimental::Experimental;
 use drydock_phases::export::{CacheLocation, Files, Inputs, Launcher, Output};
 use drydock_phases::{Error, Log};
 use drydock_spec::label::LauncherMetadata;
-use drydock_tar::Owner;
 
 use super::flag::{self, Offer, always, since, until};
 use super::layout::{Layout, experimental};
 use super::{Options, Task, unusable};
 use crate::env;
-use crate::privileges::{Outputs, Privileges, User};
+use crate::privileges::{Outputs, Privileges};
 use crate::value::ValueError;
 use crate::version::version;
 
@@ -65,7 +64,7 @@ pub fn resolve(options: &Options, log: &dyn Log) -> Result<Task<Inputs>, Error> 
     let cache = options.cache(&layout, log)?;
     options.warn_of_no_effect(log);
     let output_images = layout.resolve_outputs(&images)?;
-    let inputs = inputs(options, &layout, output_images, cache, user)?;
+    let inputs = inputs(options, &layout, output_images, cache)?;
     layout.guard(&options.env, log)?;
 
     let privileges = Privileges::Drop {
@@ -88,13 +87,13 @@ pub(super) fn inputs(
     layout: &Layout,
     output_images: Vec<LayoutPath>,
     cache: Option<CacheLocation>,
-    user: User,
 ) -> Result<Inputs, Error> {
     // Image and cache are always made at the same time.
     options.switch(&flag::PARALLEL)?;
     Ok(Inputs {
         platform_api: options.platform_api,
         output: output(options, layout, output_images)?,
+        layer_index: options.layer_index(cache.as_ref())?,
         cache,
         files: Files {
             analyzed: options.path(&flag::ANALYZED),
@@ -112,7 +111,7 @@ pub(super) fn inputs(
             metadata: LauncherMetadata { version: version(), ..LauncherMetadata::default() },
         },
         process_type: options.text(&flag::PROCESS_TYPE)?,
-        owner: Owner { uid: user.uid, gid: user.gid },
+        owner: options.owner()?,
         source_date_epoch: options.env.value(env::SOURCE_DATE_EPOCH).map(|v| v.text()).transpose()?,
         exec_env: options.exec_env()?,
         experimental: experimental(&options.env)?.unwrap_or(Experimental::Refuse),

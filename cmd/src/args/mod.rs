@@ -9,6 +9,7 @@ use drydock_phases::export::CacheLocation;
 use drydock_phases::path::clean;
 use drydock_phases::{Error, Kind, Log};
 use drydock_spec::api::PlatformApi;
+use drydock_tar::Owner;
 
 use crate::env::{self, Env};
 use crate::log::Threshold;
@@ -179,6 +180,18 @@ impl Options {
             log.warn("No cached data will be used, no cache specified.");
         }
         Ok(cache)
+    }
+
+    /// The file of the layer index: there is one beside every cache, unless that was switched off.
+    fn layer_index(&self, cache: Option<&CacheLocation>) -> Result<Option<PathBuf>, ValueError> {
+        let is_on = self.env.value(env::LAYER_INDEX).map_or(Ok(true), |value| value.boolean())?;
+        Ok(cache.filter(|_| is_on).map(CacheLocation::index_path))
+    }
+
+    /// Whose layers are in images.
+    fn owner(&self) -> Result<Owner, ValueError> {
+        let User { uid, gid } = self.user()?;
+        Ok(Owner { uid, gid })
     }
 
     /// Warns of what is only there for daemons and registries.

@@ -1,13 +1,13 @@
 //! Files that appear whole or not at all: written beside their place under a temporary name, then renamed.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::Errno;
 
 use crate::read;
 
@@ -100,31 +100,8 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     temporary.persist(path)
 }
 
-/// As the offset of a read or a write: where the file is.
-pub const HERE: u64 = u64::MAX;
-
-/// Linux's `RWF_DONTCACHE`: what is written goes to the disk at once, and its memory is free when it is there.
-const DO_NOT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
-
-/// Writes what nobody reads soon. Memory for it need not be found then, nor be taken from files that are read; where the kernel
-/// (before 6.14) or the file system cannot do that, it is written like everything else.
-pub fn write_unread(file: &mut File, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match rustix::io::pwritev2(&*file, &[IoSlice::new(bytes)], HERE, DO_NOT_CACHE) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => bytes = &bytes[n..],
-            Err(Errno::INTR) => {}
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return file.write_all(bytes),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::{Read as _, Seek as _};
-
     use super::*;
 
     fn names(dir: &Path) -> Vec<String> {
@@ -140,22 +117,6 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
         assert_eq!(names(dir.path()), ["index.json"]);
-    }
-
-    /// In a file system with a disk beneath, as a rule, and in memory, where it is not possible.
-    #[test]
-    fn what_is_not_read_soon_is_written_all_the_same() {
-        let memory = rustix::fs::memfd_create("memory", rustix::fs::MemfdFlags::empty()).unwrap();
-        for mut file in [tempfile::tempfile().unwrap(), File::from(memory)] {
-            file.write_all(b"a").unwrap();
-            write_unread(&mut file, b"bc").unwrap();
-            write_unread(&mut file, b"").unwrap();
-            file.write_all(b"d").unwrap();
-            file.rewind().unwrap();
-            let mut found = String::new();
-            file.read_to_string(&mut found).unwrap();
-            assert_eq!(found, "abcd");
-        }
     }
 
     #[test]

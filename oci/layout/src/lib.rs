@@ -19,6 +19,7 @@ mod error;
 mod files;
 mod folders;
 mod read;
+pub mod seen;
 mod share;
 #[cfg(test)]
 mod tests;

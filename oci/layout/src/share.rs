@@ -12,6 +12,7 @@ use drydock_model::digest::Digest;
 
 use super::error::{IoContext as _, LayoutError};
 use super::files::{BlobReader, hash};
+use super::seen::Seen;
 
 /// How a blob may come from one layout into another.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,19 +58,20 @@ impl std::ops::AddAssign for Shared {
     }
 }
 
-/// Puts a blob that was opened at `from` to `to`, and checks its digest on the way. What `to` holds already counts if it
-/// is the blob.
+/// Puts a blob that was opened at `from` to `to`, and checks its digest on the way, unless that was `seen`. What `to` holds already
+/// counts if it is the blob.
 pub(super) fn share(
     source: BlobReader,
     from: &Path,
     to: &Path,
     digest: Digest,
     mode: LinkMode,
+    seen: &Seen,
 ) -> Result<Shared, LayoutError> {
     // Who asks for copies wants no file with two names.
     let will_do = |file: &fs::Metadata| is_ours(file) && (mode != LinkMode::Copy || file.nlink() == 1);
     if fs::symlink_metadata(to).is_ok_and(|file| will_do(&file))
-        && let Some(size) = whole(to, digest)?
+        && let Some(size) = whole(to, digest, seen)?
     {
         return Ok(Shared { shared: size, copied: 0 });
     }
@@ -79,14 +81,14 @@ pub(super) fn share(
     if matches!(mode, LinkMode::Auto | LinkMode::Reflink) {
         let mut clone = create()?;
         if rustix::fs::ioctl_ficlone(clone.file(), source.file()).is_ok() {
-            check(source, from, digest)?;
+            check(source, from, digest, seen)?;
             clone.persist(to).at("write", to)?;
             return Ok(Shared { shared: metadata.len(), copied: 0 });
         }
     }
     let mut source = source;
     if matches!(mode, LinkMode::Auto | LinkMode::HardLink) && can_be_ours(&metadata) {
-        source = check(source, from, digest)?;
+        source = check(source, from, digest, seen)?;
         match link_over(from, to, source.file()) {
             Ok(()) => return Ok(Shared { shared: metadata.len(), copied: 0 }),
             Err(_another_file_system_or_not_allowed) => source = source.rewound(),
@@ -113,16 +115,19 @@ pub(super) fn share(
 }
 
 /// The size of the blob at a path, if it is a file there and holds what it should.
-pub(super) fn whole(path: &Path, digest: Digest) -> Result<Option<u64>, LayoutError> {
+pub(super) fn whole(path: &Path, digest: Digest, seen: &Seen) -> Result<Option<u64>, LayoutError> {
     let file = match fs::symlink_metadata(path) {
         Ok(file) if file.is_file() => file,
         Ok(_) => return Ok(None),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).at("look at", path),
     };
-    let mut blob = drydock_io::read::open(path).map(BlobReader::new).at("open", path)?;
-    let found = hash(&mut blob, |_| Ok(())).at("read", path)?;
-    Ok((found == digest).then_some(file.len()))
+    let blob = drydock_io::read::open(path).map(BlobReader::new).at("open", path)?;
+    match check(blob, path, digest, seen) {
+        Ok(_) => Ok(Some(file.len())),
+        Err(LayoutError::Corrupt { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether a file has the owner and the mode that this process gives to blobs.
@@ -137,7 +142,10 @@ fn can_be_ours(metadata: &fs::Metadata) -> bool {
         && metadata.gid() == rustix::process::getegid().as_raw()
 }
 
-fn check(mut blob: BlobReader, path: &Path, digest: Digest) -> Result<BlobReader, LayoutError> {
+fn check(mut blob: BlobReader, path: &Path, digest: Digest, seen: &Seen) -> Result<BlobReader, LayoutError> {
+    if seen.digest_of_file(blob.file()) == Some(digest) {
+        return Ok(blob);
+    }
     let found = hash(&mut blob, |_| Ok(())).at("read", path)?;
     if found == digest { Ok(blob) } else { Err(LayoutError::Corrupt { path: path.to_owned(), found }) }
 }
@@ -177,7 +185,8 @@ mod tests {
     use super::*;
 
     fn share(from: &Path, to: &Path, digest: Digest, mode: LinkMode) -> Result<Shared, LayoutError> {
-        super::share(BlobReader::new(File::open(from).unwrap()), from, to, digest, mode)
+        let source = BlobReader::new(File::open(from).unwrap());
+        super::share(source, from, to, digest, mode, &Seen::default())
     }
 
     fn files() -> (tempfile::TempDir, std::path::PathBuf, std::path::PathBuf) {

@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::SystemTime;
 
@@ -31,6 +31,7 @@ use super::error::{IoContext as _, LayoutError};
 use super::files::Early;
 use super::folders::{Undo, make_blobs_dir, make_layout_dir};
 use super::read::{ImageLayer, Layout};
+use super::seen::Seen;
 use super::share::{LinkMode, Shared, share, whole};
 use super::tree::Entry;
 use super::{blob_path, blobs_dir};
@@ -101,6 +102,7 @@ pub struct Transaction {
     durability: Durability,
     /// Blobs of the first layout that are known to be what they should.
     verified: Mutex<BTreeSet<Digest>>,
+    seen: Arc<Seen>,
 }
 
 /// One layout of a transaction.
@@ -176,7 +178,13 @@ impl Transaction {
         }
         targets.sort_by_key(|(number, _)| *number);
         let targets = targets.into_iter().map(|(_, target)| target).collect();
-        Ok(Self { targets, link, durability, verified: Mutex::default() })
+        Ok(Self { targets, link, durability, verified: Mutex::default(), seen: Arc::default() })
+    }
+
+    /// Blobs that look as they did when they were seen need not be read again.
+    #[must_use]
+    pub fn trusting(self, seen: Arc<Seen>) -> Self {
+        Self { seen, ..self }
     }
 
     fn first(&self) -> &Target {
@@ -219,8 +227,8 @@ impl Transaction {
         let to = self.first().will_place(&digest);
         // What is in place already need not be where it comes from.
         let shared = match layer.open_unchecked() {
-            Ok(source) => share(source, &layer.path(), &to, digest, self.link)?,
-            Err(error) => match whole(&to, digest)? {
+            Ok(source) => share(source, &layer.path(), &to, digest, self.link, &self.seen)?,
+            Err(error) => match whole(&to, digest, &self.seen)? {
                 Some(size) => Shared { shared: size, copied: 0 },
                 None => return Err(error),
             },
@@ -274,7 +282,7 @@ impl Transaction {
                 let from = first.blob_path(digest);
                 let source = drydock_io::read::open(&from).at("open", &from)?;
                 let to = other.will_place(digest);
-                share(super::BlobReader::new(source), &from, &to, *digest, self.link)?;
+                share(super::BlobReader::new(source), &from, &to, *digest, self.link, &self.seen)?;
             }
         }
         let mut indexes = Vec::with_capacity(targets.len());
@@ -295,7 +303,7 @@ impl Transaction {
             if absent.contains(&digest) {
                 continue;
             }
-            if !known.contains(&digest) && whole(&blob_path(layout, &digest), digest)?.is_none() {
+            if !known.contains(&digest) && whole(&blob_path(layout, &digest), digest, &self.seen)?.is_none() {
                 return Err(LayoutError::MissingBlob { layout: layout.to_owned(), digest });
             }
             blobs.push(digest);

@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Advice, Mode, OFlags, fadvise, openat};
 use rustix::io::{self, Errno, ReadWriteFlags, preadv2, retry_on_intr};
 
-use drydock_io::file::HERE;
+/// As the offset of a read: where the file is.
+const HERE: u64 = u64::MAX;
 
 /// Where bytes came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -71,7 +71,7 @@ impl Cache for ImageCache {
         // Not hashed beforehand: the digest of the tar tells as much.
         let format = Format::of(&layer.descriptor.media_type)?;
         let tar = decompressed(BufReader::with_capacity(BUFFER, layer.open_unchecked()?), format)?;
-        Ok(StoredTar { tar: Box::new(tar), limit: limits::layer_tar(layer.descriptor.size) })
+        Ok(StoredTar { tar: Box::new(tar), print: None, limit: limits::layer_tar(layer.descriptor.size) })
     }
 }
 

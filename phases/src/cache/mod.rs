@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{anyhow, bail};
 use drydock_io::file::TempFile;
 use drydock_io::lock::Identity;
+use drydock_layout::seen::Print;
 use drydock_layout::{ImageLayer, LinkMode};
 use drydock_model::digest::DiffId;
 use drydock_model::reference::{LayoutDir, LayoutPath};
@@ -23,6 +24,9 @@ use drydock_spec::cache::CacheMetadata;
 use self::image::{ImageCache, ImageCacheWriter};
 use self::volume::{VolumeCache, VolumeCacheWriter};
 use crate::Log;
+
+/// The file of a cache that is no layer's: [`LayerIndex`](crate::layer_index::LayerIndex).
+const LAYER_INDEX: &str = "layer-index.json";
 
 /// Where cached layers are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +43,22 @@ impl CacheLocation {
         match self {
             Self::Dir(_) => None,
             Self::Image(path) => Some(path),
+        }
+    }
+
+    /// Where the layer index lies.
+    pub fn index_path(&self) -> PathBuf {
+        match self {
+            Self::Dir(dir) => dir.join(LAYER_INDEX),
+            Self::Image(path) => path.path().join(LAYER_INDEX),
+        }
+    }
+
+    /// Where the tar of a layer lies, if the cache has it as a tar.
+    pub(crate) fn tar_path(&self, diff_id: &DiffId) -> PathBuf {
+        match self {
+            Self::Dir(dir) => volume::tar_path(dir, diff_id),
+            Self::Image(path) => path.path().join("blobs/sha256").join(diff_id.hex()),
         }
     }
 
@@ -91,6 +111,8 @@ pub trait Cache: Debug + Sync {
 pub struct StoredTar {
     /// Its bytes.
     pub tar: Box<dyn Read>,
+    /// How the file looks that is the tar, if one is.
+    pub print: Option<Print>,
     /// How many bytes it may have, by the size of the file that it lies in: [`layer_tar`](crate::limits::layer_tar).
     pub limit: u64,
 }

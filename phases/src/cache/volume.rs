@@ -8,6 +8,7 @@
 //! ```
 //! It is that of the Go lifecycle, in both directions. Specification: `platform.md` § Cache.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -17,6 +18,7 @@ use anyhow::{Context as _, anyhow, bail};
 use drydock_io::file::{TempFile, write_atomically};
 use drydock_io::lock::Lock;
 use drydock_io::read;
+use drydock_layout::seen::Print;
 use drydock_model::digest::DiffId;
 use drydock_spec::cache::{CacheMetadata, METADATA_NAME};
 use drydock_tar::remove_all;
@@ -42,6 +44,11 @@ pub(super) fn check(dir: &Path) -> anyhow::Result<()> {
 /// The folders in `dir` that are the cache's own.
 pub(super) fn own_folders(dir: &Path) -> [PathBuf; 3] {
     [COMMITTED, STAGING, BACKUP].map(|name| dir.join(name))
+}
+
+/// The file of a layer's tar.
+pub(super) fn tar_path(dir: &Path, diff_id: &DiffId) -> PathBuf {
+    dir.join(COMMITTED).join(file_name(diff_id))
 }
 
 /// A cache that layers come back from. Any number of processes can have it, but no [`VolumeCacheWriter`]
@@ -75,7 +82,8 @@ impl Cache for VolumeCache {
             Ok((file, tar)) => {
                 // A hole has a size and takes no room.
                 let stored = file.blocks().saturating_mul(512).min(file.len());
-                Ok(StoredTar { tar: Box::new(tar), limit: limits::layer_tar(stored).min(file.len()) })
+                let limit = limits::layer_tar(stored).min(file.len());
+                Ok(StoredTar { print: Print::of(&tar).ok().flatten(), tar: Box::new(tar), limit })
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 Err(anyhow!("failed to find cache layer with SHA '{diff_id}'"))
@@ -91,6 +99,9 @@ pub struct VolumeCacheWriter {
     committed: PathBuf,
     staging: PathBuf,
     backup: PathBuf,
+    /// What stays as it is.
+    kept: BTreeSet<String>,
+    is_added_to: bool,
     _lock: Lock,
 }
 
@@ -114,7 +125,39 @@ impl VolumeCacheWriter {
                     .with_context(|| format!("failed to make folder `{}`", new.display()))?;
             }
         }
-        Ok(Self { committed, staging, backup, _lock: lock })
+        Ok(Self { committed, staging, backup, kept: BTreeSet::new(), is_added_to: false, _lock: lock })
+    }
+
+    /// Brings what stays to where the cache to come is made.
+    fn bring_kept(&self) -> anyhow::Result<()> {
+        for name in &self.kept {
+            let (from, to) = (self.committed.join(name), self.staging.join(name));
+            match fs::hard_link(&from, &to) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                    // Links are not possible here.
+                    fs::copy(&from, &to).with_context(|| {
+                        format!("failed to copy `{}` to `{}`", from.display(), to.display())
+                    })?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the cache to come is the cache as it is.
+    fn is_as_before(&self, metadata: &str) -> bool {
+        let names = || -> std::io::Result<BTreeSet<String>> {
+            let names = fs::read_dir(&self.committed)?
+                .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+            names.collect()
+        };
+        let mut to_come = self.kept.clone();
+        to_come.insert(METADATA_NAME.to_owned());
+        let text = read::read_to_string(&self.committed.join(METADATA_NAME), limits::DOCUMENT);
+        !self.is_added_to
+            && text.is_ok_and(|text| text == metadata)
+            && names().is_ok_and(|names| names == to_come)
     }
 }
 
@@ -135,21 +178,13 @@ impl CacheWriter for VolumeCacheWriter {
     }
 
     fn keep(&mut self, diff_id: &DiffId) -> anyhow::Result<()> {
-        let name = file_name(diff_id);
-        let (from, to) = (self.committed.join(&name), self.staging.join(&name));
-        match fs::hard_link(&from, &to) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                // Links are not possible here.
-                fs::copy(&from, &to)
-                    .with_context(|| format!("failed to copy `{}` to `{}`", from.display(), to.display()))?;
-            }
-            _ => {}
-        }
+        self.kept.insert(file_name(diff_id));
         Ok(())
     }
 
     fn add(&mut self, diff_id: &DiffId, tar: TempFile) -> anyhow::Result<()> {
         let to = self.staging.join(file_name(diff_id));
+        self.is_added_to = true;
         tar.persist(&to).with_context(|| format!("failed to write `{}`", to.display()))
     }
 
@@ -157,6 +192,10 @@ impl CacheWriter for VolumeCacheWriter {
         let Self { committed, staging, backup, .. } = &*self;
         let path = staging.join(METADATA_NAME);
         let text = metadata.to_json()? + "\n";
+        if self.is_as_before(&text) {
+            return remove_dir(staging);
+        }
+        self.bring_kept()?;
         write_atomically(&path, text.as_bytes())
             .with_context(|| format!("failed to write `{}`", path.display()))?;
         rename(committed, backup)?;

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use drydock_io::sink::Sink;
+use drydock_layout::seen::Seen;
 use drydock_model::digest::DiffId;
 
 /// A tar that the cache has already.
@@ -24,16 +25,23 @@ impl CachedTar {
     }
 
     /// Writes a layer to `out` by `write`, and compares the bytes.
-    pub(super) fn compare<E>(
+    pub(super) fn compare<T, E>(
         &self,
         out: &mut dyn Sink,
-        write: impl FnOnce(&mut dyn Sink) -> Result<(), E>,
-    ) -> Result<(), E> {
+        write: impl FnOnce(&mut dyn Sink) -> Result<T, E>,
+    ) -> Result<T, E> {
         let tar = BufReader::with_capacity(256 << 10, FromStart { file: &self.file, offset: 0 });
         let mut comparison = Comparison { out, tar, differs: false };
-        write(&mut comparison)?;
+        let written = write(&mut comparison)?;
         self.is_same.store(comparison.finish(), Ordering::Relaxed);
-        Ok(())
+        Ok(written)
+    }
+
+    /// Whether it looks as it did when it had its digest. Then it counts as compared.
+    pub(super) fn is_known(&self, seen: &Seen) -> bool {
+        let is_known = seen.digest_of_file(&self.file) == Some(self.diff_id.of_plain_blob());
+        self.is_same.fetch_or(is_known, Ordering::Relaxed);
+        is_known
     }
 
     /// Whether the tar has the very bytes that were written last. Then the digest of these is its own.
@@ -171,7 +179,7 @@ mod tests {
     fn a_layer_that_cannot_be_written_is_not_the_same() {
         let cached = CachedTar::new(DiffId::of(b""), tempfile::tempfile().unwrap());
         let mut memory = MemorySink::default();
-        assert!(cached.compare(&mut memory, |_| Err(ErrorKind::Other)).is_err());
+        assert!(cached.compare(&mut memory, |_| Err::<(), _>(ErrorKind::Other)).is_err());
         assert!(!cached.is_same());
     }
 }

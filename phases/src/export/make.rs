@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, anyhow};
-use drydock_encode::pipeline::{self, Done, Job, Settings};
+use drydock_encode::pipeline::{self, Blob, Done, Job, Settings};
 use drydock_io::file::TempFile;
 use drydock_io::sink::Sink;
 use drydock_layout::{BlobSource, Image, ImageLayer, NewLayer, Transaction};
@@ -16,8 +17,9 @@ use super::cached::CacheExport;
 use super::kept::CachedTar;
 use super::plan::{Content, LayerPlan};
 use crate::Log;
-use crate::layer_tar::LayerSource;
-use crate::threads::beside;
+use crate::layer_index::LayerIndex;
+use crate::layer_tar::{LayerSource, Outline};
+use crate::threads::{beside, each};
 
 /// A planned layer, made.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub(super) struct MadeLayer {
     pub(super) reused: bool,
     /// For the cache, if it is in it.
     pub(super) for_cache: ForCache,
+    /// Of the tree that it was made of, if it was made of one.
+    pub(super) outline: Option<Outline>,
 }
 
 /// Where the cache gets a layer from.
@@ -54,6 +58,8 @@ pub(super) struct Maker<'a> {
     pub(super) settings: Settings,
     /// The cache, if there is one.
     pub(super) cache: Option<&'a CacheExport>,
+    /// What need not be read.
+    pub(super) index: &'a LayerIndex,
 }
 
 /// A layer that is made from files.
@@ -66,14 +72,44 @@ struct FromDisk<'p> {
     known: Option<DiffId>,
     /// The cache's tar of the layer with that diff ID, if the cache wants one.
     cached: Option<CachedTar>,
+    /// Of the files that it was last made of.
+    outline: Mutex<Option<Outline>>,
 }
 
 impl FromDisk<'_> {
     fn write(&self, out: &mut dyn Sink) -> Result<(), TarError> {
-        match &self.cached {
-            Some(cached) => cached.compare(out, |out| self.source.write(out)),
-            None => self.source.write(out),
+        let outline = match &self.cached {
+            Some(cached) => cached.compare(out, |out| self.source.write(out))?,
+            None => self.source.write(out)?,
+        };
+        *self.outline.lock().unwrap_or_else(PoisonError::into_inner) = outline;
+        Ok(())
+    }
+
+    /// Whether it is known to be the layer that nothing has to be written for, and the cache's tar to be the layer's.
+    fn is_known(&self, index: &LayerIndex) -> bool {
+        let Some(diff_id) = self.known.filter(|_| index.is_of_use()) else { return false };
+        let is_cached = self.cached.as_ref().is_none_or(|cached| cached.is_known(index.seen()));
+        // If it cannot be looked at, reading it tells why.
+        let outline = if is_cached { self.source.look().ok().flatten() } else { None };
+        let is_known = outline.is_some_and(|outline| index.knows(&outline, &diff_id));
+        if is_known {
+            *self.outline.lock().unwrap_or_else(PoisonError::into_inner) = outline;
         }
+        is_known
+    }
+}
+
+/// What came of a layer's tar.
+struct Contents {
+    diff_id: DiffId,
+    blob: Option<Blob>,
+    copy: Option<TempFile>,
+}
+
+impl From<Done> for Contents {
+    fn from(Done { diff_id, blob, copy, .. }: Done) -> Self {
+        Self { diff_id, blob, copy }
     }
 }
 
@@ -90,18 +126,29 @@ impl Maker<'_> {
         }
         let mut made: Vec<Option<MadeLayer>> = plans.iter().map(|_| None).collect();
         let mut from_disk = self.layers_from_disk(plans);
-        // Which layers are unchanged is known only when all are hashed: what may be reused is brought at the same time.
-        let (brought, done) = beside(|| self.bring_early(plans, &from_disk), || self.run(&from_disk, log));
-        for (layer, done) in from_disk.iter().zip(done?) {
-            made[layer.at] = self.finish(layer, done, &brought, log);
+        let known = each(&from_disk, self.settings.threads.get(), |layer| layer.is_known(self.index));
+        let is_read: BTreeSet<usize> =
+            from_disk.iter().zip(&known).filter(|(_, known)| !**known).map(|(layer, _)| layer.at).collect();
+        // Which of the others are unchanged is known only when all are hashed: what may be reused is brought at the same time.
+        let (brought, done) = beside(
+            || self.bring_early(plans, &from_disk),
+            || self.run(from_disk.iter().filter(|layer| is_read.contains(&layer.at)), log),
+        );
+        let mut done = done?.into_iter();
+        for layer in &from_disk {
+            let contents = match layer.known.filter(|_| !is_read.contains(&layer.at)) {
+                Some(diff_id) => Some(Contents { diff_id, blob: None, copy: None }),
+                None => done.next().map(Contents::from),
+            };
+            made[layer.at] = contents.and_then(|contents| self.finish(layer, contents, &brought, log));
         }
         // Where the previous image's blob or the cache's tar turned out to be of no use, it is written after all.
         from_disk.retain_mut(|layer| {
             (layer.known, layer.cached) = (None, None);
             made[layer.at].is_none()
         });
-        for (layer, done) in from_disk.iter().zip(self.run(&from_disk, log)?) {
-            made[layer.at] = self.finish(layer, done, &brought, log);
+        for (layer, done) in from_disk.iter().zip(self.run(from_disk.iter(), log)?) {
+            made[layer.at] = self.finish(layer, done.into(), &brought, log);
         }
         let all = made.into_iter().zip(plans).map(|(made, plan)| match (made, &plan.content) {
             (Some(made), _) => Ok(made),
@@ -122,7 +169,7 @@ impl Maker<'_> {
                     self.cache.filter(|cache| cache.wants_tar(plan)).and_then(|cache| cache.tar(plan));
                 let known = self.unchanged(plan, cached.as_ref().map(|cached| cached.diff_id));
                 let cached = cached.filter(|_| known.is_some());
-                Some(FromDisk { at, plan, source: source.as_ref(), known, cached })
+                Some(FromDisk { at, plan, source: source.as_ref(), known, cached, outline: Mutex::default() })
             }
             Content::Previous => None,
         };
@@ -130,11 +177,16 @@ impl Maker<'_> {
     }
 
     /// Hashes and writes these layers; without the copies for the cache, if these cannot be written.
-    fn run(&self, layers: &[FromDisk<'_>], log: &dyn Log) -> anyhow::Result<Vec<Done>> {
+    fn run<'p>(
+        &self,
+        layers: impl Iterator<Item = &'p FromDisk<'p>>,
+        log: &dyn Log,
+    ) -> anyhow::Result<Vec<Done>> {
+        let layers: Vec<_> = layers.collect();
         let blobs_dir = self.transaction.blobs_dir();
         let sources: Vec<_> = layers.iter().map(|layer| |out: &mut dyn Sink| layer.write(out)).collect();
         let run = || {
-            let job = |(layer, source): (&FromDisk<'_>, _)| Job {
+            let job = |(layer, source): (&&FromDisk<'_>, _)| Job {
                 source,
                 known: layer.known,
                 blob: layer.plan.in_image.then_some(blobs_dir.as_path()),
@@ -177,12 +229,12 @@ impl Maker<'_> {
     /// `None` if the layer is as it was, but its blob or its tar in the cache cannot be had.
     fn finish(
         &self,
-        FromDisk { plan, cached, .. }: &FromDisk<'_>,
-        done: Done,
+        FromDisk { plan, cached, outline, .. }: &FromDisk<'_>,
+        contents: Contents,
         brought: &Brought,
         log: &dyn Log,
     ) -> Option<MadeLayer> {
-        let Done { diff_id, blob, copy, .. } = done;
+        let Contents { diff_id, blob, copy } = contents;
         let for_cache = match (copy, cached) {
             (Some(tar), _) => ForCache::Tar(tar),
             (None, Some(cached)) if cached.is_same() => ForCache::AsCached,
@@ -210,14 +262,21 @@ impl Maker<'_> {
             },
             None => None,
         };
-        Some(MadeLayer { diff_id, layer, reused: plan.previous == Some(diff_id), for_cache })
+        let outline = *outline.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(MadeLayer { diff_id, layer, reused: plan.previous == Some(diff_id), for_cache, outline })
     }
 
     /// A layer without contents on disk.
     fn take_over(&self, plan: &LayerPlan, brought: &Brought) -> anyhow::Result<MadeLayer> {
         let diff_id = taken_over(plan)?;
         let layer = self.reused(&diff_id, brought).with_context(|| cannot_reuse(plan))?;
-        Ok(MadeLayer { diff_id, layer: Some(layer), reused: true, for_cache: ForCache::InImage })
+        Ok(MadeLayer {
+            diff_id,
+            layer: Some(layer),
+            reused: true,
+            for_cache: ForCache::InImage,
+            outline: None,
+        })
     }
 
     /// Brings what will be taken from the previous image, and checks what may be, where it need not be brought.

@@ -14,12 +14,15 @@ mod plan;
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use drydock_encode::compress::Compression;
 use drydock_encode::pipeline::Settings;
+use drydock_layout::seen::{Time, file_time};
 use drydock_layout::{Durability, Early, Image, Layout, NewImage, NewLayer, Transaction};
 use drydock_model::config::ImageConfig;
+use drydock_model::digest::Digest;
 use drydock_model::manifest::Annotations;
 use drydock_spec::analyzed::{Analyzed, LayersMetadata, RunImageForRebase, Sha, Stack, StackRunImage};
 use drydock_spec::api::PlatformApi;
@@ -34,7 +37,7 @@ use serde::Deserialize;
 use self::cached::CacheExport;
 pub(crate) use self::cached::check_cache;
 use self::extended::ExtendedRunImage;
-use self::make::{MadeLayer, Maker};
+use self::make::{ForCache, MadeLayer, Maker};
 use self::plan::{Content, LayerPlan, Place, Plan};
 pub use crate::app_image::Output;
 use crate::app_image::{bring_base, log_base};
@@ -43,6 +46,7 @@ pub use crate::cache::CacheLocation;
 use crate::experimental::Experimental;
 use crate::file::{read_toml, read_toml_if_exists};
 use crate::identify::{self, identify};
+use crate::layer_index::LayerIndex;
 use crate::layers::clear_up;
 use crate::run_image::{self, RunImageFiles};
 use crate::threads::beside;
@@ -58,6 +62,8 @@ pub struct Inputs {
     pub output: Output,
     /// The cache, if there is one.
     pub cache: Option<CacheLocation>,
+    /// The file of the layer index, if there is to be one.
+    pub layer_index: Option<PathBuf>,
     /// What other phases and the platform left.
     pub files: Files,
     /// The app, absolute.
@@ -147,15 +153,18 @@ pub fn export_group(
         check_group(group)?;
         let cache = CacheExport::open(inputs, log)?;
         let sources = Sources::read(inputs, analyzed, log)?;
-        let transaction = inputs.output.begin(log)?;
+        let (index, begun) = (LayerIndex::read(inputs.layer_index.as_deref()), file_time());
+        let transaction = inputs.output.begin(log)?.trusting(Arc::clone(index.seen()));
         let names = run_image_names(inputs, &sources, analyzed, log)?;
         if inputs.platform_api.has_launcher_sbom() {
             sbom::copy_lifecycle_files(&inputs.launcher.sbom_dir, &inputs.layers_dir, log)?;
         }
         let plan = plan::plan(inputs, group, &sources.metadata, &analyzed.metadata, log)?;
-        let (base, mut made) = make_layers(inputs, &sources, &plan, &transaction, cache.as_ref(), log)?;
+        let (base, mut made) =
+            make_layers(inputs, &sources, &plan, &transaction, cache.as_ref(), &index, log)?;
         let config = describe(inputs, &sources, names, &plan, base.len(), &made, log)?;
 
+        let next = next_index(&index, inputs, &base, &made, begun);
         let own = made.iter_mut().filter_map(|made| made.layer.take());
         let layers = base.into_iter().chain(own).collect();
         let image = NewImage { config, layers, annotations: Annotations::new(), replaces: None };
@@ -169,8 +178,37 @@ pub fn export_group(
         {
             log.warn(&format!("Failed to export cache: {error:#}"));
         }
+        if let Some((mut next, files)) = next {
+            next.add_files(&files);
+            next.write(log);
+        }
         Ok(report)
     })
+}
+
+/// What the next restorer and exporter need not read, and files that are to be added when they are in their places.
+fn next_index(
+    index: &LayerIndex,
+    inputs: &Inputs,
+    base: &[NewLayer],
+    made: &[MadeLayer],
+    begun: Time,
+) -> Option<(LayerIndex, Vec<(PathBuf, Digest)>)> {
+    let cache = inputs.cache.as_ref().filter(|_| index.is_of_use())?;
+    let mut next = index.successor();
+    let mut files = Vec::new();
+    for MadeLayer { diff_id, outline, for_cache, .. } in made {
+        if let Some(outline) = outline {
+            next.made(outline, diff_id, begun);
+        }
+        if !matches!(for_cache, ForCache::InImage) {
+            files.push((cache.tar_path(diff_id), diff_id.of_plain_blob()));
+        }
+    }
+    let blobs = inputs.output.names[0].path().join("blobs/sha256");
+    let layers = base.iter().chain(made.iter().filter_map(|made| made.layer.as_ref()));
+    files.extend(layers.map(|layer| (blobs.join(layer.descriptor.digest.hex()), layer.descriptor.digest)));
+    Some((next, files))
 }
 
 /// What an image is made from, besides files.
@@ -205,6 +243,7 @@ fn make_layers(
     plan: &Plan,
     transaction: &Transaction,
     cache: Option<&CacheExport>,
+    index: &LayerIndex,
     log: &dyn Log,
 ) -> Result<(Vec<NewLayer>, Vec<MadeLayer>), Error> {
     let maker = Maker {
@@ -216,6 +255,7 @@ fn make_layers(
             write_out: inputs.output.durability == Durability::OnDisk,
         },
         cache,
+        index,
     };
     let (brought, made) = beside(|| bring_base(&sources.base, transaction), || maker.make(&plan.layers, log));
     let (mut base, shared) = brought.map_err(|error| Error::from(anyhow!(error).context("run image")))?;

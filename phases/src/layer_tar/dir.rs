@@ -11,7 +11,7 @@ use drydock_tar::{Found, Origin, Owner, TarError, Walk};
 
 use super::files::Files;
 use super::root::LayerRoot;
-use super::{LayerSource, LeftOut};
+use super::{LayerSource, LeftOut, Outline};
 
 /// A directory and everything in it, under its own absolute path.
 ///
@@ -33,10 +33,20 @@ impl DirLayer {
     }
 }
 
-impl LayerSource for DirLayer {
-    fn write(&self, out: &mut dyn Sink) -> Result<(), TarError> {
+impl DirLayer {
+    fn go(&self, out: Option<&mut dyn Sink>) -> Result<Outline, TarError> {
         let root = LayerRoot { left_out: self.left_out.clone(), ..LayerRoot::on_disk(&self.dir)? };
-        write_tree(&root, self.owner, out)
+        go_through(&root, self.owner, out)
+    }
+}
+
+impl LayerSource for DirLayer {
+    fn write(&self, out: &mut dyn Sink) -> Result<Option<Outline>, TarError> {
+        self.go(Some(out)).map(Some)
+    }
+
+    fn look(&self) -> Result<Option<Outline>, TarError> {
+        self.go(None).map(Some)
     }
 
     fn left_out(&self) -> BTreeSet<PathBuf> {
@@ -44,10 +54,15 @@ impl LayerSource for DirLayer {
     }
 }
 
-/// Writes the tar of everything at `root`.
-pub(super) fn write_tree(root: &LayerRoot, owner: Owner, out: &mut dyn Sink) -> Result<(), TarError> {
-    let mut files = Files::begin(root, owner, out)?;
-    if let Some(handle) = root.open()? {
+/// Writes the tar of everything at `root`, or only looks at it.
+pub(super) fn go_through(
+    root: &LayerRoot,
+    owner: Owner,
+    out: Option<&mut dyn Sink>,
+) -> Result<Outline, TarError> {
+    let handle = root.open()?;
+    let mut files = Files::begin(root, handle.as_ref().map(|handle| handle.as_fd()), owner, out)?;
+    if let Some(handle) = handle {
         files.add_open_dir(handle.as_fd(), b"")?;
         let mut walk = Walk::new(&root.dir, handle)?;
         while let Some(Found { dir, path, leaf, file_type }) = walk.find_next()? {
@@ -104,7 +119,7 @@ mod tests {
         let _socket = UnixListener::bind(dir.path().join("socket")).unwrap();
 
         let root = root_as(dir.path(), "/layers/acme_a/l1");
-        let tar = written(|out| write_tree(&root, USER, out));
+        let tar = written(|out| go_through(&root, USER, Some(out)));
         let expected = "sha256:d813bf409a2dcbce6a76d1f21ddd367bb854e9747ae7b1029d31f64c437f402d";
         assert_eq!(DiffId::of(&tar).to_string(), expected);
     }
@@ -160,7 +175,7 @@ mod tests {
             let flags = rustix::fs::OFlags::DIRECTORY;
             current = rustix::fs::openat(&current, name.as_str(), flags, Mode::empty()).unwrap();
         }
-        let tar = written(|out| write_tree(&root_as(dir.path(), "/d"), USER, out));
+        let tar = written(|out| go_through(&root_as(dir.path(), "/d"), USER, Some(out)));
         let mut archive = tar::Archive::new(&tar[..]);
         let last = archive.entries().unwrap().last().unwrap().unwrap();
         assert_eq!(last.path_bytes().len(), "/d".len() + 300 * 201);

@@ -1,4 +1,4 @@
-//! Files on disk as entries of a layer's tar.
+//! Files on disk as entries of a layer's tar, written or only looked at.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::BorrowedFd;
@@ -11,30 +11,47 @@ use rustix::io::Errno;
 use drydock_io::sink::Sink;
 use drydock_tar::{Device, Kind, Origin, Owner, TarError, open_file, write_contents, write_end};
 
-use super::root::LayerRoot;
+use super::outline::{Outline, Outliner};
+use super::root::{LayerRoot, Parent};
 use super::write_entry;
 
 /// Writes entries for files below a layer's root, all with one owner.
-pub(super) struct Files<'a> {
+pub(super) struct Files<'a, 'o> {
     root: &'a LayerRoot,
     owner: Owner,
-    out: &'a mut dyn Sink,
+    /// None: files are only looked at.
+    out: Option<&'o mut dyn Sink>,
+    outliner: Outliner,
     /// The current entry's name in the archive: the root's, a slash, the path below it.
     name: Vec<u8>,
     /// Memory for the targets of symlinks.
     target: Vec<u8>,
 }
 
-impl<'a> Files<'a> {
-    /// Begins the tar with the directories above the root.
-    pub(super) fn begin(root: &'a LayerRoot, owner: Owner, out: &'a mut dyn Sink) -> Result<Self, TarError> {
-        root.write_parents(out).map_err(TarError::Write)?;
-        Ok(Self { root, owner, out, name: Vec::new(), target: Vec::new() })
+impl<'a, 'o> Files<'a, 'o> {
+    /// Begins the tar with the directories above the root, which is open as `dir` if it is a directory.
+    pub(super) fn begin(
+        root: &'a LayerRoot,
+        dir: Option<BorrowedFd<'_>>,
+        owner: Owner,
+        out: Option<&'o mut dyn Sink>,
+    ) -> Result<Self, TarError> {
+        let mut outliner = Outliner::new(dir, owner);
+        let mut out = out;
+        for Parent { name, mode, owner } in &root.parents {
+            outliner.add(name, &Kind::Dir, *mode);
+            outliner.add_owner(*owner);
+            if let Some(out) = &mut out {
+                write_entry(name, Kind::Dir, *mode, *owner, *out).map_err(TarError::Write)?;
+            }
+        }
+        Ok(Self { root, owner, out, outliner, name: Vec::new(), target: Vec::new() })
     }
 
     /// Ends the tar.
-    pub(super) fn end(self) -> Result<(), TarError> {
-        write_end(self.out).map_err(TarError::Write)
+    pub(super) fn end(self) -> Result<Outline, TarError> {
+        self.out.map_or(Ok(()), write_end).map_err(TarError::Write)?;
+        Ok(self.outliner.finish())
     }
 
     /// Adds the directory at `path` below the root (empty: the root itself), which is open as `dir`.
@@ -117,8 +134,9 @@ impl<'a> Files<'a> {
         }
         let size =
             u64::try_from(stat.st_size).map_err(|_| self.unreadable("look up", ErrorKind::InvalidData))?;
+        self.outliner.look_at(&stat);
         self.write_header(Kind::File { size }, permissions(&stat))?;
-        if size == 0 {
+        if size == 0 || self.out.is_none() {
             return Ok(Origin::Memory);
         }
         let file = match open_file(dir, leaf) {
@@ -127,11 +145,14 @@ impl<'a> Files<'a> {
             Err(error) => return Err(self.unreadable("open", error)),
         };
         let Self { root, name, out, .. } = self;
-        write_contents(&file, size, *out, &|| path_on_disk(root, name))
+        out.as_mut()
+            .map_or(Ok(Origin::Memory), |out| write_contents(&file, size, *out, &|| path_on_disk(root, name)))
     }
 
     fn write_header(&mut self, kind: Kind<'_>, mode: u32) -> Result<(), TarError> {
-        write_entry(&self.name, kind, mode, self.owner, self.out).map_err(TarError::Write)
+        self.outliner.add(&self.name, &kind, mode);
+        let Some(out) = &mut self.out else { return Ok(()) };
+        write_entry(&self.name, kind, mode, self.owner, *out).map_err(TarError::Write)
     }
 
     fn set_name(&mut self, path: &[u8], leaf: &[u8]) {

@@ -7,6 +7,7 @@
 mod dir;
 mod files;
 mod glob;
+mod outline;
 mod root;
 #[cfg(test)]
 mod round_trip;
@@ -25,6 +26,7 @@ use drydock_io::sink::Sink;
 use drydock_tar::{Entry, Kind, NO_XATTRS, Owner, TarError, Time};
 
 pub use dir::DirLayer;
+pub use outline::Outline;
 pub use slices::{SliceLayer, slice_layers};
 pub use synthetic::{LauncherLayer, ProcessTypesLayer};
 
@@ -35,8 +37,14 @@ const MODIFIED: Time = Time { seconds: 315_532_801, nanoseconds: 0 };
 pub trait LayerSource: fmt::Debug + Send + Sync {
     /// Writes the whole tar. As long as nothing changes on disk, each call writes the same bytes.
     ///
-    /// What was written before an error is no tar: throw it away.
-    fn write(&self, out: &mut dyn Sink) -> Result<(), TarError>;
+    /// What was written before an error is no tar: throw it away. The outline is of files as they looked before they were read;
+    /// none where looking costs no less than reading.
+    fn write(&self, out: &mut dyn Sink) -> Result<Option<Outline>, TarError>;
+
+    /// The outline of the tar that would be written.
+    fn look(&self) -> Result<Option<Outline>, TarError> {
+        Ok(None)
+    }
 
     /// What was found when it was written, and is not in the tar: sockets.
     fn left_out(&self) -> BTreeSet<PathBuf> {

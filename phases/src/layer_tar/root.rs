@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -11,10 +10,9 @@ use std::path::{self, Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use drydock_io::sink::Sink;
-use drydock_tar::{Kind, Owner, TarError};
+use drydock_tar::{Owner, TarError};
 
-use super::{LeftOut, write_entry};
+use super::LeftOut;
 use crate::path::clean;
 
 /// A directory to archive under its own absolute name.
@@ -69,14 +67,6 @@ impl LayerRoot {
     /// On disk, what is called `path` below it.
     pub(super) fn join(&self, path: &[u8]) -> PathBuf {
         if path.is_empty() { self.dir.clone() } else { self.dir.join(OsStr::from_bytes(path)) }
-    }
-
-    /// Writes the entries of the directories above.
-    pub(super) fn write_parents(&self, out: &mut dyn Sink) -> io::Result<()> {
-        for Parent { name, mode, owner } in &self.parents {
-            write_entry(name, Kind::Dir, *mode, *owner, out)?;
-        }
-        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The layers of the app: one for each slice, and one for what remains.
 
 use std::collections::BTreeSet;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,10 +12,10 @@ use rustix::io::Errno;
 use drydock_io::sink::Sink;
 use drydock_tar::{Found, Owner, TarError, Trail, Walk, split_leaf, write_end};
 
-use super::LayerSource;
 use super::files::Files;
 use super::glob::Glob;
 use super::root::LayerRoot;
+use super::{LayerSource, Outline};
 use crate::path::clean;
 
 /// The part of an app that one slice selects, or what no slice selects.
@@ -89,13 +90,11 @@ impl Selector {
     }
 }
 
-impl LayerSource for SliceLayer {
-    fn write(&self, out: &mut dyn Sink) -> Result<(), TarError> {
-        if self.entries.is_empty() {
-            return write_end(out).map_err(TarError::Write);
-        }
-        let mut files = Files::begin(&self.app, self.owner, out)?;
-        let Some(root) = self.app.open()? else {
+impl SliceLayer {
+    fn go(&self, out: Option<&mut dyn Sink>) -> Result<Outline, TarError> {
+        let root = self.app.open()?;
+        let mut files = Files::begin(&self.app, root.as_ref().map(|root| root.as_fd()), self.owner, out)?;
+        let Some(root) = root else {
             files.add_root()?;
             return files.end();
         };
@@ -111,6 +110,19 @@ impl LayerSource for SliceLayer {
             }
         }
         files.end()
+    }
+}
+
+impl LayerSource for SliceLayer {
+    fn write(&self, out: &mut dyn Sink) -> Result<Option<Outline>, TarError> {
+        if self.entries.is_empty() {
+            return write_end(out).map(|()| None).map_err(TarError::Write);
+        }
+        self.go(Some(out)).map(Some)
+    }
+
+    fn look(&self) -> Result<Option<Outline>, TarError> {
+        if self.entries.is_empty() { Ok(None) } else { self.go(None).map(Some) }
     }
 
     fn left_out(&self) -> BTreeSet<PathBuf> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use drydock_io::sink::Sink;
 use drydock_tar::{Kind, Owner, TarError, write_contents, write_end};
 
-use super::{LayerSource, write_entry};
+use super::{LayerSource, Outline, write_entry};
 
 /// Where the launcher lies in an app image.
 const LAUNCHER: &str = "/cnb/lifecycle/launcher";
@@ -25,7 +25,7 @@ impl LauncherLayer {
 }
 
 impl LayerSource for LauncherLayer {
-    fn write(&self, out: &mut dyn Sink) -> Result<(), TarError> {
+    fn write(&self, out: &mut dyn Sink) -> Result<Option<Outline>, TarError> {
         let file = File::open(&self.file).map_err(TarError::read("open the launcher", &self.file))?;
         let metadata = file.metadata().map_err(TarError::read("look up the launcher", &self.file))?;
         if !metadata.is_file() {
@@ -38,7 +38,7 @@ impl LayerSource for LauncherLayer {
             write_own(name, kind, out)?;
         }
         write_contents(&file, size, out, &|| self.file.clone())?;
-        write_end(out).map_err(TarError::Write)
+        write_end(out).map(|()| None).map_err(TarError::Write)
     }
 }
 
@@ -57,14 +57,14 @@ impl ProcessTypesLayer {
 }
 
 impl LayerSource for ProcessTypesLayer {
-    fn write(&self, out: &mut dyn Sink) -> Result<(), TarError> {
+    fn write(&self, out: &mut dyn Sink) -> Result<Option<Outline>, TarError> {
         write_own("/cnb", Kind::Dir, out)?;
         write_own("/cnb/process", Kind::Dir, out)?;
         for process_type in &self.types {
             let name = format!("/cnb/process/{process_type}");
             write_own(&name, Kind::Symlink { target: LAUNCHER.as_bytes() }, out)?;
         }
-        write_end(out).map_err(TarError::Write)
+        write_end(out).map(|()| None).map_err(TarError::Write)
     }
 }
 

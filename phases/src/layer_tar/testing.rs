@@ -62,7 +62,7 @@ pub(super) fn root_as(dir: &Path, name: &str) -> LayerRoot {
 }
 
 /// What `write` writes.
-pub(super) fn written(write: impl FnOnce(&mut dyn Sink) -> Result<(), TarError>) -> Vec<u8> {
+pub(super) fn written<T>(write: impl FnOnce(&mut dyn Sink) -> Result<T, TarError>) -> Vec<u8> {
     let mut out = MemorySink::default();
     write(&mut out).unwrap();
     out.into_bytes()

@@ -5,11 +5,10 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::{self, ScopedJoinHandle};
 
 use anyhow::Context as _;
 use drydock_layout::Early;
+use drydock_layout::seen::{Print, Time, file_time, present, settle};
 use drydock_model::digest::DiffId;
 use drydock_model::reference::{LayoutDir, LayoutPath};
 use drydock_spec::Metadata;
@@ -18,15 +17,18 @@ use drydock_spec::api::PlatformApi;
 use drydock_spec::cache::CacheMetadata;
 use drydock_spec::group::{Group, GroupElement};
 use drydock_spec::layer::LayerToml;
-use drydock_tar::{Extraction, extract, remove_all};
+use drydock_tar::{Extraction, Owner, extract, remove_all};
 
 use crate::buildpacks::{check_group, dir_name};
 use crate::cache::{self, Cache, StoredTar};
 use crate::export::CacheLocation;
 use crate::file::{read_toml, read_toml_if_exists, write, write_toml};
 use crate::identify::{self, identify, is_in_sight, restore_sbom};
+use crate::layer_index::LayerIndex;
+use crate::layer_tar::{DirLayer, LayerSource as _};
 use crate::layers::{clear_up, is_layer_name, tell_layers};
 use crate::run_image::{self, RunImageFiles};
+use crate::threads::each;
 use crate::timer::timed;
 use crate::{Error, Kind, Log, limits, sbom};
 
@@ -53,6 +55,10 @@ pub struct Inputs {
     pub cache: Option<CacheLocation>,
     /// Whether only `store.toml` files come back.
     pub skip_layers: bool,
+    /// The file of the layer index, if there is to be one.
+    pub layer_index: Option<PathBuf>,
+    /// The owner of layers inside the image.
+    pub owner: Owner,
     /// How many layers are extracted at a time.
     pub threads: NonZeroUsize,
     /// Files of images that were opened as root.
@@ -304,38 +310,59 @@ fn restore_data(
     inputs: &Inputs,
     log: &dyn Log,
 ) -> anyhow::Result<()> {
-    let next = AtomicUsize::new(0);
-    let work = || -> anyhow::Result<()> {
-        while let Some((layer, diff_id)) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(error) = restore_tar(cache, diff_id, &layer.path, u64::MAX) {
+    let mut index = LayerIndex::read(inputs.layer_index.as_deref());
+    let (threads, begun) = (inputs.threads.get(), file_time());
+    let restored =
+        each(layers, threads, |(layer, diff_id)| match restore_tar(cache, diff_id, &layer.path, u64::MAX) {
+            Ok(print) => Ok(Some(print)),
+            Err(error) => {
                 log.warn(&format!("Skipping restore for layer {}: {error:#}", layer.id));
-                layer.remove()?;
+                layer.remove().map(|()| None)
             }
-        }
-        Ok(())
+        });
+    let restored = restored.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+    if layers.is_empty() || inputs.layer_index.is_none() {
+        return Ok(());
+    }
+    let restored: Vec<_> =
+        layers.iter().zip(restored).filter_map(|(layer, tar)| Some((layer, tar?))).collect();
+    settle();
+    let since = file_time();
+    // Where a tree cannot be looked at, the exporter reads it, and says what is wrong.
+    let look = |((layer, _), _): &(&(&Restorable, DiffId), _)| {
+        DirLayer::new(&layer.path, inputs.owner).look().ok().flatten()
     };
-    thread::scope(|scope| {
-        // This thread is one of them, and may be the only one that can be had.
-        let others = 1..inputs.threads.get().min(layers.len());
-        let others: Vec<_> =
-            others.map_while(|_| thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
-        let own = work();
-        let join =
-            |thread: ScopedJoinHandle<'_, _>| thread.join().expect("it returns errors and does not panic");
-        others.into_iter().map(join).fold(own, Result::and)
-    })
+    for (((_, diff_id), tar), outline) in restored.iter().zip(each(&restored, threads, look)) {
+        index.note(tar.print.as_ref(), diff_id.of_plain_blob(), begun);
+        let outline =
+            outline.filter(|outline| outline.print.is_some_and(|print| print.is_older_than(tar.extracted)));
+        if let Some(outline) = outline {
+            index.extracted(&outline, diff_id, since);
+        }
+    }
+    index.write(log);
+    Ok(())
+}
+
+/// A cached tar that was extracted.
+struct Restored {
+    /// How its file looked before it was read.
+    print: Option<Print>,
+    /// When everything was extracted.
+    extracted: Time,
 }
 
 /// Extracts a cached tar of at most `most` bytes to `dir`, in place of what is there, and nowhere else.
-fn restore_tar(cache: &dyn Cache, diff_id: &DiffId, dir: &Path, most: u64) -> anyhow::Result<()> {
-    let StoredTar { tar, limit } = cache.tar(diff_id)?;
+fn restore_tar(cache: &dyn Cache, diff_id: &DiffId, dir: &Path, most: u64) -> anyhow::Result<Restored> {
+    let StoredTar { tar, print, limit } = cache.tar(diff_id)?;
     let extraction = Extraction { diff_id: *diff_id, named: dir, into: dir, limit: limit.min(most) };
-    extract(tar, &extraction).with_context(|| format!("failed to extract layer {diff_id}"))
+    extract(tar, &extraction).with_context(|| format!("failed to extract layer {diff_id}"))?;
+    Ok(Restored { print, extracted: present() })
 }
 
 /// Extracts the cached SBOM files to where buildpacks get theirs from.
 fn restore_cached_sbom(cache: &dyn Cache, sha: &str, layers_dir: &Path) -> anyhow::Result<()> {
-    restore_tar(cache, &sha.parse()?, &sbom::make_dir(layers_dir, "cache")?, limits::SBOM_TAR)
+    restore_tar(cache, &sha.parse()?, &sbom::make_dir(layers_dir, "cache")?, limits::SBOM_TAR).map(drop)
 }
 
 /// Looks at images that are named, but of which nothing more is known.

@@ -91,6 +91,8 @@ impl Setting {
             build_image: None,
             cache: Some(CacheLocation::Dir(self.temp.path().join("cache"))),
             skip_layers: self.skip_layers,
+            layer_index: None,
+            owner: Owner::ROOT,
             threads: NonZeroUsize::new(2).unwrap(),
             early: drydock_layout::Early::default(),
         };

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::chunk::Chunk;
 use super::{Blob, Done, Error, Job, Settings};
 use crate::compress::{Format, Framing};
-use drydock_io::file::{TempFile, write_unread};
+use drydock_io::file::TempFile;
 use drydock_model::digest::{DiffId, Digest};
 use drydock_model::hash::Hasher;
 
@@ -61,9 +61,7 @@ impl Output {
         self.hasher.update(tar);
         self.size += tar.len() as u64;
         if let Some(copy) = &mut self.copy {
-            // It is read by the next build.
-            let written = write_unread(copy.file(), tar);
-            written.map_err(failure(copy))?;
+            copy.file().write_all(tar).map_err(failure(copy))?;
         }
         if let Some(blob) = &mut self.blob {
             blob.framing.add(&chunk.encoded.checksum);

@@ -1,0 +1,236 @@
+//! What has been read before, and need not be read again: digests of files and trees by how they look.
+//!
+//! A file looks as its device, inode, size, mode, owner, time of modification and time of change (ctime) say. The kernel sets the ctime
+//! at every write, truncation, rename, link and change of mode, owner or times, and no call sets it to what a process wants. So a file that
+//! looks as it did when its digest was found out has the same contents, if
+//!
+//! - its ctime was *settled* by then: more than [`margin`] before its look was taken. A write in the same tick of the kernel's clock would leave
+//!   the same ctime;
+//! - the clock has not been set back since. The kernel's wall clock minus its time since boot changes when the clock is set, and only
+//!   then: what was noted under another difference, or before another boot, is not believed ([`Era`]);
+//! - the file system is a local one that keeps ctimes as nanoseconds ([`keeps_ctimes`]). Network file systems take the time of other
+//!   machines, some others invent inodes; tmpfs lets a file that was mapped before be written without a trace;
+//! - nobody writes through a shared mapping that was there and dirty before. What builds write has been written by then.
+//!
+//! A new file with the inode of a removed one has a new ctime, and so has a copy that an overlay makes of a file that is written. A hard link and a
+//! rename change the ctime too: that is read again. Bind mounts show the same file.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use drydock_io::read;
+use drydock_model::digest::Digest;
+use drydock_model::hash::Hasher;
+use rustix::fs::{Stat, fstat, fstatfs};
+use rustix::time::{ClockId, clock_getres, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+/// A point of the kernel's wall clock, in nanoseconds since 1970.
+pub type Time = i128;
+
+/// How something looks: equal prints, equal contents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Print {
+    hash: Digest,
+    /// The latest ctime in it.
+    changed: Time,
+}
+
+/// Puts together how several files look.
+#[derive(Debug)]
+pub struct Looks {
+    hash: Hasher,
+    changed: Time,
+    /// Of all files; those of others cannot be judged.
+    device: u64,
+    is_one_device: bool,
+}
+
+impl Looks {
+    /// Of files on the file system of `file`; none where ctimes tell nothing.
+    pub fn on(file: impl AsFd) -> rustix::io::Result<Option<Self>> {
+        if !keeps_ctimes(&file)? {
+            return Ok(None);
+        }
+        let device = fstat(&file)?.st_dev;
+        Ok(Some(Self { hash: Hasher::new(), changed: 0, device, is_one_device: true }))
+    }
+
+    /// Another file.
+    pub fn add(&mut self, stat: &Stat) {
+        self.is_one_device &= stat.st_dev == self.device;
+        let changed = time(stat.st_ctime, stat.st_ctime_nsec);
+        self.changed = self.changed.max(changed);
+        let modified = time(stat.st_mtime, stat.st_mtime_nsec);
+        for number in [stat.st_dev, stat.st_ino, stat.st_size.cast_unsigned()] {
+            self.hash.update(&number.to_le_bytes());
+        }
+        for number in [stat.st_mode, stat.st_uid, stat.st_gid] {
+            self.hash.update(&number.to_le_bytes());
+        }
+        for time in [modified, changed] {
+            self.hash.update(&time.to_le_bytes());
+        }
+    }
+
+    /// Something else that makes a difference.
+    pub fn add_bytes(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+    }
+
+    /// None if files of several devices were among them.
+    pub fn finish(self) -> Option<Print> {
+        let hash = Digest::from_hash(self.hash);
+        self.is_one_device.then_some(Print { hash, changed: self.changed })
+    }
+}
+
+impl Print {
+    /// Whether nothing was changed after `until`.
+    pub fn is_older_than(&self, until: Time) -> bool {
+        self.changed <= until
+    }
+
+    /// Whether a change after `since` shows.
+    pub fn is_settled(&self, since: Time) -> bool {
+        self.changed + margin() < since
+    }
+
+    /// Of one open file; none where its ctime tells nothing.
+    pub fn of(file: &File) -> io::Result<Option<Self>> {
+        let Some(mut looks) = Looks::on(file)? else { return Ok(None) };
+        looks.add_bytes(b"file");
+        looks.add(&fstat(file)?);
+        Ok(looks.finish())
+    }
+}
+
+/// While the kernel's wall clock was not set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Era {
+    /// The kernel's name for the time since it was started.
+    boot: String,
+    /// The wall clock's time then, in nanoseconds; counted at most this much wrong: [`Era::WRONG`].
+    began: Time,
+}
+
+impl Era {
+    const WRONG: Time = 500_000;
+
+    fn now() -> io::Result<Self> {
+        let boot = read::read_to_string(Path::new("/proc/sys/kernel/random/boot_id"), 64)?.trim().to_owned();
+        // Two clocks cannot be read at once: the attempt counts in which least time passed between them.
+        let began = (0..8).map(|_| {
+            let (before, since, after) =
+                (now(ClockId::Realtime), now(ClockId::Boottime), now(ClockId::Realtime));
+            (after - before, Time::midpoint(before, after) - since)
+        });
+        Ok(Self { boot, began: began.min().map_or(0, |(_, began)| began) })
+    }
+
+    fn goes_on(&self, other: &Self) -> bool {
+        self.boot == other.boot && (self.began - other.began).abs() <= 2 * Self::WRONG
+    }
+}
+
+/// Digests of what was seen in one era.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seen {
+    /// None: there is no telling, and nothing is noted.
+    era: Option<Era>,
+    digests: BTreeMap<Digest, Digest>,
+}
+
+impl Seen {
+    /// Nothing yet, from now on.
+    pub fn nothing() -> Self {
+        Self { era: Era::now().ok(), digests: BTreeMap::new() }
+    }
+
+    /// The same, if its era still goes on; otherwise nothing.
+    #[must_use]
+    pub fn still(self) -> Self {
+        let now = Self::nothing();
+        // Its own beginning stays: steps too small to be told must not add up.
+        if self.era.as_ref().zip(now.era.as_ref()).is_some_and(|(era, now)| era.goes_on(now)) {
+            self
+        } else {
+            now
+        }
+    }
+
+    /// Nothing, in the same era.
+    #[must_use]
+    pub fn emptied(&self) -> Self {
+        Self { era: self.era.clone(), digests: BTreeMap::new() }
+    }
+
+    /// The digest of what looks so, if that is known.
+    pub fn digest(&self, print: &Print) -> Option<Digest> {
+        self.digests.get(&print.hash).copied()
+    }
+
+    /// The digest of an open file, if it is known.
+    pub fn digest_of_file(&self, file: &File) -> Option<Digest> {
+        if self.digests.is_empty() {
+            return None;
+        }
+        Print::of(file).ok().flatten().and_then(|print| self.digest(&print))
+    }
+
+    /// Notes that what looked so, after `since`, has this digest, unless it was changed shortly before `since`.
+    pub fn note(&mut self, print: &Print, digest: Digest, since: Time) {
+        if self.era.is_some() && print.is_settled(since) {
+            self.digests.insert(print.hash, digest);
+        }
+    }
+}
+
+/// The time that the kernel would give a file now.
+pub fn file_time() -> Time {
+    now(ClockId::RealtimeCoarse)
+}
+
+/// No file has a later time now.
+pub fn present() -> Time {
+    now(ClockId::Realtime)
+}
+
+/// Waits until what has been changed until now is settled.
+pub fn settle() {
+    thread::sleep(Duration::from_nanos(u64::try_from(margin() + tick()).unwrap_or_default()));
+}
+
+/// A ctime is settled so much later.
+fn margin() -> Time {
+    2 * tick() + 4 * Era::WRONG
+}
+
+/// So long the kernel gives files the same time.
+fn tick() -> Time {
+    let tick = clock_getres(ClockId::RealtimeCoarse);
+    time(tick.tv_sec, tick.tv_nsec.cast_unsigned())
+}
+
+fn now(clock: ClockId) -> Time {
+    let now = clock_gettime(clock);
+    time(now.tv_sec, now.tv_nsec.cast_unsigned())
+}
+
+fn time(seconds: i64, nanoseconds: u64) -> Time {
+    Time::from(seconds) * 1_000_000_000 + Time::from(nanoseconds)
+}
+
+/// Whether a file lies where its ctime tells of every change, in nanoseconds.
+fn keeps_ctimes(file: impl AsFd) -> rustix::io::Result<bool> {
+    /// From Linux's `magic.h`: ext2 to ext4, XFS, Btrfs, F2FS, overlayfs.
+    const KINDS: [u32; 5] = [0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010, 0x794C_7630];
+    let kind = u32::try_from(fstatfs(file)?.f_type);
+    Ok(kind.is_ok_and(|kind| KINDS.contains(&kind)))
+}
