@@ -180,7 +180,8 @@ pub(crate) fn make_dir(path: &Path) -> Result<()> {
     chmod(path, 0o755)
 }
 
-pub(crate) fn chmod(path: &Path, mode: u32) -> Result<()> {
+/// Gives a file or folder this mode.
+pub fn chmod(path: &Path, mode: u32) -> Result<()> {
     fs::set_permissions(path, Permissions::from_mode(mode))
         .with_context(|| format!("chmod {}", path.display()))
 }

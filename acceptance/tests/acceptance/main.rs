@@ -10,6 +10,7 @@ mod caches;
 mod drop_in;
 mod foreign_files;
 mod killed;
+mod layer_index;
 mod leftovers;
 mod libcnb;
 mod messages;
@@ -62,6 +63,7 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(foreign_files::trials(&executables));
     trials.extend(bounds::trials(&executables));
     trials.extend(killed::trials(&executables));
+    trials.extend(layer_index::trials(&executables));
     trials.extend(other_run_images::trials(&executables));
     trials.extend(out_of_sight::trials(&executables));
     trials.extend(leftovers::trials(&executables));

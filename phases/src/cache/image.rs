@@ -11,12 +11,14 @@
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
 use drydock_encode::compress::{Format, decompressed};
 use drydock_io::file::TempFile;
 use drydock_io::lock::Lock;
 use drydock_io::read;
+use drydock_layout::seen::Seen;
 use drydock_layout::{
     BlobSource, Durability, Image, ImageLayer, Layout, LayoutError, LinkMode, NewImage, NewLayer, Transaction,
 };
@@ -86,7 +88,13 @@ pub struct ImageCacheWriter {
 
 impl ImageCacheWriter {
     /// The cache in this layout, which is made if need be. Waits for others that use it.
-    pub fn open(dir: &LayoutDir, path: &LayoutPath, link: LinkMode, log: &dyn Log) -> anyhow::Result<Self> {
+    pub fn open(
+        dir: &LayoutDir,
+        path: &LayoutPath,
+        link: LinkMode,
+        seen: Arc<Seen>,
+        log: &dyn Log,
+    ) -> anyhow::Result<Self> {
         // What a power failure takes of a cache is made again.
         let waiting = |path: &LayoutPath| log_waiting(path, log);
         let names = std::slice::from_ref(path);
@@ -98,7 +106,8 @@ impl ImageCacheWriter {
             }
             transaction => transaction,
         };
-        let transaction = transaction.with_context(|| format!("failed to open cache image `{path}`"))?;
+        let transaction =
+            transaction.with_context(|| format!("failed to open cache image `{path}`"))?.trusting(seen);
         check(path)?;
         let before = find(path, log);
         Ok(Self { staging: transaction.blobs_dir(), transaction, before, layers: Vec::new() })

@@ -11,11 +11,12 @@ use std::fmt::{self, Debug};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 use drydock_io::file::TempFile;
 use drydock_io::lock::Identity;
-use drydock_layout::seen::Print;
+use drydock_layout::seen::{Print, Seen};
 use drydock_layout::{ImageLayer, LinkMode};
 use drydock_model::digest::DiffId;
 use drydock_model::reference::{LayoutDir, LayoutPath};
@@ -167,16 +168,19 @@ pub fn open(location: &CacheLocation, log: &dyn Log) -> anyhow::Result<Box<dyn C
 }
 
 /// Opens a cache to write it. A folder must exist; an image need not. `link` tells how blobs come into an
-/// image.
+/// image; those that were `seen` are not read on the way.
 pub fn open_writer(
     location: &CacheLocation,
     layout_dir: &LayoutDir,
     link: LinkMode,
+    seen: &Arc<Seen>,
     log: &dyn Log,
 ) -> anyhow::Result<Box<dyn CacheWriter>> {
     Ok(match location {
         CacheLocation::Dir(dir) => Box::new(VolumeCacheWriter::open(dir, log)?),
-        CacheLocation::Image(path) => Box::new(ImageCacheWriter::open(layout_dir, path, link, log)?),
+        CacheLocation::Image(path) => {
+            Box::new(ImageCacheWriter::open(layout_dir, path, link, Arc::clone(seen), log)?)
+        }
     })
 }
 

@@ -55,7 +55,8 @@ impl Caches {
     }
 
     fn write(&self, kind: CacheKind) -> Box<dyn CacheWriter> {
-        open_writer(&self.location(kind), &self.layouts(), LinkMode::Auto, &self.log).unwrap()
+        open_writer(&self.location(kind), &self.layouts(), LinkMode::Auto, &Arc::default(), &self.log)
+            .unwrap()
     }
 
     /// The cache image's index.
@@ -252,7 +253,8 @@ fn an_image_that_is_no_cache_is_not_replaced() {
     assert!(caches.log.text().contains("counts as empty"));
     let before = fs::read(caches.index()).unwrap();
     let location = caches.location(CacheKind::Image);
-    let writer = open_writer(&location, &caches.layouts(), LinkMode::Auto, &caches.log).map(drop);
+    let writer =
+        open_writer(&location, &caches.layouts(), LinkMode::Auto, &Arc::default(), &caches.log).map(drop);
     for result in [location.check(), writer] {
         let message = result.unwrap_err().to_string();
         assert!(message.contains("is no cache") && message.contains("another name"), "{message}");

@@ -4,9 +4,11 @@
 //! stays as it was.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, anyhow};
+use drydock_layout::seen::Seen;
 use drydock_layout::{ImageLayer, Layout};
 use drydock_model::digest::{DiffId, Digest};
 use drydock_model::reference::LayoutPath;
@@ -31,10 +33,11 @@ impl CacheExport {
     /// The cache that the inputs name, if any; none if it cannot be written.
     ///
     /// What can be no cache is an error.
-    pub(super) fn open(inputs: &Inputs, log: &dyn Log) -> Result<Option<Self>, Error> {
+    pub(super) fn open(inputs: &Inputs, seen: &Arc<Seen>, log: &dyn Log) -> Result<Option<Self>, Error> {
         let Some(location) = &inputs.cache else { return Ok(None) };
         check_cache(inputs)?;
-        let cache = match open_writer(location, &inputs.output.layout_dir, inputs.output.link, log) {
+        let output = &inputs.output;
+        let cache = match open_writer(location, &output.layout_dir, output.link, seen, log) {
             Ok(cache) => cache,
             Err(error) => {
                 log.warn(&format!("Nothing will be cached: {error:#}"));

@@ -151,9 +151,9 @@ pub fn export_group(
     clear_up(&inputs.layers_dir, log);
     timed(log, "Exporter", || {
         check_group(group)?;
-        let cache = CacheExport::open(inputs, log)?;
-        let sources = Sources::read(inputs, analyzed, log)?;
         let (index, begun) = (LayerIndex::read(inputs.layer_index.as_deref()), file_time());
+        let cache = CacheExport::open(inputs, index.seen(), log)?;
+        let sources = Sources::read(inputs, analyzed, log)?;
         let transaction = inputs.output.begin(log)?.trusting(Arc::clone(index.seen()));
         let names = run_image_names(inputs, &sources, analyzed, log)?;
         if inputs.platform_api.has_launcher_sbom() {

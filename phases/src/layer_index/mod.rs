@@ -132,3 +132,6 @@ impl Kept {
         Ok(serde_json::from_str(&read::read_to_string(path, limits::DOCUMENT)?)?)
     }
 }
+
+#[cfg(test)]
+mod tests;
