@@ -5,7 +5,7 @@
 
 Builds of each scene: the first; again, with nothing changed; with a file of the app changed; with a file of a cached layer changed. Every
 build begins with an empty layers folder, as platforms begin it, and has an analyzer, a restorer (but for the first) and an exporter with a
-cache; the buildpacks between them take no time here. The rival is the Go lifecycle in REFERENCE_LIFECYCLE_DIR; the two take turns.
+cache; the buildpacks between them take no time here. Idle memory that a virtual machine's host took back is fetched before each phase. The rival is the Go lifecycle in REFERENCE_LIFECYCLE_DIR; the two take turns.
 
 The scenes: `large` (few large files), `small` (many small ones), `both`, and `packages`, Python packages that nothing was tuned on.
 `--layer DIR` (several), `--app DIR` and `--run-image LAYOUT` make a scene of one's own.
