@@ -182,10 +182,10 @@ impl Options {
         Ok(cache)
     }
 
-    /// The file of the layer index: there is one beside every cache, unless that was switched off.
+    /// The folder that has the layer index. Every cache has one, unless that was switched off.
     fn layer_index(&self, cache: Option<&CacheLocation>) -> Result<Option<PathBuf>, ValueError> {
         let is_on = self.env.value(env::LAYER_INDEX).map_or(Ok(true), |value| value.boolean())?;
-        Ok(cache.filter(|_| is_on).map(CacheLocation::index_path))
+        Ok(cache.filter(|_| is_on).map(CacheLocation::index_dir))
     }
 
     /// Whose layers are in images.

@@ -15,7 +15,6 @@
 //! A new file with the inode of a removed one has a new ctime, and so has a copy that an overlay makes of a file that is written. A hard link and a
 //! rename change the ctime too: that is read again. Bind mounts show the same file.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -28,7 +27,6 @@ use drydock_model::digest::Digest;
 use drydock_model::hash::Hasher;
 use rustix::fs::{Stat, fstat, fstatfs};
 use rustix::time::{ClockId, clock_getres, clock_gettime};
-use serde::{Deserialize, Serialize};
 
 /// A point of the kernel's wall clock, in nanoseconds since 1970.
 pub type Time = i128;
@@ -111,19 +109,21 @@ impl Print {
 }
 
 /// While the kernel's wall clock was not set.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Era {
     /// The kernel's name for the time since it was started.
-    boot: String,
-    /// The wall clock's time then, in nanoseconds; counted at most this much wrong: [`Era::WRONG`].
+    boot: [u8; Era::BOOT],
+    /// The wall clock's time then, at most [`Era::WRONG`] wrong.
     began: Time,
 }
 
 impl Era {
+    const BOOT: usize = 36;
     const WRONG: Time = 500_000;
 
     fn now() -> io::Result<Self> {
-        let boot = read::read_to_string(Path::new("/proc/sys/kernel/random/boot_id"), 64)?.trim().to_owned();
+        let boot = read::read_to_string(Path::new("/proc/sys/kernel/random/boot_id"), 64)?;
+        let boot = boot.trim().as_bytes().try_into().map_err(|_| io::ErrorKind::InvalidData)?;
         // Two clocks cannot be read at once: the attempt counts in which least time passed between them.
         let began = (0..8).map(|_| {
             let (before, since, after) =
@@ -138,58 +138,95 @@ impl Era {
     }
 }
 
-/// Digests of what was seen in one era.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// What is known in one era: that what looks so has this digest. Of each fact a hash is kept, for nobody asks but whoever knows both.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
     /// None: there is no telling, and nothing is noted.
     era: Option<Era>,
-    digests: BTreeMap<Digest, Digest>,
+    facts: Vec<Fact>,
 }
+
+/// Half of a SHA-256.
+type Fact = [u8; 16];
 
 impl Seen {
     /// Nothing yet, from now on.
     pub fn nothing() -> Self {
-        Self { era: Era::now().ok(), digests: BTreeMap::new() }
+        Self { era: Era::now().ok(), facts: Vec::new() }
     }
 
-    /// The same, if its era still goes on; otherwise nothing.
-    #[must_use]
-    pub fn still(self) -> Self {
+    /// From [`Seen::to_bytes`]; nothing, if that is of another era, or anything else.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
         let now = Self::nothing();
-        // Its own beginning stays: steps too small to be told must not add up.
-        if self.era.as_ref().zip(now.era.as_ref()).is_some_and(|(era, now)| era.goes_on(now)) {
-            self
-        } else {
-            now
+        match Self::parse(bytes) {
+            Some(seen) if seen.is_of(&now) => seen,
+            _ => now,
         }
     }
 
-    /// Nothing, in the same era.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let (boot, rest) = bytes.split_first_chunk()?;
+        let (began, rest) = rest.split_first_chunk()?;
+        let (facts, []) = rest.as_chunks() else { return None };
+        let era = Era { boot: *boot, began: Time::from_le_bytes(*began) };
+        Some(Self { era: Some(era), facts: facts.to_vec() })
+    }
+
+    /// For a later process: at most so many bytes, what was noted first. Empty, if the clock was set meanwhile.
+    pub fn to_bytes(&self, most: usize) -> Vec<u8> {
+        let Some(era) = self.era.as_ref().filter(|_| self.is_of(&Self::nothing())) else { return Vec::new() };
+        let head = [&era.boot[..], &era.began.to_le_bytes()].concat();
+        let room = most.saturating_sub(head.len()) / size_of::<Fact>();
+        [head, self.facts[..room.min(self.facts.len())].concat()].concat()
+    }
+
+    fn is_of(&self, other: &Self) -> bool {
+        self.era.as_ref().zip(other.era.as_ref()).is_some_and(|(era, other)| era.goes_on(other))
+    }
+
+    /// Nothing, in the same era. Its beginning stays, so that steps too small to be told from errors do not add up.
     #[must_use]
     pub fn emptied(&self) -> Self {
-        Self { era: self.era.clone(), digests: BTreeMap::new() }
+        Self { era: self.era.clone(), facts: Vec::new() }
     }
 
-    /// The digest of what looks so, if that is known.
-    pub fn digest(&self, print: &Print) -> Option<Digest> {
-        self.digests.get(&print.hash).copied()
+    /// Whether what looks so is known to have this digest.
+    pub fn knows(&self, print: &Print, digest: Digest) -> bool {
+        self.knows_of(&print.hash, &digest)
     }
 
-    /// The digest of an open file, if it is known.
-    pub fn digest_of_file(&self, file: &File) -> Option<Digest> {
-        if self.digests.is_empty() {
-            return None;
-        }
-        Print::of(file).ok().flatten().and_then(|print| self.digest(&print))
+    /// Whether an open file is known to have this digest.
+    pub fn knows_file(&self, file: &File, digest: Digest) -> bool {
+        !self.facts.is_empty()
+            && Print::of(file).ok().flatten().is_some_and(|print| self.knows(&print, digest))
     }
 
     /// Notes that what looked so, after `since`, has this digest, unless it was changed shortly before `since`.
     pub fn note(&mut self, print: &Print, digest: Digest, since: Time) {
-        if self.era.is_some() && print.is_settled(since) {
-            self.digests.insert(print.hash, digest);
+        if print.is_settled(since) {
+            self.note_of(&print.hash, &digest);
         }
     }
+
+    /// Whether [`Seen::note_of`] was told this.
+    pub fn knows_of(&self, one: &Digest, other: &Digest) -> bool {
+        self.facts.contains(&fact(one, other))
+    }
+
+    /// Notes something else about a digest, that no write changes.
+    pub fn note_of(&mut self, one: &Digest, other: &Digest) {
+        if self.era.is_some() && !self.knows_of(one, other) {
+            self.facts.push(fact(one, other));
+        }
+    }
+}
+
+fn fact(one: &Digest, other: &Digest) -> Fact {
+    let mut hash = Hasher::new();
+    hash.update(one.hex().as_bytes());
+    hash.update(other.hex().as_bytes());
+    let hash = hash.finish();
+    std::array::from_fn(|at| hash[at])
 }
 
 /// The time that the kernel would give a file now.

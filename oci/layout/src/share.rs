@@ -143,7 +143,7 @@ fn can_be_ours(metadata: &fs::Metadata) -> bool {
 }
 
 fn check(mut blob: BlobReader, path: &Path, digest: Digest, seen: &Seen) -> Result<BlobReader, LayoutError> {
-    if seen.digest_of_file(blob.file()) == Some(digest) {
+    if seen.knows_file(blob.file(), digest) {
         return Ok(blob);
     }
     let found = hash(&mut blob, |_| Ok(())).at("read", path)?;

@@ -26,9 +26,6 @@ use self::image::{ImageCache, ImageCacheWriter};
 use self::volume::{VolumeCache, VolumeCacheWriter};
 use crate::Log;
 
-/// The file of a cache that is no layer's: [`LayerIndex`](crate::layer_index::LayerIndex).
-const LAYER_INDEX: &str = "layer-index.json";
-
 /// Where cached layers are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CacheLocation {
@@ -47,11 +44,11 @@ impl CacheLocation {
         }
     }
 
-    /// Where the layer index lies.
-    pub fn index_path(&self) -> PathBuf {
+    /// The folder whose attribute the layer index is.
+    pub fn index_dir(&self) -> PathBuf {
         match self {
-            Self::Dir(dir) => dir.join(LAYER_INDEX),
-            Self::Image(path) => path.path().join(LAYER_INDEX),
+            Self::Dir(dir) => volume::committed(dir),
+            Self::Image(path) => path.path().to_owned(),
         }
     }
 

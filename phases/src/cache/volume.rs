@@ -46,9 +46,14 @@ pub(super) fn own_folders(dir: &Path) -> [PathBuf; 3] {
     [COMMITTED, STAGING, BACKUP].map(|name| dir.join(name))
 }
 
+/// The folder with the layers.
+pub(super) fn committed(dir: &Path) -> PathBuf {
+    dir.join(COMMITTED)
+}
+
 /// The file of a layer's tar.
 pub(super) fn tar_path(dir: &Path, diff_id: &DiffId) -> PathBuf {
-    dir.join(COMMITTED).join(file_name(diff_id))
+    committed(dir).join(file_name(diff_id))
 }
 
 /// A cache that layers come back from. Any number of processes can have it, but no [`VolumeCacheWriter`]

@@ -39,7 +39,7 @@ impl CachedTar {
 
     /// Whether it looks as it did when it had its digest. Then it counts as compared.
     pub(super) fn is_known(&self, seen: &Seen) -> bool {
-        let is_known = seen.digest_of_file(&self.file) == Some(self.diff_id.of_plain_blob());
+        let is_known = seen.knows_file(&self.file, self.diff_id.of_plain_blob());
         self.is_same.fetch_or(is_known, Ordering::Relaxed);
         is_known
     }

@@ -62,7 +62,7 @@ pub struct Inputs {
     pub output: Output,
     /// The cache, if there is one.
     pub cache: Option<CacheLocation>,
-    /// The file of the layer index, if there is to be one.
+    /// The folder that has the layer index, if there is to be one.
     pub layer_index: Option<PathBuf>,
     /// What other phases and the platform left.
     pub files: Files,

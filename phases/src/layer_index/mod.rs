@@ -1,85 +1,76 @@
-//! What restorers and exporters know of files beside a cache, so that what has not changed is not read again.
+//! What restorers and exporters know of files, so that what has not changed is not read again.
 //!
-//! `layer-index.json`, in the folder of the cache, has digests by how files look ([`Seen`]): of layers' tars by the outlines of their trees,
-//! of tars in the cache and of blobs in layouts by themselves. The exporter writes it; the restorer adds the trees that it has
-//! extracted, where it knows that their tar has the outline that the tree has now: other lifecycles make other tars.
-//! Without it, everything is read.
+//! The index has facts about files by how they look ([`Seen`]): the tars that trees make, the digests of tars in the cache and of blobs
+//! in layouts. It is an extended attribute of the cache's folder, for every file in there would be in somebody's way: 16 bytes a fact,
+//! and as many as the file system takes. The exporter writes it; the restorer adds the trees that it has extracted, where
+//! it knows that their tar has the outline that the tree has now: other lifecycles make other tars. Without it, everything is read.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use drydock_io::file::write_atomically;
 use drydock_io::read;
 use drydock_layout::seen::{Print, Seen, Time, file_time, settle};
 use drydock_model::digest::{DiffId, Digest};
-use serde::{Deserialize, Serialize};
+use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
+use rustix::io::Errno;
 
+use crate::Log;
 use crate::layer_tar::Outline;
-use crate::{Log, limits};
+
+const ATTRIBUTE: &str = "user.drydock.index";
+
+/// Bytes of the attribute: what Linux takes.
+const MOST: usize = 64 << 10;
 
 /// What is known.
 #[derive(Debug, Default)]
 pub struct LayerIndex {
-    /// None: nothing is ever known.
-    path: Option<PathBuf>,
+    /// The folder that has it. None: nothing is ever known.
+    dir: Option<PathBuf>,
     seen: Arc<Seen>,
-    /// [`Outline::shape`] of tars.
-    shapes: BTreeMap<DiffId, Digest>,
-}
-
-/// The form of the file.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Kept {
-    seen: Seen,
-    shapes: BTreeMap<DiffId, Digest>,
 }
 
 impl LayerIndex {
-    /// What a file keeps. Nothing, if there is none, if it cannot be read, or if others than this user and root can write it.
-    pub fn read(path: Option<&Path>) -> Self {
-        let Some(path) = path else { return Self::default() };
-        let kept = Kept::read(path).ok();
-        let (seen, shapes) =
-            kept.map_or_else(|| (Seen::nothing(), BTreeMap::new()), |kept| (kept.seen.still(), kept.shapes));
-        Self { path: Some(path.to_owned()), seen: Arc::new(seen), shapes }
+    /// That of a folder. Empty, if it has none, if it cannot be read, or if others than this user and root could have written it.
+    pub fn read(dir: Option<&Path>) -> Self {
+        let Some(dir) = dir else { return Self::default() };
+        let seen = read_attribute(dir).map_or_else(|_| Seen::nothing(), |bytes| Seen::from_bytes(&bytes));
+        Self { dir: Some(dir.to_owned()), seen: Arc::new(seen) }
     }
 
     /// An empty one that is to take its place.
     #[must_use]
     pub fn successor(&self) -> Self {
-        Self { path: self.path.clone(), seen: Arc::new(self.seen.emptied()), shapes: BTreeMap::new() }
+        Self { dir: self.dir.clone(), seen: Arc::new(self.seen.emptied()) }
     }
 
-    /// Digests of files.
+    /// Facts about files.
     pub fn seen(&self) -> &Arc<Seen> {
         &self.seen
     }
 
     /// Whether there is any use in looking.
     pub fn is_of_use(&self) -> bool {
-        self.path.is_some()
+        self.dir.is_some()
     }
 
     /// Whether a tree with this outline is known to make the tar with this diff ID.
     pub fn knows(&self, outline: &Outline, diff_id: &DiffId) -> bool {
-        let digest = outline.print.and_then(|print| self.seen.digest(&print));
-        digest == Some(diff_id.of_plain_blob())
+        outline.print.is_some_and(|print| self.seen.knows(&print, diff_id.of_plain_blob()))
     }
 
     /// Notes that a tree that looked so after `since` made this tar.
     pub fn made(&mut self, outline: &Outline, diff_id: &DiffId, since: Time) {
-        self.shapes.insert(*diff_id, outline.shape);
+        Arc::make_mut(&mut self.seen).note_of(&outline.shape, &diff_id.of_plain_blob());
         self.note(outline.print.as_ref(), diff_id.of_plain_blob(), since);
     }
 
     /// Notes that a tree that was extracted from this tar looks so since `since`.
     pub fn extracted(&mut self, outline: &Outline, diff_id: &DiffId, since: Time) {
-        if self.shapes.get(diff_id) == Some(&outline.shape) {
+        if self.seen.knows_of(&outline.shape, &diff_id.of_plain_blob()) {
             self.note(outline.print.as_ref(), diff_id.of_plain_blob(), since);
         }
     }
@@ -111,25 +102,40 @@ impl LayerIndex {
 
     /// Keeps it for the next phase or build; without it that one reads more.
     pub fn write(self, log: &dyn Log) {
-        let Some(path) = self.path else { return };
-        let seen = Arc::unwrap_or_clone(self.seen).still();
-        let kept = serde_json::to_vec(&Kept { seen, shapes: self.shapes });
-        let written = kept.map_err(io::Error::from).and_then(|kept| write_atomically(&path, &kept));
-        if let Err(error) = written {
-            log.debug(&format!("The layer index `{}` cannot be written: {error}", path.display()));
+        let Some(dir) = self.dir else { return };
+        if let Err(error) = write_attribute(&dir, &self.seen) {
+            log.debug(&format!("The layer index of `{}` cannot be written: {error}", dir.display()));
         }
     }
 }
 
-impl Kept {
-    fn read(path: &Path) -> io::Result<Self> {
-        const OTHERS_WRITE: u32 = 0o022;
-        let file = fs::symlink_metadata(path)?;
-        let user = rustix::process::geteuid().as_raw();
-        if ![user, 0].contains(&file.uid()) || file.mode() & OTHERS_WRITE != 0 {
-            return Err(io::ErrorKind::PermissionDenied.into());
+fn read_attribute(dir: &Path) -> io::Result<Vec<u8>> {
+    const OTHERS_WRITE: u32 = 0o022;
+    let dir = File::open(dir)?;
+    let metadata = dir.metadata()?;
+    let user = rustix::process::geteuid().as_raw();
+    if ![user, 0].contains(&metadata.uid()) || metadata.mode() & OTHERS_WRITE != 0 {
+        return Err(ErrorKind::PermissionDenied.into());
+    }
+    let mut bytes = vec![0; MOST];
+    let length = fgetxattr(&dir, ATTRIBUTE, &mut bytes)?;
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
+/// Writes as much as there is room for.
+fn write_attribute(dir: &Path, seen: &Seen) -> io::Result<()> {
+    /// Less is of no use.
+    const LEAST: usize = 128;
+    let dir = File::open(dir)?;
+    let mut bytes = seen.to_bytes(MOST);
+    loop {
+        match fsetxattr(&dir, ATTRIBUTE, &bytes, XattrFlags::empty()) {
+            Err(Errno::NOSPC | Errno::TOOBIG | Errno::RANGE) if bytes.len() > LEAST => {
+                bytes = seen.to_bytes(bytes.len() * 3 / 4);
+            }
+            result => return Ok(result?),
         }
-        Ok(serde_json::from_str(&read::read_to_string(path, limits::DOCUMENT)?)?)
     }
 }
 

@@ -150,7 +150,7 @@ proptest! {
         let tree = dir.path().join("tree");
         make(&tree);
         settle();
-        let mut index = LayerIndex::read(Some(&kept.path().join("index")));
+        let mut index = LayerIndex::read(Some(kept.path()));
         for edit in edits {
             let layers: [Box<dyn crate::layer_tar::LayerSource>; 2] =
                 [Box::new(DirLayer::new(&tree, OWNER)), Box::new(slice_layers(&tree, &[], OWNER).unwrap().remove(0))];
@@ -178,7 +178,7 @@ proptest! {
 #[test]
 fn unchanged_trees_are_known() {
     let (dir, kept) = (dir_on_disk(), dir_on_disk());
-    let (tree, file) = (dir.path().join("tree"), kept.path().join("index"));
+    let (tree, folder) = (dir.path().join("tree"), kept.path());
     make(&tree);
     let layer = DirLayer::new(&tree, OWNER);
     for (is_settled, context) in [(false, "just written"), (true, "settled")] {
@@ -186,11 +186,11 @@ fn unchanged_trees_are_known() {
             settle();
         }
         let since = file_time();
-        let mut index = LayerIndex::read(Some(&file)).successor();
+        let mut index = LayerIndex::read(Some(folder)).successor();
         let (outline, diff_id) = read(&layer);
         index.made(&outline, &diff_id, since);
         index.write(&MemoryLog::default());
-        let index = LayerIndex::read(Some(&file));
+        let index = LayerIndex::read(Some(folder));
         let look = layer.look().unwrap().unwrap();
         assert_eq!(index.knows(&look, &diff_id), is_settled, "{context}");
         assert!(!index.knows(&look, &DiffId::of(b"another")));
@@ -206,7 +206,7 @@ fn extracted_trees_are_known_by_their_shape() {
     let tree = dir.path().join("tree");
     make(&tree);
     let layer = DirLayer::new(&tree, OWNER);
-    let mut index = LayerIndex::read(Some(&kept.path().join("index")));
+    let mut index = LayerIndex::read(Some(kept.path()));
     let (outline, diff_id) = read(&layer);
     // Not settled yet, so that only its shape is known.
     index.made(&outline, &diff_id, file_time());
@@ -230,42 +230,58 @@ fn extracted_trees_are_known_by_their_shape() {
 
 #[test]
 fn an_index_that_others_could_have_written_is_none() {
-    let (dir, kept) = (dir_on_disk(), dir_on_disk());
-    let (tree, file) = (dir.path().join("tree"), kept.path().join("index"));
+    type Damage = fn(&Path);
+    let dir = dir_on_disk();
+    let (tree, folder) = (dir.path().join("tree"), dir.path().join("cache"));
     make(&tree);
     settle();
     let layer = DirLayer::new(&tree, OWNER);
     let since = file_time();
     let (outline, diff_id) = read(&layer);
     let write = || {
-        let mut index = LayerIndex::read(Some(&file)).successor();
+        let mut index = LayerIndex::read(Some(&folder)).successor();
         index.made(&outline, &diff_id, since);
         index.write(&MemoryLog::default());
     };
-    let knows = || LayerIndex::read(Some(&file)).knows(&outline, &diff_id);
-    type Damage = fn(&Path);
-    let damages: [(&str, Damage); 5] = [
-        ("writable by others", |file| fs::set_permissions(file, Permissions::from_mode(0o666)).unwrap()),
-        ("not JSON", |file| fs::write(file, "{").unwrap()),
-        ("another boot", |file| replace(file, "boot\":\"", "boot\":\"x")),
-        ("the clock was set", |file| replace(file, "began\":", "began\":1")),
-        ("a link", |file| {
-            fs::rename(file, file.with_extension("real")).unwrap();
-            symlink(file.with_extension("real"), file).unwrap();
-        }),
+    let knows = || LayerIndex::read(Some(&folder)).knows(&outline, &diff_id);
+    let damages: [(&str, Damage); 6] = [
+        ("writable by others", |folder| fs::set_permissions(folder, Permissions::from_mode(0o757)).unwrap()),
+        ("too short", |folder| change(folder, |bytes| bytes.truncate(40))),
+        ("a byte more", |folder| change(folder, |bytes| bytes.push(0))),
+        ("another boot", |folder| change(folder, |bytes| bytes[0] ^= 1)),
+        ("the clock was set by 17 ms", |folder| change(folder, |bytes| bytes[36 + 3] ^= 1)),
+        ("another fact", |folder| change(folder, |bytes| bytes[52..].fill(0))),
     ];
     for (context, damage) in damages {
-        let _ = fs::remove_file(&file);
+        fs::create_dir(&folder).unwrap();
+        fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
         write();
         assert!(knows(), "before: {context}");
-        damage(&file);
+        damage(&folder);
         assert!(!knows(), "{context}");
+        fs::remove_dir(&folder).unwrap();
     }
     assert!(!LayerIndex::read(None).knows(&outline, &diff_id));
 }
 
-fn replace(file: &Path, what: &str, by: &str) {
-    let text = fs::read_to_string(file).unwrap();
-    assert!(text.contains(what), "{text}");
-    fs::write(file, text.replace(what, by)).unwrap();
+fn change(folder: &Path, change: fn(&mut Vec<u8>)) {
+    let mut bytes = read_attribute(folder).unwrap();
+    change(&mut bytes);
+    rustix::fs::setxattr(folder, ATTRIBUTE, &bytes, XattrFlags::empty()).unwrap();
+}
+
+/// What comes first counts most.
+#[test]
+fn as_much_is_kept_as_there_is_room_for() {
+    let dir = dir_on_disk();
+    let mut index = LayerIndex::read(Some(dir.path()));
+    let digests: Vec<_> = (0..20_000_u32).map(|n| Digest::of(&n.to_le_bytes())).collect();
+    for pair in digests.windows(2) {
+        Arc::make_mut(&mut index.seen).note_of(&pair[0], &pair[1]);
+    }
+    index.write(&MemoryLog::default());
+    let index = LayerIndex::read(Some(dir.path()));
+    let known = digests.windows(2).take_while(|pair| index.seen.knows_of(&pair[0], &pair[1])).count();
+    assert!(known >= 100, "only {known} facts");
+    assert!(known * 16 < MOST);
 }

@@ -55,7 +55,7 @@ pub struct Inputs {
     pub cache: Option<CacheLocation>,
     /// Whether only `store.toml` files come back.
     pub skip_layers: bool,
-    /// The file of the layer index, if there is to be one.
+    /// The folder that has the layer index, if there is to be one.
     pub layer_index: Option<PathBuf>,
     /// The owner of layers inside the image.
     pub owner: Owner,
