@@ -4,8 +4,8 @@
 //! at every write, truncation, rename, link and change of mode, owner or times, and no call sets it to what a process wants. So a file that
 //! looks as it did when its digest was found out has the same contents, if
 //!
-//! - its ctime was *settled* by then: more than [`margin`] before its look was taken. A write in the same tick of the kernel's clock would leave
-//!   the same ctime;
+//! - its ctime was *settled* by then: before the tick of the kernel's clock in which its look was taken, by [`MARGIN`]. A later write in
+//!   the same tick would leave the same ctime;
 //! - the clock has not been set back since. The kernel's wall clock minus its time since boot changes when the clock is set, and only
 //!   then: what was noted under another difference, or before another boot, is not believed ([`Era`]);
 //! - the file system is a local one that keeps ctimes as nanoseconds ([`keeps_ctimes`]). Network file systems take the time of other
@@ -27,6 +27,9 @@ use drydock_model::digest::Digest;
 use drydock_model::hash::Hasher;
 use rustix::fs::{Stat, fstat, fstatfs};
 use rustix::time::{ClockId, clock_getres, clock_gettime};
+
+/// A ctime is settled so much later: by more than an [`Era`] may be wrong, in nanoseconds.
+const MARGIN: Time = 4 * Era::WRONG;
 
 /// A point of the kernel's wall clock, in nanoseconds since 1970.
 pub type Time = i128;
@@ -96,7 +99,7 @@ impl Print {
 
     /// Whether a change after `since` shows.
     pub fn is_settled(&self, since: Time) -> bool {
-        self.changed + margin() < since
+        self.changed + MARGIN < since
     }
 
     /// Of one open file; none where its ctime tells nothing.
@@ -241,12 +244,7 @@ pub fn present() -> Time {
 
 /// Waits until what has been changed until now is settled.
 pub fn settle() {
-    thread::sleep(Duration::from_nanos(u64::try_from(margin() + tick()).unwrap_or_default()));
-}
-
-/// A ctime is settled so much later.
-fn margin() -> Time {
-    2 * tick() + 4 * Era::WRONG
+    thread::sleep(Duration::from_nanos(u64::try_from(MARGIN + tick()).unwrap_or_default()));
 }
 
 /// So long the kernel gives files the same time.
@@ -270,4 +268,61 @@ fn keeps_ctimes(file: impl AsFd) -> rustix::io::Result<bool> {
     const KINDS: [u32; 5] = [0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010, 0x794C_7630];
     let kind = u32::try_from(fstatfs(file)?.f_type);
     Ok(kind.is_ok_and(|kind| KINDS.contains(&kind)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(number: u8) -> Digest {
+        Digest::of(&[number])
+    }
+
+    #[test]
+    fn what_was_noted_is_known_in_its_era_only() {
+        let mut seen = Seen::nothing();
+        for number in 0..10 {
+            seen.note_of(&digest(number), &digest(number + 1));
+            seen.note_of(&digest(number), &digest(number + 1));
+        }
+        let bytes = seen.to_bytes(usize::MAX);
+        assert_eq!(bytes.len(), 52 + 10 * 16);
+        assert_eq!(Seen::from_bytes(&bytes), seen);
+        let some = Seen::from_bytes(&seen.to_bytes(52 + 4 * 16 + 15));
+        for number in 0..10 {
+            assert_eq!(some.knows_of(&digest(number), &digest(number + 1)), number < 4);
+            assert!(!seen.knows_of(&digest(number + 1), &digest(number)));
+        }
+        for at in [0, 35, 39, 51] {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 1;
+            assert_eq!(Seen::from_bytes(&bytes).facts, [[0; 16]; 0], "byte {at}");
+        }
+        for length in (0..bytes.len()).filter(|length| length % 16 != 52 % 16 || *length < 52) {
+            assert_eq!(Seen::from_bytes(&bytes[..length]).facts, [[0; 16]; 0], "{length} bytes");
+        }
+        let elsewhere = Seen { era: None, facts: Vec::new() };
+        assert!(elsewhere.to_bytes(usize::MAX).is_empty());
+    }
+
+    #[test]
+    fn prints_are_of_settled_files() {
+        let here = std::env::current_exe().unwrap();
+        let dir = tempfile::tempdir_in(here.parent().unwrap()).unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "content").unwrap();
+        let file = File::open(&path).unwrap();
+        let (print, mut seen) =
+            (Print::of(&file).unwrap().expect("tests are built on a disk"), Seen::nothing());
+        assert!(print.is_older_than(present()) && !print.is_older_than(print.changed - 1));
+        seen.note(&print, digest(1), print.changed + MARGIN);
+        assert!(!seen.knows_file(&file, digest(1)));
+        settle();
+        seen.note(&print, digest(1), file_time());
+        assert!(seen.knows_file(&file, digest(1)) && !seen.knows_file(&file, digest(2)));
+        std::fs::hard_link(&path, dir.path().join("link")).unwrap();
+        assert!(!seen.knows_file(&file, digest(1)), "a link changes the ctime");
+        let memory = rustix::fs::memfd_create("memory", rustix::fs::MemfdFlags::empty()).unwrap();
+        assert_eq!(Print::of(&File::from(memory)).unwrap(), None);
+    }
 }

@@ -183,7 +183,10 @@ impl CacheWriter for VolumeCacheWriter {
     }
 
     fn keep(&mut self, diff_id: &DiffId) -> anyhow::Result<()> {
-        self.kept.insert(file_name(diff_id));
+        let name = file_name(diff_id);
+        let path = self.committed.join(&name);
+        fs::metadata(&path).with_context(|| format!("failed to keep `{}`", path.display()))?;
+        self.kept.insert(name);
         Ok(())
     }
 
