@@ -20,7 +20,7 @@ use drydock_io::file::{TempFile, write_atomically};
 use drydock_io::lock::{Identity, Lock};
 use drydock_model::config::ImageConfig;
 use drydock_model::digest::{DiffId, Digest};
-use drydock_model::manifest::{Annotations, Descriptor, Index, Manifest};
+use drydock_model::manifest::{Annotations, Descriptor, Index, Manifest, Members};
 use drydock_model::media;
 use drydock_model::reference::{LayoutDir, LayoutPath};
 use serde::Serialize;
@@ -299,7 +299,7 @@ impl Transaction {
         let layout = self.first().path.path();
         let known = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         let mut blobs = Vec::new();
-        for digest in reachable(layout, roots.iter().copied())? {
+        for digest in reachable(layout, roots.iter().copied())?.blobs {
             if absent.contains(&digest) {
                 continue;
             }
@@ -387,8 +387,8 @@ impl Target {
             entries = edit::apply(&entries, self.path.ref_name(), change, &mut write_index)?;
         }
         let layout = self.path.path();
-        let manifests: Vec<Descriptor> = entries.into_iter().map(|entry| entry.descriptor).collect();
-        let mut index = Index { manifests, ..self.before.index.clone() };
+        let mut index = self.before.index.clone();
+        index.manifests.descriptors = entries.into_iter().map(|entry| entry.descriptor).collect();
         media::INDEX.clone_into(&mut index.media_type);
         let marker = layout.join("oci-layout");
         if self.before.text.is_none() {
@@ -445,7 +445,7 @@ impl Target {
 #[derive(Debug)]
 struct NewIndex {
     file: TempFile,
-    manifests: Vec<Descriptor>,
+    manifests: Members,
 }
 
 /// A transaction of which only the names are left to be switched. Dropped, it leaves the layouts as they were.
@@ -482,7 +482,7 @@ impl Prepared {
         let mut left = None;
         for (target, manifests) in targets.iter_mut().zip(kept) {
             target.undo.forget();
-            left = left.or(target.finish(manifests, durability).err());
+            left = left.or(target.finish(&manifests, durability).err());
         }
         Ok(left)
     }
@@ -490,14 +490,13 @@ impl Prepared {
 
 impl Target {
     /// Sees to it that the new index is on the disk, and removes what is of no use any more.
-    fn finish(&self, manifests: Vec<Descriptor>, durability: Durability) -> Result<(), LayoutError> {
+    fn finish(&self, manifests: &Members, durability: Durability) -> Result<(), LayoutError> {
         let layout = self.path.path();
         if durability == Durability::OnDisk {
             sync(layout)?;
         }
-        let before = self.before.entries.iter().map(|entry| entry.descriptor.clone());
         let switched = self.before.text.as_ref().map(|(_, written)| *written);
-        collect(layout, manifests.into_iter().chain(before), switched)
+        collect(layout, &[manifests, &self.before.index.manifests], switched)
     }
 }
 
