@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::SystemTime;
 
@@ -205,8 +205,10 @@ impl Transaction {
     /// Puts a blob in its place whose digest was found out while it was written.
     pub fn put_blob(&self, file: TempFile, digest: Digest) -> Result<(), LayoutError> {
         let to = self.first().will_place(&digest);
+        // In one step for whoever removes damaged ones.
+        let mut verified = self.verified();
         file.persist(&to).at("write", &to)?;
-        self.note(digest);
+        verified.insert(digest);
         Ok(())
     }
 
@@ -237,8 +239,38 @@ impl Transaction {
         Ok(shared)
     }
 
+    /// Finds a blob in the layout that is nowhere else, and checks it. A damaged one is removed at once: nothing is lost
+    /// with it, and in its place it would be taken for what it is not.
+    pub fn find(&self, descriptor: &Descriptor) -> Result<Option<Shared>, LayoutError> {
+        let digest = descriptor.digest;
+        let mut found = None;
+        for (number, target) in self.targets.iter().enumerate() {
+            let path = target.blob_path(&digest);
+            match whole(&path, digest, &self.seen)? {
+                Some(size) if number == 0 => found = Some(Shared { shared: size, copied: 0 }),
+                None if fs::symlink_metadata(&path).is_ok_and(|file| file.is_file()) => {
+                    let verified = self.verified();
+                    // Made here in the meantime, it is a good one.
+                    if verified.contains(&digest) {
+                        return Ok(Some(Shared { shared: descriptor.size, copied: 0 }));
+                    }
+                    fs::remove_file(&path).at("remove the damaged", &path)?;
+                }
+                _ => {}
+            }
+        }
+        if found.is_some() {
+            self.note(digest);
+        }
+        Ok(found)
+    }
+
+    fn verified(&self) -> MutexGuard<'_, BTreeSet<Digest>> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn note(&self, digest: Digest) {
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner).insert(digest);
+        self.verified().insert(digest);
     }
 
     /// Writes everything of an image but the name: for [`Prepared::publish`].
@@ -297,7 +329,7 @@ impl Transaction {
     /// The blobs that these lead to, but for absent ones: each is there, and is what it should be.
     fn verify(&self, roots: &[&Descriptor], absent: &BTreeSet<Digest>) -> Result<Vec<Digest>, LayoutError> {
         let layout = self.first().path.path();
-        let known = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.verified();
         let mut blobs = Vec::new();
         for digest in reachable(layout, roots.iter().copied())?.blobs {
             if absent.contains(&digest) {

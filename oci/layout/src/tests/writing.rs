@@ -317,3 +317,16 @@ fn nothing_is_written_under_a_digest() {
     assert!(matches!(repository.begin(&[&name]), Err(LayoutError::NamedByDigest(_))));
     assert_eq!(repository.snapshot(), []);
 }
+
+#[test]
+fn a_damaged_blob_that_is_nowhere_else_goes() {
+    for (damage, want) in [("evil", None), ("torn off", None), ("base", Some(4))] {
+        let repository = Repository::new();
+        export(&repository, "app", "amd64", &[b"base"]);
+        let layer = repository.image("app").unwrap().layers().next().unwrap();
+        fs::write(layer.path(), damage).unwrap();
+        let found = repository.begin(&["app"]).unwrap().find(&layer.descriptor).unwrap();
+        assert_eq!(found.map(|found| found.shared), want, "{damage}");
+        assert_eq!(layer.is_absent(), want.is_none(), "{damage}");
+    }
+}
