@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use drydock_acceptance::layout::Layout;
 use drydock_acceptance::project::{self, APP_IMAGE, APP_LAYOUT, Project, succeed};
 use drydock_acceptance::scenario::User;
+use drydock_acceptance::tools::STRACE;
 use drydock_acceptance::{sha256, tree};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
@@ -28,6 +29,7 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("archives::give_nobody_more_rights", give_nobody_more_rights),
             ("archives::do_not_fill_the_disk", do_not_fill_the_disk),
             ("archives::need_no_second_thread", need_no_second_thread),
+            ("archives::deep_trees_take_few_steps", deep_trees_take_few_steps),
         ],
     )
 }
@@ -240,5 +242,43 @@ fn need_no_second_thread(executables: &Built) -> Result<()> {
     succeed(restorer.arg("-cache-dir").arg(project.path("cache")))?;
     let found = fs::read_dir(project.path("layers/acme_a/lib"))?.count();
     ensure!(found == names.len(), "{found} of {} files are there", names.len());
+    Ok(())
+}
+
+/// Two chains of directories with files in turns in one and in the other. Where the kernel refuses to go a long way at
+/// once, it takes more steps.
+fn deep_trees_take_few_steps(executables: &Built) -> Result<()> {
+    const DEPTH: usize = 400;
+    let mut tar = tar::Builder::new(Vec::new());
+    let project = Project::new(executables.get()?.dir(), User::Root)?;
+    let dir = header(&project, "x", tar::EntryType::Directory, 0o755, 0)?;
+    let file = header(&project, "x", tar::EntryType::Regular, 0o644, 0)?;
+    let layer = project.path("layers/acme_a/lib");
+    let layer = layer.strip_prefix("/")?;
+    tar.append_data(&mut dir.clone(), layer, std::io::empty())?;
+    let chains = ["a", "b"].map(|name| vec![name; DEPTH].join("/"));
+    for chain in &chains {
+        for end in 1..=DEPTH {
+            tar.append_data(&mut dir.clone(), layer.join(&chain[..2 * end - 1]), std::io::empty())?;
+        }
+    }
+    let files: Vec<_> = (0..100).map(|number| format!("{}/{number}", chains[number % 2])).collect();
+    for name in &files {
+        tar.append_data(&mut file.clone(), layer.join(name), std::io::empty())?;
+    }
+    write_cache(&project, &cache_tar(&project, &tar.into_inner()?)?, "")?;
+    let log = project.path("calls");
+    let log = log.to_str().context("the path is UTF-8")?;
+    for inject in [&[][..], &["-e", "inject=openat2:error=ENOSYS"], &["-e", "inject=openat2:error=EPERM"]] {
+        let starter = [STRACE.name, "-f", "-qqq", "-o", log, "-e", "trace=openat,openat2"];
+        let mut restorer = project.restorer_under(&[&starter[..], inject].concat())?;
+        let said = succeed(restorer.arg("-cache-dir").arg(project.path("cache")))?.text();
+        for name in &files {
+            ensure!(project.path("layers/acme_a/lib").join(name).is_file(), "{inject:?}: {name}: {said}");
+        }
+        let calls = fs::read_to_string(log)?.lines().count();
+        ensure!(!inject.is_empty() || calls < 10_000, "{calls} directories and files were opened");
+        fs::remove_dir_all(project.path("layers/acme_a"))?;
+    }
     Ok(())
 }
