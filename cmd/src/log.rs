@@ -3,11 +3,15 @@
 //! Specification: `platform.md` § Operator Experience.
 
 use std::collections::BTreeSet;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use drydock_phases::{Level, Log};
+use drydock_phases::{Level, Log, Output};
 use drydock_spec::excerpt::shortened;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{retry_on_intr, write};
+use rustix::stdio::{stderr, stdout};
 
 use crate::exit::Failure;
 
@@ -51,6 +55,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// One of the two streams.
 struct Stream {
     writer: Mutex<Box<dyn Write + Send>>,
+    /// What may have no room; none in tests.
+    descriptor: Option<BorrowedFd<'static>>,
     colour: bool,
 }
 
@@ -88,10 +94,13 @@ impl std::fmt::Debug for Console {
 impl Console {
     /// The process's own streams. Colour is shown where the stream is a terminal, unless it is refused.
     pub fn new(threshold: Threshold, colour_refused: bool) -> Self {
-        let (out, err) = (io::stdout(), io::stderr());
-        let colour = |is_terminal: bool| is_terminal && !colour_refused;
-        let colours = (colour(out.is_terminal()), colour(err.is_terminal()));
-        Self::on(threshold, (Box::new(out), colours.0), (Box::new(err), colours.1))
+        let (out, err) = (stdout(), stderr());
+        let colour = |fd: BorrowedFd<'_>| fd.is_terminal() && !colour_refused;
+        let (on_out, on_err) =
+            ((Box::new(Unbuffered(out)) as _, colour(out)), (Box::new(Unbuffered(err)) as _, colour(err)));
+        let mut console = Self::on(threshold, on_out, on_err);
+        (console.out.descriptor, console.err.descriptor) = (Some(out), Some(err));
+        console
     }
 
     fn on(
@@ -99,7 +108,7 @@ impl Console {
         (out, out_colour): (Box<dyn Write + Send>, bool),
         (err, err_colour): (Box<dyn Write + Send>, bool),
     ) -> Self {
-        let stream = |writer, colour| Stream { writer: Mutex::new(writer), colour };
+        let stream = |writer, colour| Stream { writer: Mutex::new(writer), descriptor: None, colour };
         let (out, err) = (stream(out, out_colour), stream(err, err_colour));
         Self { threshold, warned: Mutex::default(), out, err }
     }
@@ -148,19 +157,60 @@ impl Log for Console {
         }
     }
 
-    fn output(&self) -> Box<dyn Write + Send + '_> {
-        Box::new(Output(&self.out))
+    fn output(&self) -> Box<dyn Output + '_> {
+        Box::new(Printed(&self.out))
     }
 
     fn error_output(&self) -> Box<dyn Write + Send + '_> {
-        Box::new(Output(&self.err))
+        Box::new(Printed(&self.err))
     }
 }
 
-/// What buildpacks print, as it comes. A reader that went away stops no build.
-struct Output<'a>(&'a Stream);
+/// A descriptor that is written to at once. Its number is never closed.
+struct Unbuffered(BorrowedFd<'static>);
 
-impl Write for Output<'_> {
+impl Write for Unbuffered {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(write(self.0, bytes)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// As many bytes are written to a pipe without waiting, if there is room at all: `PIPE_BUF`.
+const ROOM: usize = 4096;
+
+/// What buildpacks print, as it comes. A reader that went away stops no build.
+struct Printed<'a>(&'a Stream);
+
+impl Output for Printed<'_> {
+    fn offer(&mut self, bytes: &[u8]) -> usize {
+        if self.0.descriptor.is_some_and(|descriptor| !has_room(descriptor)) {
+            return 0;
+        }
+        let part = &bytes[..bytes.len().min(ROOM)];
+        match self.0.lock().write(part) {
+            Ok(count) => count,
+            Err(error) if [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()) => 0,
+            Err(_) => bytes.len(),
+        }
+    }
+
+    fn room(&self) -> Option<BorrowedFd<'_>> {
+        self.0.descriptor
+    }
+}
+
+/// Whether writing does not wait, be it that it fails.
+fn has_room(descriptor: BorrowedFd<'_>) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut fds = [PollFd::from_borrowed_fd(descriptor, PollFlags::OUT)];
+    retry_on_intr(|| poll(&mut fds, Some(&now))) != Ok(0)
+}
+
+impl Write for Printed<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let _ = self.0.lock().write_all(bytes);
         Ok(bytes.len())
@@ -221,7 +271,7 @@ mod tests {
         log.warn("w");
         log.phase("BUILDING");
         log.failure(&Failure { code: 1, message: "e".into(), help: Some("h".into()) });
-        log.output().write_all(b"%s\xff").unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(log.output().offer(b"%s\xff"), 3);
     }
 
     #[test]
@@ -271,9 +321,8 @@ mod tests {
     #[test]
     fn output_that_tells_why_a_phase_fails_is_among_the_errors() {
         let (log, out, err) = console("error", true);
-        for mut writer in [log.error_output(), log.output()] {
-            writer.write_all(b"fail: a@1\n").unwrap();
-        }
+        log.error_output().write_all(b"fail: a@1\n").unwrap();
+        log.output().offer(b"fail: a@1\n");
         log.error("e");
         assert_eq!(out.take(), "fail: a@1\n");
         assert_eq!(err.take(), "fail: a@1\n\x1b[31;1mERROR: \x1b[0me\n");

@@ -16,7 +16,8 @@ use drydock_io::read;
 use drydock_layout::Early;
 use drydock_model::reference::LayoutPath;
 use drydock_phases::{Error, Kind, limits};
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fchown, mkdirat, openat};
+use drydock_tar::{Found, Walk};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fchown, mkdirat, openat, statat};
 use rustix::process::{getegid, geteuid, getgid, getuid};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid,
@@ -285,33 +286,18 @@ fn own_unless_usable(dir: &File, user: User) -> io::Result<()> {
     if Access::of(&dir.metadata()?).allows_writing(user) { Ok(()) } else { own(dir, user, &|_| true) }
 }
 
-/// Symbolic links are given away themselves, and never followed.
-/// Of what is no folder, only what `is_given` says.
+/// Gives a folder and all that is in it to `user`: symbolic links themselves, which are never followed; of what is no
+/// folder, only what `is_given` says.
 fn own(dir: &File, user: User, is_given: &dyn Fn(&Stat) -> bool) -> io::Result<()> {
     let (uid, gid) = user.ids();
     fchown(dir, uid, gid)?;
-    for entry in Dir::read_from(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
-        }
-        let is_dir = match entry.file_type() {
-            // Some file systems do not tell.
-            FileType::Unknown => {
-                let facts = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-                FileType::from_raw_mode(facts.st_mode) == FileType::Directory
-            }
-            kind => kind == FileType::Directory,
-        };
-        if is_dir {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-            own(&File::from(openat(dir, name, flags, Mode::empty())?), user, is_given)?;
-        } else {
-            let facts = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            if is_given(&facts) {
-                chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
-            }
+    let listed = open_dir(dir, Path::new("."), OFlags::empty())?;
+    let mut walk = Walk::new(Path::new(""), listed.into()).map_err(io::Error::other)?;
+    while let Some(Found { dir, leaf, file_type, .. }) = walk.find_next().map_err(io::Error::other)? {
+        if file_type == FileType::Directory {
+            fchown(dir, uid, gid)?;
+        } else if is_given(&statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW)?) {
+            chownat(dir, leaf, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
         }
     }
     Ok(())
@@ -384,6 +370,8 @@ fn groups_with(group: &str, name: &str) -> BTreeSet<u32> {
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
     use super::*;
 
     const CNB: User = User { uid: 1000, gid: 1001 };
@@ -449,6 +437,27 @@ mod tests {
         assert!(make_below(root(), Path::new("file/x"), me, OFlags::NOFOLLOW).is_err());
         symlink("/etc/passwd", temp.path().join("repo/a/b/link")).unwrap();
         own(&root(), me, &|_| true).unwrap();
+    }
+
+    /// Deeper than there may be handles.
+    #[test]
+    fn folders_of_any_depth_are_given_away() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = || open_dir(rustix::fs::CWD, temp.path(), OFlags::empty()).unwrap();
+        let mut dir = root();
+        for _ in 0..2000 {
+            dir = make_below(dir, Path::new("deep"), User::current(), OFlags::NOFOLLOW).unwrap();
+        }
+        let limit = |current| {
+            let limit = getrlimit(Resource::Nofile);
+            setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
+            limit.current
+        };
+        let before = limit(Some(256));
+        let owned = own(&root(), User::current(), &|_| true);
+        limit(before);
+        owned.unwrap();
+        drydock_tar::remove_all(&temp.path().join("deep")).unwrap();
     }
 
     #[test]

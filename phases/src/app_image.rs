@@ -87,7 +87,7 @@ impl Output {
 }
 
 /// Brings the run image's layers into the new image: those whose blobs are there. Those of a sparse image stay absent,
-/// unless the layout has them already.
+/// unless the layout has them already, undamaged.
 pub(crate) fn bring_base(
     base: &Image,
     transaction: &Transaction,
@@ -95,12 +95,13 @@ pub(crate) fn bring_base(
     let mut shared = Shared::default();
     let mut layers = Vec::new();
     for layer in base.layers() {
-        let blob = if layer.is_absent() && !transaction.has(&layer.descriptor) {
-            BlobSource::Absent
+        let found = if layer.is_absent() {
+            transaction.find(&layer.descriptor)?
         } else {
-            shared += transaction.bring(&layer)?;
-            BlobSource::Placed
+            Some(transaction.bring(&layer)?)
         };
+        shared += found.unwrap_or_default();
+        let blob = if found.is_some() { BlobSource::Placed } else { BlobSource::Absent };
         layers.push(NewLayer { diff_id: layer.diff_id, descriptor: layer.descriptor, blob });
     }
     Ok((layers, shared))

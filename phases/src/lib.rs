@@ -35,4 +35,4 @@ mod threads;
 pub mod timer;
 
 pub use error::{Error, Kind};
-pub use log::{Level, Log};
+pub use log::{Level, Log, Output};

@@ -1,6 +1,7 @@
 //! Where a phase says what it does.
 
 use std::io::Write;
+use std::os::fd::BorrowedFd;
 
 /// How much a message matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,6 +16,24 @@ pub enum Level {
     Error,
 }
 
+/// Takes the output of programs without ever waiting for whoever reads it.
+pub trait Output {
+    /// Takes as many of the bytes as there is room for, and tells how many: 0 if there is none.
+    fn offer(&mut self, bytes: &[u8]) -> usize;
+
+    /// What becomes writable when there is room again; none if there always is.
+    fn room(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+impl Output for Vec<u8> {
+    fn offer(&mut self, bytes: &[u8]) -> usize {
+        self.extend_from_slice(bytes);
+        bytes.len()
+    }
+}
+
 /// Receives what phases say. Implementations decide on colour, and on which levels are shown.
 pub trait Log: Sync {
     /// One message of one or more lines, without a newline at its end.
@@ -24,7 +43,7 @@ pub trait Log: Sync {
     fn phase(&self, name: &str);
 
     /// Where the output of buildpacks goes, byte for byte as it comes.
-    fn output(&self) -> Box<dyn Write + Send + '_>;
+    fn output(&self) -> Box<dyn Output + '_>;
 
     /// Where the same goes if it tells why the phase fails: to the errors, so that all is in one place and in order.
     fn error_output(&self) -> Box<dyn Write + Send + '_>;

@@ -44,7 +44,7 @@ impl Log for MemoryLog {
         writeln!(lock(&self.text), "===> {name}").expect("a string takes any text");
     }
 
-    fn output(&self) -> Box<dyn Write + Send + '_> {
+    fn output(&self) -> Box<dyn crate::Output + '_> {
         Box::new(Output(&self.output))
     }
 
@@ -54,6 +54,12 @@ impl Log for MemoryLog {
 }
 
 struct Output<'a>(&'a Mutex<Vec<u8>>);
+
+impl crate::Output for Output<'_> {
+    fn offer(&mut self, bytes: &[u8]) -> usize {
+        lock(self.0).offer(bytes)
+    }
+}
 
 impl Write for Output<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use drydock_phases::build::{Inputs, build};
 use drydock_phases::buildpacks::Store;
 use drydock_phases::process::Signals;
-use drydock_phases::{Error, Kind, Level, Log};
+use drydock_phases::{Error, Kind, Level, Log, Output};
 use drydock_spec::api::PlatformApi;
 use rustix::process::{Signal, getpid, kill_process};
 
@@ -27,33 +27,29 @@ impl Log for SendWhenReady {
 
     fn phase(&self, _: &str) {}
 
-    fn output(&self) -> Box<dyn Write + Send + '_> {
+    fn output(&self) -> Box<dyn Output + '_> {
         Box::new(self)
     }
 
     fn error_output(&self) -> Box<dyn Write + Send + '_> {
-        Box::new(self)
+        Box::new(io::sink())
     }
 }
 
-impl Write for &SendWhenReady {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+impl Output for &SendWhenReady {
+    fn offer(&mut self, bytes: &[u8]) -> usize {
         let mut printed = self.printed.lock().unwrap();
         let was_ready = printed.starts_with(b"ready\n");
         printed.extend_from_slice(bytes);
         if !was_ready && printed.starts_with(b"ready\n") {
-            kill_process(getpid(), self.signal)?;
+            kill_process(getpid(), self.signal).unwrap();
         }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        bytes.len()
     }
 }
 
 /// Builds with a buildpack of this script, and sends the signal. Returns what it printed, too.
-fn interrupt(signals: &Signals, signal: Signal, script: &str) -> (Error, String) {
+fn interrupt(signal: Signal, script: &str) -> (Error, String) {
     let root = tempfile::tempdir().unwrap();
     let path = |name: &str| root.path().join(name);
     for dir in ["app", "layers", "tmp", "buildpacks/a/1/bin"] {
@@ -80,8 +76,10 @@ fn interrupt(signals: &Signals, signal: Signal, script: &str) -> (Error, String)
         exec_env: String::new(),
         env: vec![("PATH".into(), "/usr/bin:/bin".into())],
     };
+    // Once they are no longer handled, nothing more comes of a signal.
+    let signals = Signals::handle().unwrap();
     let log = SendWhenReady { signal, printed: Mutex::default() };
-    let error = build(&inputs, signals, &log).unwrap_err();
+    let error = build(&inputs, &signals, &log).unwrap_err();
     let printed = String::from_utf8(log.printed.into_inner().unwrap()).unwrap();
     assert_eq!(fs::read_dir(path("tmp")).unwrap().count(), 0, "the plan's folder is gone");
     (error, printed)
@@ -89,7 +87,6 @@ fn interrupt(signals: &Signals, signal: Signal, script: &str) -> (Error, String)
 
 #[test]
 fn signals_reach_the_buildpack_and_all_that_it_started() {
-    let signals = Signals::handle().unwrap();
     let waiting = "while :; do sleep 0.05; done";
     let child = format!("(trap 'echo ending; exit' TERM; echo ready; {waiting})");
     for (signal, script) in [
@@ -102,7 +99,7 @@ fn signals_reach_the_buildpack_and_all_that_it_started() {
         // Whoever ignores it is killed in the end.
         (Signal::HUP, format!("trap 'echo ending' HUP; echo ready; {waiting}")),
     ] {
-        let (error, printed) = interrupt(&signals, signal, &script);
+        let (error, printed) = interrupt(signal, &script);
         assert_eq!(error.kind, Kind::Interrupted(signal), "{error}");
         assert!(error.to_string().contains("/bin/build of buildpack a@1: interrupted by SIG"), "{error}");
         assert!(printed.starts_with("ready\n") && printed.ends_with("ending\n"), "{script}: {printed}");

@@ -3,6 +3,7 @@
 //! `cargo test -p drydock-acceptance --test acceptance [FILTER]`. Executables are built for release when the first test
 //! asks for them.
 
+mod archives;
 mod bad_input;
 mod bounds;
 mod cache_image;
@@ -57,6 +58,7 @@ fn trials() -> Result<Vec<Trial>> {
     let mut trials = scenarios::trials(&executables)?;
     trials.extend(drop_in::trials());
     trials.extend(tools::trials());
+    trials.extend(archives::trials(&executables));
     trials.extend(bad_input::trials(&executables));
     trials.extend(cache_image::trials(&executables));
     trials.extend(caches::trials(&executables));
@@ -109,7 +111,7 @@ impl Built {
 fn copy(executables: &Path) -> Result<TempDir> {
     let dir = tempfile::Builder::new().prefix("drydock-executables-").tempdir().context("make a folder")?;
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).context("open the folder to all")?;
-    for name in ["analyzer", "builder", "creator", "detector", "exporter", "rebaser"] {
+    for name in ["analyzer", "builder", "creator", "detector", "exporter", "rebaser", "restorer"] {
         project::succeed(Command::new("cp").arg(executables.join(name)).arg(dir.path()))?;
     }
     Ok(dir)

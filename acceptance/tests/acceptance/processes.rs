@@ -28,6 +28,7 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
                 nothing_that_is_left_behind_is_waited_for,
             ),
             ("processes::a_signal_ends_all", a_signal_ends_all),
+            ("processes::a_signal_ends_what_nobody_listens_to", a_signal_ends_what_nobody_listens_to),
             ("processes::a_signal_ends_the_first_of_a_container", a_signal_ends_the_first_of_a_container),
             ("processes::ignored_signals_stay_ignored", ignored_signals_stay_ignored),
             ("processes::no_descriptors_are_inherited", no_descriptors_are_inherited),
@@ -172,6 +173,23 @@ fn a_signal_ends_all(executables: &Built) -> Result<()> {
             ensure!(text[1].contains(&format!(": interrupted by SIG{signal}\n")), "{}", what());
             scene.is_over().with_context(what)?;
         }
+    }
+    Ok(())
+}
+
+/// Runs a program whose output nobody reads, and prints how it ended.
+const UNHEARD: &str = "import os, subprocess, sys; \
+    (reader, writer) = os.pipe(); \
+    print(subprocess.run(sys.argv[1:], stdout=writer, stderr=writer).returncode)";
+
+fn a_signal_ends_what_nobody_listens_to(executables: &Built) -> Result<()> {
+    for (phase, program) in PROGRAMS {
+        // More than the pipes hold. What `bin/detect` prints is told at its end only.
+        let script = "echo $$ > pids; head -c 1000000 /dev/zero & sleep 0.5; kill -TERM $PPID; sleep 100000";
+        let scene = Scene::new(executables, (phase, program), script)?;
+        let output = project::run(&mut scene.phase(&["python3", "-I", "-S", "-c", UNHEARD], phase)?)?;
+        ensure!(output.text() == "-15\n", "{phase} {program}: {}\n{}", output.exit, output.text());
+        scene.is_over().with_context(|| format!("{phase} {program}"))?;
     }
     Ok(())
 }

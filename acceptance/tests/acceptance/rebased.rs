@@ -313,6 +313,17 @@ fn a_sparse_base_is_completed_later(executables: &Built) -> Result<()> {
     let log = succeed(project.rebaser()?.arg(APP_IMAGE))?.text();
     ensure!(!log.contains("sparse"), "{log}");
     only_image(&app)?;
+
+    // Where it is not to be had again, a damaged one is as good as none.
+    fs::remove_file(project.layout(RUN_LAYOUT).blob_path(&missing.digest)).context("make it sparse again")?;
+    let damaged = app.blob_path(&missing.digest);
+    let size = fs::metadata(&damaged)?.len();
+    fs::remove_file(&damaged)?;
+    fs::write(&damaged, vec![b'x'; usize::try_from(size)?])?;
+    let log = succeed(project.rebaser()?.arg(APP_IMAGE))?.text();
+    ensure!(log.contains(&format!("missing {} ({size} bytes)", missing.digest)), "{log}");
+    ensure!(app.faults()?.is_empty(), "{:?}", app.faults());
+    ensure!(!damaged.exists(), "the damaged blob is there");
     Ok(())
 }
 

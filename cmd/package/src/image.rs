@@ -61,7 +61,7 @@ pub fn layout(descriptor: &descriptor::Descriptor, lifecycle: &[Entry]) -> Resul
     let mut image = blobs.add_json(media::MANIFEST, &manifest)?;
     image.annotations.insert(REF_NAME.to_owned(), descriptor.version().to_owned());
     image.platform = Some(platform);
-    let index = Index { manifests: vec![image], ..Index::empty() };
+    let index = Index { manifests: vec![image].into(), ..Index::empty() };
 
     let mut entries = vec![
         entry("oci-layout", Content::File(br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec())),

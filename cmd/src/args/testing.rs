@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use drydock_phases::{Level, Log};
+use drydock_phases::{Level, Log, Output};
 
 use super::command_line::{CommandLine, command};
 use super::{Options, offers};
@@ -51,7 +51,7 @@ impl Log for Remembered {
         panic!("no phase begins here, but {name} did");
     }
 
-    fn output(&self) -> Box<dyn Write + Send + '_> {
+    fn output(&self) -> Box<dyn Output + '_> {
         panic!("nothing here has output");
     }
 

@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use drydock_io::file::TEMPORARY_PREFIX;
-use drydock_model::digest::Digest;
-use drydock_model::manifest::{Descriptor, Index, Manifest};
+use drydock_model::digest::{Digest, is_foreign};
+use drydock_model::manifest::{Descriptor, Index, Manifest, Members};
 use drydock_model::media;
 use serde_json::Value as Json;
 
@@ -19,59 +20,129 @@ use super::{MAX_JSON, blobs_dir};
 /// Clocks that are set back make it longer.
 pub const GRACE: Duration = Duration::from_mins(10);
 
-/// The digests of all blobs that descriptors lead to, those included that are not there.
-pub(super) fn reachable<'a>(
-    layout: &Path,
-    descriptors: impl IntoIterator<Item = &'a Descriptor>,
-) -> Result<HashSet<Digest>, LayoutError> {
-    let mut found = HashSet::new();
-    // What a blob refers to depends on what it is said to be.
-    let mut followed = HashSet::new();
-    let mut to_do: Vec<Descriptor> = descriptors.into_iter().cloned().collect();
-    while let Some(descriptor) = to_do.pop() {
-        found.insert(descriptor.digest);
-        if followed.insert((descriptor.digest, descriptor.oci_media_type().to_owned())) {
-            to_do.extend(references(layout, &descriptor)?);
-        }
+/// What can be reached.
+#[derive(Debug, Default)]
+pub(super) struct Reached {
+    /// Blobs, those included that are not there.
+    pub(super) blobs: HashSet<Digest>,
+    /// Digests of other algorithms.
+    foreign: HashSet<String>,
+}
+
+impl Reached {
+    fn has(&self, digest: &str) -> bool {
+        self.foreign.contains(digest) || digest.parse().is_ok_and(|digest| self.blobs.contains(&digest))
     }
-    Ok(found)
 }
 
 /// What a blob refers to.
-fn references(layout: &Path, descriptor: &Descriptor) -> Result<Vec<Descriptor>, LayoutError> {
+#[derive(Debug, Default)]
+struct References {
+    descriptors: Vec<Descriptor>,
+    /// Digests of other algorithms.
+    foreign: Vec<String>,
+}
+
+/// All that descriptors lead to.
+pub(super) fn reachable<'a>(
+    layout: &Path,
+    descriptors: impl IntoIterator<Item = &'a Descriptor>,
+) -> Result<Reached, LayoutError> {
+    let descriptors = descriptors.into_iter().cloned().collect();
+    reachable_from(layout, References { descriptors, foreign: Vec::new() })
+}
+
+fn reachable_from(layout: &Path, mut to_do: References) -> Result<Reached, LayoutError> {
+    let mut found = Reached::default();
+    // What a blob refers to depends on what it is said to be.
+    let mut followed = HashSet::new();
+    loop {
+        let references = if let Some(descriptor) = to_do.descriptors.pop() {
+            found.blobs.insert(descriptor.digest);
+            if !followed.insert((descriptor.digest, descriptor.oci_media_type().to_owned())) {
+                continue;
+            }
+            references(layout, &descriptor)?
+        } else if let Some(digest) = to_do.foreign.pop() {
+            if !found.foreign.insert(digest.clone()) {
+                continue;
+            }
+            references_of_foreign(layout, &digest)?
+        } else {
+            return Ok(found);
+        };
+        to_do.descriptors.extend(references.descriptors);
+        to_do.foreign.extend(references.foreign);
+    }
+}
+
+/// What a blob refers to.
+fn references(layout: &Path, descriptor: &Descriptor) -> Result<References, LayoutError> {
     let media_type = descriptor.oci_media_type();
     // Configurations refer to nothing, whatever is in them.
     let is_json = media_type.ends_with("json") && media_type != media::CONFIG && descriptor.size <= MAX_JSON;
     let read = || Early::default().read_json(layout, descriptor);
-    let missing = |error: &LayoutError| matches!(error, LayoutError::MissingBlob { .. });
-    match media_type {
-        media::INDEX => match read().map(|index: Index| index.manifests) {
-            Err(error) if missing(&error) => Ok(Vec::new()),
-            manifests => manifests,
-        },
-        media::MANIFEST => match Early::default().read_json::<Manifest>(layout, descriptor) {
-            Err(error) if missing(&error) => Ok(Vec::new()),
-            Err(error) => Err(error),
-            Ok(manifest) => Ok(std::iter::once(manifest.config).chain(manifest.layers).collect()),
-        },
+    let found = match media_type {
+        media::INDEX => read().map(|index: Index| References::of_index(&index.manifests)),
+        media::MANIFEST => Early::default().read_json(layout, descriptor).map(|manifest: Manifest| {
+            let descriptors = std::iter::once(manifest.config).chain(manifest.layers).collect();
+            References { descriptors, foreign: Vec::new() }
+        }),
         // Of what is not known here: all that looks like a descriptor.
         _ if is_json => match Early::default().read_json(layout, descriptor) {
-            Ok(json) => Ok(descriptors_in(&json)),
-            Err(LayoutError::MissingBlob { .. } | LayoutError::Malformed { .. }) => Ok(Vec::new()),
-            Err(error) => Err(error),
+            Err(LayoutError::Malformed { .. }) => Ok(References::default()),
+            json => json.map(|json: Json| References::in_json(&json)),
         },
-        _ => Ok(Vec::new()),
+        _ => Ok(References::default()),
+    };
+    match found {
+        Err(LayoutError::MissingBlob { .. }) => Ok(References::default()),
+        found => found,
     }
 }
 
-fn descriptors_in(json: &Json) -> Vec<Descriptor> {
-    match json {
-        Json::Array(items) => items.iter().flat_map(descriptors_in).collect(),
-        Json::Object(fields) => {
-            let this = serde_json::from_value(json.clone()).ok();
-            this.into_iter().chain(fields.values().flat_map(descriptors_in)).collect()
+/// What a blob with a digest of another algorithm refers to, so far as it looks like a descriptor. It is not checked: at
+/// worst, too much is kept.
+fn references_of_foreign(layout: &Path, digest: &str) -> Result<References, LayoutError> {
+    let path = layout.join("blobs").join(digest.replacen(':', "/", 1));
+    match Early::default().read(&path) {
+        Ok(text) => {
+            let json = serde_json::from_slice(&text);
+            Ok(json.map_or_else(|_| References::default(), |json| References::in_json(&json)))
         }
-        _ => Vec::new(),
+        // What is larger is no JSON that anybody reads.
+        Err(LayoutError::Io { source, .. })
+            if [ErrorKind::NotFound, ErrorKind::FileTooLarge].contains(&source.kind()) =>
+        {
+            Ok(References::default())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl References {
+    fn of_index(members: &Members) -> Self {
+        let digests = members.foreign.iter().filter_map(|foreign| foreign.get("digest")?.as_str());
+        Self { descriptors: members.descriptors.clone(), foreign: digests.map(str::to_owned).collect() }
+    }
+
+    fn in_json(json: &Json) -> Self {
+        let mut found = Self::default();
+        found.add(json);
+        found
+    }
+
+    fn add(&mut self, json: &Json) {
+        match json {
+            Json::Array(items) => items.iter().for_each(|item| self.add(item)),
+            Json::Object(fields) => {
+                let digest = fields.get("digest").and_then(Json::as_str);
+                self.foreign.extend(digest.filter(|digest| is_foreign(digest)).map(str::to_owned));
+                self.descriptors.extend(serde_json::from_value(json.clone()).ok());
+                fields.values().for_each(|field| self.add(field));
+            }
+            _ => {}
+        }
     }
 }
 
@@ -80,7 +151,7 @@ fn descriptors_in(json: &Json) -> Vec<Descriptor> {
 /// the layout's lock. If anything cannot be read that is of use, nothing is removed.
 pub(super) fn collect(
     layout: &Path,
-    keep: impl IntoIterator<Item = Descriptor>,
+    keep: &[&Members],
     switched: Option<SystemTime>,
 ) -> Result<(), LayoutError> {
     collect_at(layout, keep, switched, SystemTime::now())
@@ -88,7 +159,7 @@ pub(super) fn collect(
 
 pub(super) fn collect_at(
     layout: &Path,
-    keep: impl IntoIterator<Item = Descriptor>,
+    keep: &[&Members],
     switched: Option<SystemTime>,
     now: SystemTime,
 ) -> Result<(), LayoutError> {
@@ -100,35 +171,42 @@ pub(super) fn collect_at(
     if !switched.is_none_or(is_over) {
         return Ok(());
     }
-    let mut kept = reachable(layout, &keep.into_iter().collect::<Vec<_>>())?;
+    let mut roots = References::default();
+    for References { descriptors, foreign } in keep.iter().map(|members| References::of_index(members)) {
+        roots.descriptors.extend(descriptors);
+        roots.foreign.extend(foreign);
+    }
+    let mut kept = reachable_from(layout, roots)?;
     keep_referrers(layout, &mut kept)?;
-    let is_unused = |name: &str| digest_of(name).is_some_and(|digest| !kept.contains(&digest));
+    let is_unused = |name: &str| digest_of(name).is_some_and(|digest| !kept.blobs.contains(&digest));
     // What another program has just put there, it may be about to refer to.
     remove(&blobs, |name, file| is_unused(name) && is_over(changed(file)))
 }
 
 /// Keeps what refers by its `subject` to what is kept: signatures and the like may stand in no index.
-fn keep_referrers(layout: &Path, kept: &mut HashSet<Digest>) -> Result<(), LayoutError> {
-    let mut referrers: Vec<(Digest, Descriptor)> = Vec::new();
+fn keep_referrers(layout: &Path, kept: &mut Reached) -> Result<(), LayoutError> {
+    let mut referrers: Vec<(String, Descriptor)> = Vec::new();
     for (name, file) in list(&blobs_dir(layout))? {
         let Some(digest) = digest_of(&name) else { continue };
-        if !file.is_file() || file.len() > MAX_JSON || kept.contains(&digest) {
+        if !file.is_file() || file.len() > MAX_JSON || kept.blobs.contains(&digest) {
             continue;
         }
         let mut descriptor = Descriptor::new(media::MANIFEST, digest, file.len());
         // What is no JSON, refers to nothing.
         let Ok(json) = Early::default().read_json::<Json>(layout, &descriptor) else { continue };
         let subject = json.get("subject").and_then(|subject| subject.get("digest")?.as_str());
-        if let Some(subject) = subject.and_then(|subject| subject.parse().ok()) {
+        if let Some(subject) = subject {
             let default = if json.get("manifests").is_some() { media::INDEX } else { media::MANIFEST };
             let media_type = json.get("mediaType").and_then(Json::as_str).unwrap_or(default);
             media_type.clone_into(&mut descriptor.media_type);
-            referrers.push((subject, descriptor));
+            referrers.push((subject.to_owned(), descriptor));
         }
     }
-    while let Some(at) = referrers.iter().position(|(subject, _)| kept.contains(subject)) {
+    while let Some(at) = referrers.iter().position(|(subject, _)| kept.has(subject)) {
         let (_, descriptor) = referrers.swap_remove(at);
-        kept.extend(reachable(layout, [&descriptor])?);
+        let Reached { blobs, foreign } = reachable(layout, [&descriptor])?;
+        kept.blobs.extend(blobs);
+        kept.foreign.extend(foreign);
     }
     Ok(())
 }

@@ -5,11 +5,11 @@
 //! or, for several platforms, for one nested index. Everything else (artifacts, other names) stays as it is.
 
 use drydock_model::digest::Digest;
-use drydock_model::manifest::{Descriptor, REF_NAME};
+use drydock_model::manifest::{Descriptor, Members, REF_NAME};
 use drydock_model::platform::Platform;
 
 use super::error::LayoutError;
-use super::tree::{Content, Entry};
+use super::tree::{Content, Entry, Nested};
 
 /// A change of what a layout holds.
 #[derive(Debug, Clone)]
@@ -75,12 +75,12 @@ fn is_ours(entry: &Entry, all: &[Entry], ref_name: &str) -> bool {
     entry.ref_name().is_none() && platforms.iter().all(|platform| is_once(platform))
 }
 
-/// The entries after a change. `write_index` makes a nested index of these descriptors.
+/// The entries after a change. `write_index` makes a nested index of these members.
 pub(super) fn apply(
     entries: &[Entry],
     ref_name: &str,
     change: &Change,
-    write_index: &mut dyn FnMut(Vec<Descriptor>) -> Result<Descriptor, LayoutError>,
+    write_index: &mut dyn FnMut(Members) -> Result<Descriptor, LayoutError>,
 ) -> Result<Vec<Entry>, LayoutError> {
     let (ours, others): (Vec<&Entry>, Vec<&Entry>) =
         entries.iter().partition(|entry| is_ours(entry, entries, ref_name));
@@ -91,10 +91,11 @@ pub(super) fn apply(
     };
     Ok(match change {
         Change::Image { image, platform, replaces } => {
-            let mut members: Vec<Entry> = Vec::new();
+            let mut nested = Nested::default();
             for entry in ours {
-                add_members(entry, &mut members);
+                add_members(entry, &mut nested);
             }
+            let members = &mut nested.entries;
             members.retain(|member| match &member.content {
                 Content::Image(other) => {
                     !other.is_same(platform) && *replaces != Some(member.descriptor.digest)
@@ -103,12 +104,13 @@ pub(super) fn apply(
             });
             let descriptor = Descriptor { platform: Some(platform.clone()), ..image.clone() };
             members.push(Entry { descriptor, content: Content::Image(platform.clone()) });
-            let one = if members.len() == 1 {
+            let one = if members.len() == 1 && nested.foreign.is_empty() {
                 members.remove(0)
             } else {
                 // Tools that copy all platforms of a name look for one index of that name.
                 let descriptors = members.iter().map(|member| member.descriptor.clone()).collect();
-                Entry { descriptor: write_index(descriptors)?, content: Content::Index(members) }
+                let members = Members { descriptors, foreign: nested.foreign.clone() };
+                Entry { descriptor: write_index(members)?, content: Content::Index(nested) }
             };
             std::iter::once(named(one)).chain(others()).collect()
         }
@@ -129,18 +131,19 @@ pub(super) fn apply(
 }
 
 /// Adds what a name stands for: the image, or what its index holds. Names stay behind, platforms are written down.
-fn add_members(entry: &Entry, members: &mut Vec<Entry>) {
-    if let Content::Index(entries) = &entry.content {
-        for entry in entries {
-            add_members(entry, members);
+fn add_members(entry: &Entry, to: &mut Nested) {
+    if let Content::Index(nested) = &entry.content {
+        to.foreign.extend(nested.foreign.iter().cloned());
+        for entry in &nested.entries {
+            add_members(entry, to);
         }
-    } else if members.iter().all(|member| member.descriptor.digest != entry.descriptor.digest) {
+    } else if to.entries.iter().all(|member| member.descriptor.digest != entry.descriptor.digest) {
         let mut member = entry.clone();
         member.descriptor.annotations.remove(REF_NAME);
         if let Content::Image(platform) = &entry.content {
             member.descriptor.platform = Some(platform.clone());
         }
-        members.push(member);
+        to.entries.push(member);
     }
 }
 
@@ -160,7 +163,8 @@ mod tests {
     fn entry(text: &str) -> Entry {
         if let Some(inner) = text.strip_prefix('[') {
             let (inner, name) = inner.split_once(']').unwrap();
-            let content = Content::Index(inner.split(' ').map(entry).collect());
+            let entries = inner.split(' ').map(entry).collect();
+            let content = Content::Index(Nested { entries, ..Nested::default() });
             return Entry { descriptor: descriptor(text, name.strip_prefix('@')), content };
         }
         if text.starts_with('!') {
@@ -173,8 +177,8 @@ mod tests {
 
     fn show(entries: &[Entry], known: &[&str]) -> Vec<String> {
         let one = |entry: &Entry| {
-            if let Content::Index(members) = &entry.content {
-                return format!("[{}]", show(members, known).join(" "));
+            if let Content::Index(nested) = &entry.content {
+                return format!("[{}]", show(&nested.entries, known).join(" "));
             }
             let known = known.iter().find(|text| entry.descriptor.digest == Digest::of(text.as_bytes()));
             known.map_or("new", |text| text).to_owned()
@@ -203,7 +207,7 @@ mod tests {
             let known: Vec<&str> = before.iter().flat_map(|text| text.split(['[', ']', ' '])).collect();
             let platform = Platform::linux("amd64");
             let change = Change::Image { image: descriptor("new", None), platform, replaces: None };
-            let mut write = |_: Vec<Descriptor>| Ok(descriptor("index", None));
+            let mut write = |_: Members| Ok(descriptor("index", None));
             let got = apply(&entries, "latest", &change, &mut write).unwrap();
             assert_eq!(show(&got, &known), after, "{before:?}");
             assert_eq!(got[0].ref_name(), Some("latest"));

@@ -60,7 +60,7 @@ impl Layout {
             }
         }
         let index: Index = parse(&text, &index_path)?;
-        let entries = tree::read(path.path(), &index, files)?;
+        let entries = tree::read(path, &index, files)?;
         Ok(Self { path: path.clone(), files: files.clone(), index, entries })
     }
 
@@ -80,6 +80,11 @@ impl Layout {
         if let Some(pin) = self.path.digest() {
             let pinned = self.entries.iter().find_map(|entry| entry.find(&pin));
             images = pinned.map(Entry::images).ok_or_else(|| self.no_manifest(pin))?;
+        }
+        if images.is_empty()
+            && let Some(error) = self.unusable()
+        {
+            return Err(error);
         }
         if let Some(only) = only(&images) {
             return self.load(only);
@@ -123,6 +128,17 @@ impl Layout {
         let images = self.images();
         let found = images.iter().find(|(descriptor, _)| descriptor.digest == *digest);
         self.load(found.ok_or_else(|| self.no_manifest(*digest))?.0)
+    }
+
+    /// Why there is no image although the index names something.
+    fn unusable(&self) -> Option<LayoutError> {
+        let layout = self.path.path();
+        if let Some(digest) = self.entries.iter().find_map(Entry::absent) {
+            return Some(LayoutError::MissingBlob { layout: layout.to_owned(), digest });
+        }
+        let digest = self.index.manifests.foreign.first()?.get("digest")?.as_str()?;
+        let reason = format!("it names only `{digest}`, and digests must be of SHA-256");
+        Some(LayoutError::Malformed { path: layout.join("index.json"), reason })
     }
 
     fn no_manifest(&self, wanted: Digest) -> LayoutError {

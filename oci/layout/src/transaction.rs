@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::SystemTime;
 
@@ -20,7 +20,7 @@ use drydock_io::file::{TempFile, write_atomically};
 use drydock_io::lock::{Identity, Lock};
 use drydock_model::config::ImageConfig;
 use drydock_model::digest::{DiffId, Digest};
-use drydock_model::manifest::{Annotations, Descriptor, Index, Manifest};
+use drydock_model::manifest::{Annotations, Descriptor, Index, Manifest, Members};
 use drydock_model::media;
 use drydock_model::reference::{LayoutDir, LayoutPath};
 use serde::Serialize;
@@ -205,8 +205,10 @@ impl Transaction {
     /// Puts a blob in its place whose digest was found out while it was written.
     pub fn put_blob(&self, file: TempFile, digest: Digest) -> Result<(), LayoutError> {
         let to = self.first().will_place(&digest);
+        // In one step for whoever removes damaged ones.
+        let mut verified = self.verified();
         file.persist(&to).at("write", &to)?;
-        self.note(digest);
+        verified.insert(digest);
         Ok(())
     }
 
@@ -237,8 +239,38 @@ impl Transaction {
         Ok(shared)
     }
 
+    /// Finds a blob in the layout that is nowhere else, and checks it. A damaged one is removed at once: nothing is lost
+    /// with it, and in its place it would be taken for what it is not.
+    pub fn find(&self, descriptor: &Descriptor) -> Result<Option<Shared>, LayoutError> {
+        let digest = descriptor.digest;
+        let mut found = None;
+        for (number, target) in self.targets.iter().enumerate() {
+            let path = target.blob_path(&digest);
+            match whole(&path, digest, &self.seen)? {
+                Some(size) if number == 0 => found = Some(Shared { shared: size, copied: 0 }),
+                None if fs::symlink_metadata(&path).is_ok_and(|file| file.is_file()) => {
+                    let verified = self.verified();
+                    // Made here in the meantime, it is a good one.
+                    if verified.contains(&digest) {
+                        return Ok(Some(Shared { shared: descriptor.size, copied: 0 }));
+                    }
+                    fs::remove_file(&path).at("remove the damaged", &path)?;
+                }
+                _ => {}
+            }
+        }
+        if found.is_some() {
+            self.note(digest);
+        }
+        Ok(found)
+    }
+
+    fn verified(&self) -> MutexGuard<'_, BTreeSet<Digest>> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn note(&self, digest: Digest) {
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner).insert(digest);
+        self.verified().insert(digest);
     }
 
     /// Writes everything of an image but the name: for [`Prepared::publish`].
@@ -297,9 +329,9 @@ impl Transaction {
     /// The blobs that these lead to, but for absent ones: each is there, and is what it should be.
     fn verify(&self, roots: &[&Descriptor], absent: &BTreeSet<Digest>) -> Result<Vec<Digest>, LayoutError> {
         let layout = self.first().path.path();
-        let known = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.verified();
         let mut blobs = Vec::new();
-        for digest in reachable(layout, roots.iter().copied())? {
+        for digest in reachable(layout, roots.iter().copied())?.blobs {
             if absent.contains(&digest) {
                 continue;
             }
@@ -387,8 +419,8 @@ impl Target {
             entries = edit::apply(&entries, self.path.ref_name(), change, &mut write_index)?;
         }
         let layout = self.path.path();
-        let manifests: Vec<Descriptor> = entries.into_iter().map(|entry| entry.descriptor).collect();
-        let mut index = Index { manifests, ..self.before.index.clone() };
+        let mut index = self.before.index.clone();
+        index.manifests.descriptors = entries.into_iter().map(|entry| entry.descriptor).collect();
         media::INDEX.clone_into(&mut index.media_type);
         let marker = layout.join("oci-layout");
         if self.before.text.is_none() {
@@ -445,7 +477,7 @@ impl Target {
 #[derive(Debug)]
 struct NewIndex {
     file: TempFile,
-    manifests: Vec<Descriptor>,
+    manifests: Members,
 }
 
 /// A transaction of which only the names are left to be switched. Dropped, it leaves the layouts as they were.
@@ -482,7 +514,7 @@ impl Prepared {
         let mut left = None;
         for (target, manifests) in targets.iter_mut().zip(kept) {
             target.undo.forget();
-            left = left.or(target.finish(manifests, durability).err());
+            left = left.or(target.finish(&manifests, durability).err());
         }
         Ok(left)
     }
@@ -490,14 +522,13 @@ impl Prepared {
 
 impl Target {
     /// Sees to it that the new index is on the disk, and removes what is of no use any more.
-    fn finish(&self, manifests: Vec<Descriptor>, durability: Durability) -> Result<(), LayoutError> {
+    fn finish(&self, manifests: &Members, durability: Durability) -> Result<(), LayoutError> {
         let layout = self.path.path();
         if durability == Durability::OnDisk {
             sync(layout)?;
         }
-        let before = self.before.entries.iter().map(|entry| entry.descriptor.clone());
         let switched = self.before.text.as_ref().map(|(_, written)| *written);
-        collect(layout, manifests.into_iter().chain(before), switched)
+        collect(layout, &[manifests, &self.before.index.manifests], switched)
     }
 }
 

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use drydock_model::digest::Digest;
-use drydock_model::manifest::{Descriptor, Index, Manifest, REF_NAME};
+use drydock_model::manifest::{Descriptor, Index, Manifest, Members, REF_NAME};
 use drydock_model::media;
 use drydock_model::platform::Platform;
+use drydock_model::reference::LayoutPath;
+use serde_json::Value as Json;
 
 use super::error::LayoutError;
 use super::files::Early;
@@ -25,9 +27,19 @@ pub(super) enum Content {
     /// An image for this platform.
     Image(Platform),
     /// An index of these.
-    Index(Vec<Entry>),
+    Index(Nested),
+    /// What cannot be told, because this is missing of it: an index, or an image whose descriptor has no platform.
+    Absent(Digest),
     /// Something else: a signature, an SBOM, an attestation, or what is not known here.
     Artifact,
+}
+
+/// What an index in an index holds.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Nested {
+    pub(super) entries: Vec<Entry>,
+    /// Descriptors with digests of other algorithms.
+    pub(super) foreign: Vec<Json>,
 }
 
 impl Entry {
@@ -35,8 +47,8 @@ impl Entry {
     pub(super) fn images(&self) -> Vec<(&Descriptor, &Platform)> {
         match &self.content {
             Content::Image(platform) => vec![(&self.descriptor, platform)],
-            Content::Index(entries) => entries.iter().flat_map(Self::images).collect(),
-            Content::Artifact => Vec::new(),
+            Content::Index(nested) => nested.entries.iter().flat_map(Self::images).collect(),
+            Content::Absent(_) | Content::Artifact => Vec::new(),
         }
     }
 
@@ -46,8 +58,17 @@ impl Entry {
             return Some(self);
         }
         match &self.content {
-            Content::Index(entries) => entries.iter().find_map(|entry| entry.find(digest)),
+            Content::Index(nested) => nested.entries.iter().find_map(|entry| entry.find(digest)),
             _ => None,
+        }
+    }
+
+    /// The first that is missing of what it leads to.
+    pub(super) fn absent(&self) -> Option<Digest> {
+        match &self.content {
+            Content::Absent(missing) => Some(*missing),
+            Content::Index(nested) => nested.entries.iter().find_map(Self::absent),
+            Content::Image(_) | Content::Artifact => None,
         }
     }
 
@@ -57,50 +78,68 @@ impl Entry {
     }
 }
 
-/// Reads everything that an index leads to, but for images themselves.
-pub(super) fn read(layout: &Path, index: &Index, files: &Early) -> Result<Vec<Entry>, LayoutError> {
-    Reader { layout, files, read: HashMap::new(), count: 0 }.entries(index, 0)
+/// Reads everything that the index of a layout leads to, but for images themselves. What the layout's own name stands for
+/// must be there; of the rest, what is missing is [`Content::Absent`].
+pub(super) fn read(layout: &LayoutPath, index: &Index, files: &Early) -> Result<Vec<Entry>, LayoutError> {
+    let ref_name = layout.ref_name();
+    Reader { layout: layout.path(), ref_name, files, read: HashMap::new(), count: 0 }.entries(index, 0)
 }
 
 struct Reader<'a> {
     layout: &'a Path,
+    ref_name: &'a str,
     files: &'a Early,
     /// Indexes that were read, and how many descriptors each leads to.
-    read: HashMap<Digest, (Vec<Entry>, usize)>,
+    read: HashMap<Digest, (Nested, usize)>,
     /// Descriptors so far, those of an index each time that it is named.
     count: usize,
 }
 
 impl Reader<'_> {
     fn entries(&mut self, index: &Index, depth: usize) -> Result<Vec<Entry>, LayoutError> {
-        self.count(index.manifests.len())?;
-        let mut entries = Vec::with_capacity(index.manifests.len());
-        for descriptor in &index.manifests {
-            let content = match descriptor.oci_media_type() {
-                media::INDEX if self.read.contains_key(&descriptor.digest) => {
-                    let (entries, size) = self.read[&descriptor.digest].clone();
-                    self.count(size)?;
-                    Content::Index(entries)
+        let Members { descriptors, foreign } = &index.manifests;
+        self.count(descriptors.len() + foreign.len())?;
+        let mut entries = Vec::with_capacity(descriptors.len());
+        for descriptor in descriptors {
+            let content = match self.content(descriptor, depth) {
+                Err(LayoutError::MissingBlob { digest, .. }) if !self.is_ours(descriptor) => {
+                    Content::Absent(digest)
                 }
-                media::INDEX if depth == MAX_DEPTH => {
-                    return Err(self.refuse(format!("indexes are nested more than {MAX_DEPTH} deep")));
-                }
-                media::INDEX => {
-                    let nested: Index = self.files.read_json(self.layout, descriptor)?;
-                    let before = self.count;
-                    let entries = self.entries(&nested, depth + 1)?;
-                    self.read.insert(descriptor.digest, (entries.clone(), self.count - before));
-                    Content::Index(entries)
-                }
-                media::MANIFEST => match self.platform(descriptor)? {
-                    Some(platform) => Content::Image(platform),
-                    None => Content::Artifact,
-                },
-                _ => Content::Artifact,
+                content => content?,
             };
             entries.push(Entry { descriptor: descriptor.clone(), content });
         }
         Ok(entries)
+    }
+
+    fn is_ours(&self, descriptor: &Descriptor) -> bool {
+        descriptor.annotations.get(REF_NAME).is_some_and(|name| name == self.ref_name)
+    }
+
+    fn content(&mut self, descriptor: &Descriptor, depth: usize) -> Result<Content, LayoutError> {
+        Ok(match descriptor.oci_media_type() {
+            media::INDEX if self.read.contains_key(&descriptor.digest) => {
+                let (nested, size) = self.read[&descriptor.digest].clone();
+                self.count(size)?;
+                Content::Index(nested)
+            }
+            media::INDEX if depth == MAX_DEPTH => {
+                return Err(self.refuse(format!("indexes are nested more than {MAX_DEPTH} deep")));
+            }
+            media::INDEX => {
+                let index: Index = self.files.read_json(self.layout, descriptor)?;
+                let before = self.count;
+                let entries = self.entries(&index, depth + 1)?;
+                let nested = Nested { entries, foreign: index.manifests.foreign };
+                self.read.insert(descriptor.digest, (nested.clone(), self.count - before));
+                Content::Index(nested)
+            }
+            media::MANIFEST => match self.platform(descriptor)? {
+                Some(platform) => Content::Image(platform),
+                None => Content::Artifact,
+            },
+            _ => Content::Artifact,
+        })
     }
 
     fn count(&mut self, more: usize) -> Result<(), LayoutError> {

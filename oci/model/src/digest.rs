@@ -15,6 +15,19 @@ use crate::hash::Hasher;
 #[error("`{0}` is not a digest; expected `sha256:` and 64 lower-case hex digits")]
 pub struct InvalidDigest(pub String);
 
+/// Whether a text is a digest of another algorithm: `sha512:…`.
+pub fn is_foreign(text: &str) -> bool {
+    let is_name = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
+    text.split_once(':').is_some_and(|(algorithm, encoded)| {
+        algorithm != "sha256"
+            && algorithm.split(['+', '.', '_', '-']).all(is_name)
+            && !encoded.is_empty()
+            && encoded.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"=_-".contains(&byte))
+    })
+}
+
 macro_rules! digest_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -155,6 +168,24 @@ mod tests {
     use super::*;
 
     const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn digests_of_other_algorithms() {
+        for (text, want) in [
+            ("sha512:00ff", true),
+            ("multihash+base58:QmRZxt2b1FVZPNqd8hsiykDL3TdBDeTSPX9Kv46HmX4Gx8", true),
+            ("sha256:00ff", false),
+            ("sha512", false),
+            ("sha512:", false),
+            (":00", false),
+            ("../x:00", false),
+            ("sha512:..", false),
+            ("sha512:a/b", false),
+            ("SHA512:00", false),
+        ] {
+            assert_eq!(is_foreign(text), want, "{text}");
+        }
+    }
 
     #[test]
     fn parses_what_it_prints() {

@@ -3,11 +3,14 @@
 //! Specification: OCI image-spec `descriptor.md`, `manifest.md`, `image-index.md`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::ser::SerializeSeq as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value as Json};
 
-use crate::digest::Digest;
+use crate::digest::{Digest, is_foreign};
 use crate::media;
 use crate::platform::Platform;
 
@@ -97,7 +100,7 @@ pub struct Index {
     pub media_type: String,
     /// Images, and other indexes.
     #[serde(default, deserialize_with = "null_as_default")]
-    pub manifests: Vec<Descriptor>,
+    pub manifests: Members,
     /// What is said of it.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: Annotations,
@@ -106,13 +109,65 @@ pub struct Index {
     pub rest: Map<String, Json>,
 }
 
+/// What an index names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Members {
+    /// What has a digest that is understood here.
+    pub descriptors: Vec<Descriptor>,
+    /// Descriptors with a digest of another algorithm, as they are. They are written after the others.
+    pub foreign: Vec<Json>,
+}
+
+impl From<Vec<Descriptor>> for Members {
+    fn from(descriptors: Vec<Descriptor>) -> Self {
+        Self { descriptors, foreign: Vec::new() }
+    }
+}
+
+impl Serialize for Members {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(Some(self.descriptors.len() + self.foreign.len()))?;
+        self.descriptors.iter().try_for_each(|descriptor| list.serialize_element(descriptor))?;
+        self.foreign.iter().try_for_each(|descriptor| list.serialize_element(descriptor))?;
+        list.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(MembersVisitor)
+    }
+}
+
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of descriptors")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Members, A::Error> {
+        let mut members = Members::default();
+        while let Some(member) = list.next_element::<Json>()? {
+            if member.get("digest").and_then(Json::as_str).is_some_and(is_foreign) {
+                members.foreign.push(member);
+            } else {
+                members.descriptors.push(Descriptor::deserialize(member).map_err(A::Error::custom)?);
+            }
+        }
+        Ok(members)
+    }
+}
+
 impl Index {
     /// Without any image.
     pub fn empty() -> Self {
         Self {
             schema_version: 2,
             media_type: media::INDEX.to_owned(),
-            manifests: Vec::new(),
+            manifests: Members::default(),
             annotations: Annotations::new(),
             rest: Map::new(),
         }

@@ -2,7 +2,8 @@
 //!
 //! Each runs in a process group of its own, reads nothing, and has both of its output streams in one, which passes on as
 //! it comes. A signal that asks this process to end is passed on to the groups. When the program itself has ended, what
-//! it left running may say what it still has to say, and is then ended, too.
+//! it left running may say what it still has to say, and is then ended, too. Where nobody reads what they print, they wait;
+//! what is left of it some time after a signal is dropped.
 //!
 //! One thread looks after all programs that run at a time, so that none needs more than itself.
 
@@ -11,7 +12,7 @@ mod signals;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, ErrorKind, PipeReader, Read as _, Write};
+use std::io::{self, ErrorKind, PipeReader, Read as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 
 pub use signals::{Held, Signals};
 
-use crate::{Error, Kind};
+use crate::{Error, Kind, Output};
 
 /// How many programs run at a time at most.
 const PARALLEL: usize = 16;
@@ -48,7 +49,7 @@ pub(crate) struct Program<'a> {
     /// The executable with its arguments, environment and working directory.
     pub(crate) command: Command,
     /// Where it goes what is printed.
-    pub(crate) output: &'a mut dyn Write,
+    pub(crate) output: &'a mut dyn Output,
 }
 
 /// Runs one program. The inner error tells why it did not start or could not go on.
@@ -112,6 +113,7 @@ pub(crate) fn run_all(
     }
     match interrupted {
         Some(signal) => {
+            signals.end_soon(signal);
             Err(Error::new(Kind::Interrupted(signal), anyhow!("interrupted by {}", signals::name(signal))))
         }
         None => Ok(ended.into_values().collect()),
@@ -150,9 +152,14 @@ impl Program<'_> {
 /// Waits until there is something to attend to.
 fn wait(running: &[Running<'_>], signals: &Held<'_>) -> io::Result<()> {
     let mut fds = vec![PollFd::from_borrowed_fd(signals.wake(), PollFlags::IN)];
-    let open = running.iter().filter(|program| program.is_open);
-    fds.extend(open.map(|program| PollFd::new(&program.reader, PollFlags::IN)));
-    let next = running.iter().filter_map(|program| program.stage.ends_at()).min();
+    for program in running {
+        if program.is_blocked() {
+            fds.extend(program.output.room().map(|room| PollFd::from_borrowed_fd(room, PollFlags::OUT)));
+        } else if program.is_open {
+            fds.push(PollFd::new(&program.reader, PollFlags::IN));
+        }
+    }
+    let next = running.iter().filter_map(Running::due).min();
     let left = next.map(|next| next.saturating_duration_since(Instant::now()));
     let left = left.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
     match poll(&mut fds, left.as_ref()) {
@@ -167,13 +174,19 @@ struct Running<'a> {
     child: Child,
     group: Pid,
     reader: PipeReader,
-    output: &'a mut dyn Write,
+    output: &'a mut dyn Output,
+    /// What was read and for which there was no room yet.
+    kept: Vec<u8>,
+    /// From then on what there is no room for is dropped, as nobody seems to read it.
+    drop_at: Option<Instant>,
     /// Whether anybody can still write to the pipe.
     is_open: bool,
     /// How the program itself ended.
     status: Option<ExitStatus>,
     /// Whether it was ended because it asked for the terminal.
     wants_terminal: bool,
+    /// Whether nothing of it is left but output.
+    is_over: bool,
     stage: Stage,
 }
 
@@ -200,7 +213,7 @@ impl Stage {
 }
 
 impl<'a> Running<'a> {
-    fn new(place: usize, child: Child, reader: PipeReader, output: &'a mut dyn Write) -> Self {
+    fn new(place: usize, child: Child, reader: PipeReader, output: &'a mut dyn Output) -> Self {
         let (group, stage) = (Pid::from_child(&child), Stage::Runs { kill_at: None });
         Self {
             place,
@@ -208,9 +221,12 @@ impl<'a> Running<'a> {
             group,
             reader,
             output,
+            kept: Vec::new(),
+            drop_at: None,
             is_open: true,
             status: None,
             wants_terminal: false,
+            is_over: false,
             stage,
         }
     }
@@ -222,6 +238,10 @@ impl<'a> Running<'a> {
     }
 
     fn pass_on(&mut self, signal: Signal) {
+        self.drop_at.get_or_insert_with(|| Instant::now() + GRACE);
+        if self.is_over {
+            return;
+        }
         self.send(signal);
         if let Stage::Runs { kill_at: kill_at @ None } = &mut self.stage {
             *kill_at = Some(Instant::now() + GRACE);
@@ -239,12 +259,22 @@ impl<'a> Running<'a> {
             self.status = self.child.try_wait().context("failed to wait for a process")?;
         }
         // Seen before the output is read: whatever they printed is there by then.
-        let is_gone = self.status.is_some() && self.is_gone();
+        self.is_over = self.is_over || self.status.is_some() && self.is_gone();
         let spoke = self.pass_output(buffer).context("failed to pass on output")?;
-        if is_gone {
-            return Ok(Some(self.ended()));
-        }
         let now = Instant::now();
+        if self.drop_at.is_some_and(|at| at <= now) {
+            self.kept.clear();
+        }
+        if !self.is_over {
+            self.go_on(spoke, now);
+        }
+        Ok((self.is_over && !self.is_blocked()).then(|| self.ended()))
+    }
+
+    /// Brings it nearer to its end.
+    fn go_on(&mut self, spoke: bool, now: Instant) {
+        // Who cannot speak is not silent.
+        let is_unheard = self.is_blocked() && self.drop_at.is_none();
         match self.stage {
             Stage::Runs { .. } if self.status.is_some() => {
                 self.stage = Stage::Lingers { silent_at: now + SILENCE, latest: now + LAST_WORDS };
@@ -252,6 +282,9 @@ impl<'a> Running<'a> {
             Stage::Runs { .. } if self.is_stopped_by_terminal() => {
                 self.wants_terminal = true;
                 self.kill();
+            }
+            Stage::Lingers { .. } if is_unheard => {
+                self.stage = Stage::Lingers { silent_at: now + SILENCE, latest: now + LAST_WORDS };
             }
             Stage::Lingers { latest, .. } if spoke => {
                 self.stage = Stage::Lingers { silent_at: now + SILENCE, latest };
@@ -265,10 +298,21 @@ impl<'a> Running<'a> {
                 self.stage = Stage::Asked { kill_at: now + FAREWELL };
             }
             Stage::Runs { .. } | Stage::Asked { .. } if is_due => self.kill(),
-            Stage::Killed { .. } if is_due => return Ok(Some(self.ended())),
+            Stage::Killed { .. } if is_due => self.is_over = true,
             _ => {}
         }
-        Ok(None)
+    }
+
+    /// Whether there is no room for more of its output.
+    fn is_blocked(&self) -> bool {
+        !self.kept.is_empty()
+    }
+
+    /// When there is something to do although nothing happens.
+    fn due(&self) -> Option<Instant> {
+        let stage = if self.is_over { None } else { self.stage.ends_at() };
+        let drop = if self.is_blocked() { self.drop_at } else { None };
+        stage.into_iter().chain(drop).min()
     }
 
     fn ended(&self) -> io::Result<ExitStatus> {
@@ -281,12 +325,14 @@ impl<'a> Running<'a> {
 
     /// Passes on what is in the pipe, but no endless stream. Returns whether there was anything.
     fn pass_output(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        self.offer_kept();
         let mut passed = 0;
-        while self.is_open && passed < LARGEST_PIPE {
+        while self.is_open && !self.is_blocked() && passed < LARGEST_PIPE {
             match self.reader.read(buffer) {
                 Ok(0) => self.is_open = false,
                 Ok(count) => {
-                    self.output.write_all(&buffer[..count])?;
+                    self.kept.extend_from_slice(&buffer[..count]);
+                    self.offer_kept();
                     passed += count;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -294,10 +340,18 @@ impl<'a> Running<'a> {
                 Err(error) => return Err(error),
             }
         }
-        if passed > 0 {
-            self.output.flush()?;
-        }
         Ok(passed > 0)
+    }
+
+    fn offer_kept(&mut self) {
+        let mut taken = 0;
+        while taken < self.kept.len() {
+            match self.output.offer(&self.kept[taken..]) {
+                0 => break,
+                count => taken += count,
+            }
+        }
+        self.kept.drain(..taken);
     }
 
     /// Whether no process of the group is left, once the program itself is none: those that it left are then children of

@@ -7,6 +7,8 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process, set_child_subreaper};
 use signal_hook::low_level::{self, pipe};
@@ -14,6 +16,9 @@ use signal_hook::{SigId, flag};
 
 /// Signals that ask a process to end.
 const ASKING_TO_END: [Signal; 4] = [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT];
+
+/// How long a process that is to end may take to say what is left to say, which nobody may read.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The handlers of a process for signals that ask it to end. They do what is done without them, except while the
 /// signals are held.
@@ -98,6 +103,18 @@ impl Held<'_> {
     /// What becomes readable when there may be a signal to take, and when a child has ended or stopped.
     pub(super) fn wake(&self) -> BorrowedFd<'_> {
         self.0.wake.as_fd()
+    }
+
+    /// Has the signal end the process in a moment, if there are still handlers by then.
+    pub(super) fn end_soon(&self, signal: Signal) {
+        let alive = Arc::downgrade(&self.0.end_process);
+        // Where there may be no thread, only another signal ends what waits.
+        let _ = thread::Builder::new().name("end".into()).spawn(move || {
+            thread::sleep(FAREWELL);
+            if alive.strong_count() > 0 {
+                let _ = kill_process(getpid(), signal);
+            }
+        });
     }
 
     /// The last signal that has come in since the last time; does not wait for one.

@@ -1,6 +1,8 @@
 //! Programs that are shell scripts. What signals do to them concerns the whole process, and has tests of its own.
 
 use std::fs;
+use std::io::{PipeWriter, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
@@ -137,14 +139,10 @@ fn several_run_at_a_time_and_keep_their_places() {
 /// Takes its time, in which the program ends.
 struct Slow;
 
-impl Write for Slow {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+impl Output for Slow {
+    fn offer(&mut self, bytes: &[u8]) -> usize {
         thread::sleep(Duration::from_millis(200));
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        bytes.len()
     }
 }
 
@@ -159,4 +157,45 @@ fn an_end_at_any_time_is_seen() {
         sender.send(status.unwrap().success()).unwrap();
     });
     assert_eq!(receiver.recv_timeout(Duration::from_mins(1)), Ok(true));
+}
+
+/// A pipe that is written to without waiting.
+struct Pipe(PipeWriter);
+
+impl Output for Pipe {
+    fn offer(&mut self, bytes: &[u8]) -> usize {
+        match self.0.write(bytes) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+            written => written.unwrap(),
+        }
+    }
+
+    fn room(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
+}
+
+#[test]
+fn a_slow_reader_gets_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes: Vec<u8> = (0..=250).cycle().take(3_000_000).collect();
+    fs::write(dir.path().join("file"), &bytes).unwrap();
+    for script in ["cat file", "(cat file) &", "(cat file; sleep 100000) &"] {
+        let (mut reader, writer) = io::pipe().unwrap();
+        ioctl_fionbio(&writer, true).unwrap();
+        let reading = thread::spawn(move || {
+            // Longer than what is left behind may be silent and speak.
+            thread::sleep(SILENCE + LAST_WORDS);
+            let mut read = Vec::new();
+            reader.read_to_end(&mut read).unwrap();
+            read
+        });
+        let signals = Signals::handle().unwrap();
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]).current_dir(dir.path());
+        let mut output = Pipe(writer);
+        assert!(run(Program { command, output: &mut output }, &signals.hold()).unwrap().unwrap().success());
+        drop(output);
+        assert!(reading.join().unwrap() == bytes, "{script}");
+    }
 }

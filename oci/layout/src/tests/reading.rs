@@ -243,3 +243,106 @@ fn a_name_that_is_a_digest_means_only_that() {
         fs::rename(pinned.path(), repository.path("run").path()).unwrap();
     }
 }
+
+/// Descriptors that have nothing to do with an image beside them, and what is said if nothing is beside them. What the
+/// first leads to is there.
+fn foreign(repository: &Repository, name: &str) -> Vec<(Json, &'static str)> {
+    let sha512 = format!("sha512:{}", "0".repeat(128));
+    let missing = Digest::of(b"missing");
+    let kept = repository.put_blob(name, b"a blob that only the foreign manifest names");
+    let manifest =
+        json!({"schemaVersion": 2, "config": {"mediaType": media::CONFIG, "digest": kept, "size": 43}});
+    let dir = repository.path(name).path().join("blobs/sha512");
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("0".repeat(128)), manifest.to_string()).unwrap();
+    let lacks_config =
+        json!({"schemaVersion": 2, "config": {"mediaType": media::CONFIG, "digest": missing, "size": 7}});
+    let lacks_config = lacks_config.to_string();
+    let digest = repository.put_blob(name, lacks_config.as_bytes());
+    vec![
+        (
+            json!({"mediaType": media::MANIFEST, "digest": sha512, "size": 9, "x": 1}),
+            "digests must be of SHA-256",
+        ),
+        (json!({"mediaType": media::MANIFEST, "digest": missing, "size": 7}), "lacks blob"),
+        (json!({"mediaType": media::INDEX, "digest": Digest::of(b"missing too"), "size": 11}), "lacks blob"),
+        (json!({"mediaType": media::MANIFEST, "digest": digest, "size": lacks_config.len()}), "lacks blob"),
+    ]
+}
+
+#[test]
+fn what_is_foreign_is_no_image() {
+    let repository = Repository::new();
+    let image = repository.put_image("run", "amd64", b"layer", false);
+    for (foreign, alone) in foreign(&repository, "run") {
+        let nested = put_index_of(&repository, &[foreign.clone(), image.clone()]);
+        for index in [vec![foreign.clone(), image.clone()], vec![nested]] {
+            repository.put_index("run", &index);
+            let found = repository.image("run").unwrap();
+            assert_eq!(found.digest().to_string(), image["digest"].as_str().unwrap(), "{foreign}");
+        }
+        repository.put_index("run", std::slice::from_ref(&foreign));
+        let error = repository.image("run").unwrap_err().to_string();
+        assert!(error.contains(alone), "{foreign}: {error}");
+        // The name of the layout stands for it.
+        let mut ours = foreign;
+        ours["annotations"] = json!({"org.opencontainers.image.ref.name": "latest"});
+        repository.put_index("run", &[ours.clone(), with_platform(image.clone(), "arm64", None)]);
+        let is_understood = ours["digest"].as_str().unwrap().starts_with("sha256:");
+        assert_eq!(repository.image("run").is_err(), is_understood, "{ours}");
+    }
+    for digest in ["sha256:0", "nonsense", ":x", "sha512:"] {
+        repository.put_index(
+            "run",
+            &[json!({"mediaType": media::MANIFEST, "digest": digest, "size": 1}), image.clone()],
+        );
+        let error = repository.image("run").unwrap_err().to_string();
+        assert!(error.contains("index.json` is malformed"), "{digest}: {error}");
+    }
+}
+
+#[test]
+fn what_is_foreign_stays_with_its_blobs() {
+    let listed = |repository: &Repository| -> Json {
+        let index = fs::read(repository.path("app").path().join("index.json")).unwrap();
+        serde_json::from_slice::<Json>(&index).unwrap()["manifests"].clone()
+    };
+    for nested in [false, true] {
+        let repository = Repository::new();
+        let foreign: Vec<Json> =
+            foreign(&repository, "app").into_iter().map(|(foreign, _)| foreign).collect();
+        let kept = repository.snapshot();
+        if nested {
+            let name = json!({"org.opencontainers.image.ref.name": "latest"});
+            let image = with_platform(repository.put_image("app", "arm64", b"layer", false), "arm64", None);
+            let members: Vec<&Json> = foreign.iter().chain([&image]).collect();
+            let text = json!({"schemaVersion": 2, "manifests": members}).to_string();
+            let digest = repository.put_blob("app", text.as_bytes());
+            repository.put_index(
+                "app",
+                &[json!({"mediaType": media::INDEX, "digest": digest, "size": text.len(), "annotations": name})],
+            );
+        } else {
+            repository.put_index("app", &foreign);
+        }
+        export(&repository, "app", "amd64", &[b"new"]);
+        repository.age("app");
+        let layout = repository.open("app").unwrap();
+        let later = SystemTime::now() + 2 * GRACE;
+        collect::collect_at(repository.path("app").path(), &[&layout.index().manifests], None, later)
+            .unwrap();
+        let mut members = listed(&repository);
+        if nested {
+            let index: Digest = members[0]["digest"].as_str().unwrap().parse().unwrap();
+            let text = fs::read(blob_path(repository.path("app").path(), &index)).unwrap();
+            members = serde_json::from_slice::<Json>(&text).unwrap()["manifests"].clone();
+        }
+        for foreign in &foreign {
+            assert!(members.as_array().unwrap().contains(foreign), "{foreign} is not in {members}");
+        }
+        for (path, bytes) in kept {
+            assert!(path.is_dir() || fs::read(&path).unwrap() == bytes, "{}", path.display());
+        }
+        repository.open("app").unwrap().image(&Platform::linux("amd64")).unwrap();
+    }
+}

@@ -96,10 +96,10 @@ fn what_nothing_leads_to_is_collected_and_nothing_else() {
     repository.put_blob("app", b"unreferenced");
     fs::write(blobs_dir(&layout).join("README"), "not a blob").unwrap();
     let index = repository.open("app").unwrap().index().manifests.clone();
-    collect::collect_at(&layout, index.clone(), Some(SystemTime::now()), SystemTime::now()).unwrap();
+    collect::collect_at(&layout, &[&index], Some(SystemTime::now()), SystemTime::now()).unwrap();
     assert_eq!(digests_there(&repository, "app").len(), kept.len() + 2, "it is too early");
     let later = SystemTime::now() + 2 * GRACE;
-    collect::collect_at(&layout, index, Some(SystemTime::now()), later).unwrap();
+    collect::collect_at(&layout, &[&index], Some(SystemTime::now()), later).unwrap();
     let mut want = kept;
     want.push("README".to_owned());
     want.sort();
@@ -170,7 +170,11 @@ fn images_for_other_platforms_stay() {
     assert_eq!((image("amd64").digest(), image("arm64").digest()), (amd.digest, arm.digest));
     let amd = export(&repository, "app", "amd64", &[b"amd two"]);
     assert_eq!((image("amd64").digest(), image("arm64").digest()), (amd.digest, arm.digest));
-    assert_eq!(repository.open("app").unwrap().index().manifests.len(), 1, "one name is one index");
+    assert_eq!(
+        repository.open("app").unwrap().index().manifests.descriptors.len(),
+        1,
+        "one name is one index"
+    );
 }
 
 #[test]
@@ -225,12 +229,12 @@ fn raw_manifests_keep_their_digests() {
     transaction.prepare(&changes, &BTreeSet::new()).unwrap().publish().unwrap();
 
     let layout = repository.open("to").unwrap();
-    assert_eq!(layout.index().manifests.len(), 2);
+    assert_eq!(layout.index().manifests.descriptors.len(), 2);
     assert_eq!(repository.image("to").unwrap().digest(), from.digest());
     let transaction = repository.begin(&["to"]).unwrap();
     let changes = [Change::Remove(beside.digest)];
     transaction.prepare(&changes, &BTreeSet::new()).unwrap().publish().unwrap();
-    assert_eq!(repository.open("to").unwrap().index().manifests.len(), 1);
+    assert_eq!(repository.open("to").unwrap().index().manifests.descriptors.len(), 1);
 }
 
 #[test]
@@ -312,4 +316,17 @@ fn nothing_is_written_under_a_digest() {
     let name = format!("app@{}", Digest::of(b"x"));
     assert!(matches!(repository.begin(&[&name]), Err(LayoutError::NamedByDigest(_))));
     assert_eq!(repository.snapshot(), []);
+}
+
+#[test]
+fn a_damaged_blob_that_is_nowhere_else_goes() {
+    for (damage, want) in [("evil", None), ("torn off", None), ("base", Some(4))] {
+        let repository = Repository::new();
+        export(&repository, "app", "amd64", &[b"base"]);
+        let layer = repository.image("app").unwrap().layers().next().unwrap();
+        fs::write(layer.path(), damage).unwrap();
+        let found = repository.begin(&["app"]).unwrap().find(&layer.descriptor).unwrap();
+        assert_eq!(found.map(|found| found.shared), want, "{damage}");
+        assert_eq!(layer.is_absent(), want.is_none(), "{damage}");
+    }
 }

@@ -1,6 +1,5 @@
 //! Entries as files on disk.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, Write as _};
@@ -13,6 +12,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::ExtractError;
+use super::late::LateModes;
 use super::names::{Below, Where};
 use crate::entry::{Entry, Kind};
 use crate::error::ArchiveError;
@@ -28,7 +28,9 @@ pub(super) struct Maker<'a> {
     /// For finding what hard links link to.
     targets: Trail,
     /// Permissions of directories that would keep us from making what is in them.
-    late_modes: BTreeMap<Vec<u8>, Mode>,
+    late_modes: LateModes,
+    /// Those of the directory itself, which may come at any place, and again.
+    own_mode: Option<Mode>,
 }
 
 impl<'a> Maker<'a> {
@@ -40,7 +42,14 @@ impl<'a> Maker<'a> {
             Ok((trail.another()?, trail))
         });
         let (targets, trail) = trails.map_err(|error| failure("open", into, b"", error))?;
-        Ok(Self { below: Below::new(named), into, trail, targets, late_modes: BTreeMap::new() })
+        Ok(Self {
+            below: Below::new(named),
+            into,
+            trail,
+            targets,
+            late_modes: LateModes::default(),
+            own_mode: None,
+        })
     }
 
     /// Makes every entry of the archive.
@@ -50,7 +59,7 @@ impl<'a> Maker<'a> {
             let mode = permissions(&entry);
             match self.below.locate(entry.name, &mut path) {
                 Ok(Where::Below) => self.make(&entry, &path, contents)?,
-                Ok(Where::Itself) if entry.kind == Kind::Dir => self.set_dir_mode(&path, mode)?,
+                Ok(Where::Itself) if entry.kind == Kind::Dir => self.own_mode = Some(mode),
                 Ok(Where::Above) if entry.kind == Kind::Dir => {}
                 Ok(Where::Above | Where::Itself) => {
                     return Err(refused(&entry, "in its place belongs a directory"));
@@ -63,10 +72,10 @@ impl<'a> Maker<'a> {
 
     /// Gives directories their permissions where that was put off; the deepest come first.
     pub(super) fn finish_directories(&mut self) -> Result<(), ExtractError> {
-        for (path, mode) in std::mem::take(&mut self.late_modes).into_iter().rev() {
+        while let Some((path, mode)) = self.late_modes.take_last() {
             self.change_mode(&path, mode)?;
         }
-        Ok(())
+        self.own_mode.map_or(Ok(()), |mode| self.change_mode(b"", mode))
     }
 
     fn make(
@@ -98,7 +107,14 @@ impl<'a> Maker<'a> {
             }
             Kind::Dir => {
                 mkdirat(dir, leaf, mode | Mode::RWXU).map_err(not_created)?;
-                self.set_dir_mode(path, mode)
+                // It gets its permissions later if they would keep us from making what is in it.
+                if mode.contains(Mode::RWXU) {
+                    self.change_mode(path, mode)
+                } else if self.late_modes.add(path, mode) {
+                    Ok(())
+                } else {
+                    Err(refused(entry, "it is one of too many directories that their owner may not write to"))
+                }
             }
             Kind::Symlink { target } => symlinkat(target, dir, leaf).map_err(not_created),
             Kind::HardLink { target } => {
@@ -146,15 +162,6 @@ impl<'a> Maker<'a> {
             if Mode::from_raw_mode(stat.st_mode) == mode { Ok(()) } else { fchmod(&file, mode) }
         });
         changed.map_err(|error| failure("set the permissions of", self.into, path, error))
-    }
-
-    /// Gives a directory its permissions, later if they would keep us from making what is in it.
-    fn set_dir_mode(&mut self, path: &[u8], mode: Mode) -> Result<(), ExtractError> {
-        if mode.contains(Mode::RWXU) {
-            return self.change_mode(path, mode);
-        }
-        self.late_modes.insert(path.to_vec(), mode);
-        Ok(())
     }
 
     /// Changes the permissions of something that was made here and is no symlink; an empty path is the directory itself.

@@ -5,6 +5,7 @@
 //! read, wherever symlinks point. Since the directory is new, so is everything in it: nothing is ever replaced.
 
 mod input;
+mod late;
 mod make;
 mod names;
 
@@ -83,7 +84,8 @@ pub enum ExtractError {
 /// Extracts a tar: entries called `named/…` become files `into/…`.
 ///
 /// Entries for directories above `named` are skipped. Any other entry outside is an error, and so is a device, a second entry for
-/// one path, and one that comes before the directory that it is in, or whose path in `into` has more than 4096 bytes.
+/// one path, and one that comes before the directory that it is in, or whose path in `into` has more than 4096 bytes; and so
+/// are directories that their owner may not write to, read or search once their paths have 32 MiB in all.
 ///
 /// Restored are directories, files, symlinks (with any target), hard links to what is in `into`, and FIFOs: each with its
 /// permissions, but without setuid, setgid and sticky bits, and not with its owner, times and extended attributes.
