@@ -26,7 +26,7 @@ use drydock_io::read;
 use drydock_model::digest::Digest;
 use drydock_model::hash::Hasher;
 use rustix::fs::{Stat, fstat, fstatfs};
-use rustix::time::{ClockId, clock_getres, clock_gettime};
+use rustix::time::{ClockId, clock_gettime};
 
 /// A ctime is settled so much later: by more than an [`Era`] may be wrong, in nanoseconds.
 const MARGIN: Time = 4 * Era::WRONG;
@@ -242,15 +242,15 @@ pub fn present() -> Time {
     now(ClockId::Realtime)
 }
 
-/// Waits until what has been changed until now is settled.
+/// Waits until what has been changed until now is settled: for a tick of the clock or two, however it is set meanwhile.
 pub fn settle() {
-    thread::sleep(Duration::from_nanos(u64::try_from(MARGIN + tick()).unwrap_or_default()));
-}
-
-/// So long the kernel gives files the same time.
-fn tick() -> Time {
-    let tick = clock_getres(ClockId::RealtimeCoarse);
-    time(tick.tv_sec, tick.tv_nsec.cast_unsigned())
+    let now = present();
+    for _ in 0..50 {
+        if file_time() > now + MARGIN {
+            break;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn now(clock: ClockId) -> Time {
