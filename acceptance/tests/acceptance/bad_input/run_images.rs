@@ -45,10 +45,19 @@ fn of_both(exit: i32) -> Vec<Row> {
             &["base/index.json", "malformed"],
         ),
         (
-            Write(INDEX, r#"{"schemaVersion": 2, "manifests": [{"digest": "md5:0", "size": 1}]}"#),
+            Write(INDEX, r#"{"schemaVersion": 2, "manifests": [{"digest": "nothing", "size": 1}]}"#),
             APP,
             exit,
             &["base/index.json", "malformed"],
+        ),
+        (
+            Write(
+                INDEX,
+                r#"{"schemaVersion": 2, "manifests": [{"mediaType": "a/b", "digest": "md5:0", "size": 1}]}"#,
+            ),
+            APP,
+            exit,
+            RUN,
         ),
         (Write(INDEX, r#"{"schemaVersion": 2, "manifests": []}"#), APP, exit, RUN),
         (Remove(MARKER), APP, exit, &["base/oci-layout"]),
