@@ -10,7 +10,9 @@ use serde_json::{Map, Value as Json};
 
 /// A text that is no platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a platform; expected `os/architecture` or `os/architecture/variant`, as in `linux/arm64`")]
+#[error(
+    "`{0}` is not a platform; expected `os/architecture` or `os/architecture/variant`, as in `linux/arm64`"
+)]
 pub struct InvalidPlatform(pub String);
 
 /// The platform of an image.
@@ -89,7 +91,8 @@ impl FromStr for Platform {
 
     fn from_str(text: &str) -> Result<Self, InvalidPlatform> {
         let is_word = |part: &&str| {
-            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+            !part.is_empty()
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
         };
         let mut parts: Vec<&str> = text.split('/').collect();
         if !(2..=3).contains(&parts.len()) || !parts.iter().all(is_word) {
