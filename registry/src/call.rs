@@ -4,7 +4,9 @@ use std::io::{self, Read};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RANGE, RETRY_AFTER};
+use ureq::http::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, IF_RANGE, LOCATION, RANGE, RETRY_AFTER,
+};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use ureq::{AsSendBody as _, Body, SendBody};
 
@@ -24,13 +26,16 @@ const EXPLANATION_LIMIT: u64 = 64 << 10;
 pub(crate) struct Call<'a> {
     pub(crate) method: Method,
     pub(crate) url: Uri,
-    pub(crate) access: &'a Access,
+    /// Whose credentials may be shown.
+    pub(crate) access: Option<&'a Access>,
     /// What is missing if the answer is 404.
     pub(crate) what: &'static str,
     /// The media types that are understood.
     pub(crate) accept: Option<&'static str>,
     /// The first byte that is wanted.
     pub(crate) offset: u64,
+    /// What it must still be for that.
+    pub(crate) if_range: Option<&'a HeaderValue>,
     /// What is sent.
     pub(crate) content: Option<Content<'a>>,
 }
@@ -43,8 +48,8 @@ pub(crate) struct Content<'a> {
 }
 
 impl<'a> Call<'a> {
-    pub(crate) fn new(method: Method, url: Uri, access: &'a Access, what: &'static str) -> Self {
-        Self { method, url, access, what, accept: None, offset: 0, content: None }
+    pub(crate) fn new(method: Method, url: Uri, access: Option<&'a Access>, what: &'static str) -> Self {
+        Self { method, url, access, what, accept: None, offset: 0, if_range: None, content: None }
     }
 }
 
@@ -72,33 +77,32 @@ impl Caller {
 
     /// The answer, if it is one of success.
     pub(crate) fn attempt(&self, call: &mut Call<'_>) -> Result<Response<Body>, ErrorKind> {
-        let registry = self.transport.origin(&call.access.registry)?;
+        let registry = call.access.map(|access| self.transport.origin(&access.registry)).transpose()?;
         let mut url = call.url.clone();
         let mut redirects = 0;
         let mut was_asked = false;
         loop {
             // Nobody but the registry itself gets what is meant for it.
-            let is_registry = Origin::of(&url).as_ref() == Some(&registry);
-            let authorization =
-                if is_registry { self.tokens.authorization(&self.transport, call.access)? } else { None };
+            let access = call.access.filter(|_| Origin::of(&url) == registry);
+            let authorization = match access {
+                Some(access) => self.tokens.authorization(&self.transport, access)?,
+                None => None,
+            };
             let with_credentials = authorization.is_some();
             let mut response = self.send(call, &url, authorization)?;
-            match response.status().as_u16() {
-                200..=299 => return Ok(response),
-                301 | 302 | 303 | 307 | 308 if matches!(call.method, Method::GET | Method::HEAD) => {
+            match (response.status().as_u16(), access) {
+                (200..=299, _) => return Ok(response),
+                (301 | 302 | 303 | 307 | 308, _) if matches!(call.method, Method::GET | Method::HEAD) => {
                     redirects += 1;
                     url = self.redirected(&url, &response, redirects)?;
                 }
-                401 if is_registry
-                    && !was_asked
-                    && self.tokens.challenged(call.access, response.headers()) =>
-                {
+                (401, Some(access)) if !was_asked && self.tokens.challenged(access, response.headers()) => {
                     was_asked = true;
                 }
-                401 | 403 if is_registry => {
+                (401 | 403, Some(access)) => {
                     let found =
-                        with_credentials && self.tokens.credentials(&self.transport, call.access)?.is_some();
-                    return Err(refused(&call.access.registry, found, &mut response));
+                        with_credentials && self.tokens.credentials(&self.transport, access)?.is_some();
+                    return Err(refused(&access.registry, found, &mut response));
                 }
                 _ => return Err(failure(response, call.what)),
             }
@@ -142,6 +146,9 @@ impl Caller {
         }
         if call.offset > 0 {
             header(RANGE, HeaderValue::from_str(&format!("bytes={}-", call.offset)))?;
+            if let Some(same) = call.if_range {
+                header(IF_RANGE, Ok(same.clone()))?;
+            }
         }
         if let Some(authorization) = authorization {
             header(AUTHORIZATION, Ok(authorization))?;

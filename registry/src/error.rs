@@ -34,8 +34,8 @@ impl From<Error> for io::Error {
 /// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ErrorKind {
-    /// The registry has no such thing, or does not show it to this user.
-    #[error("the registry has no such {what}")]
+    /// There is no such thing, or this user is not shown it.
+    #[error("there is no such {what}")]
     NotFound {
         /// What was asked for: `manifest`, `blob`, `repository`.
         what: &'static str,
@@ -88,7 +88,7 @@ pub enum ErrorKind {
         reason: String,
     },
     /// Any other status than success.
-    #[error("the registry answered with status {status}{}{message}", if message.is_empty() { "" } else { ": " })]
+    #[error("it answered with status {status}{}{message}", if message.is_empty() { "" } else { ": " })]
     Status {
         /// The HTTP status.
         status: u16,
@@ -96,7 +96,7 @@ pub enum ErrorKind {
         message: String,
     },
     /// A redirect, or the place of an upload, that is not followed.
-    #[error("the registry sends to {to}, which is not followed: {reason}")]
+    #[error("it sends to {to}, which is not followed: {reason}")]
     Redirect {
         /// Scheme and host.
         to: String,

@@ -1,7 +1,7 @@
 //! The client of registries, credentials for them, and the file that says what may come from where. The only package
 //! of the project that opens connections; everything is synchronous, and streams are read and sent in pieces.
 //!
-//! - [`Registry`] resolves references, and reads and writes blobs and manifests.
+//! - [`Registry`] resolves references, reads and writes blobs and manifests, and reads files at URLs.
 //! - [`auth`] finds credentials, and writes them to the standard file (`login`, `logout`).
 //! - [`sources`] reads `sources.toml` and the lock file of digests.
 //!
@@ -11,8 +11,8 @@
 //! Specification: OCI distribution-spec 1.1; `docker` registry token authentication.
 
 pub mod auth;
-mod blob;
 mod call;
+mod download;
 mod environment;
 mod error;
 mod options;
@@ -24,7 +24,7 @@ mod text;
 mod transport;
 mod url;
 
-pub use blob::Blob;
+pub use download::Download;
 pub use environment::Environment;
 pub use error::{Error, ErrorKind};
 pub use options::{Host, Options, Retry};

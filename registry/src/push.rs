@@ -69,7 +69,7 @@ impl Registry {
                 access.scopes.push(format!("repository:{}:pull", from.repository()));
                 url = with_parameter(&url, &format!("mount={digest}&from={}", from.repository()))?;
             }
-            self.caller.attempt(&mut Call::new(Method::POST, url, &access, "repository"))
+            self.caller.attempt(&mut Call::new(Method::POST, url, Some(&access), "repository"))
         };
         let response = match begin(from) {
             // Who may not read the other repository sends the blob.
@@ -85,7 +85,7 @@ impl Registry {
         let mut open = || -> io::Result<Box<dyn Read + '_>> { Ok(Box::new(open()?)) };
         let content =
             Content { media_type: "application/octet-stream", size: descriptor.size, open: &mut open };
-        let mut call = Call { content: Some(content), ..Call::new(Method::PUT, url, access, "upload") };
+        let mut call = Call { content: Some(content), ..Call::new(Method::PUT, url, Some(access), "upload") };
         let response = self.caller.attempt(&mut call)?;
         check(response.headers(), digest)?;
         Ok(Pushed::Sent)
@@ -142,7 +142,8 @@ impl Registry {
         let url = self.url(reference, &format!("manifests/{version}"))?;
         let mut open = || -> io::Result<Box<dyn Read + '_>> { Ok(Box::new(bytes)) };
         let content = Content { media_type, size: bytes.len() as u64, open: &mut open };
-        let mut call = Call { content: Some(content), ..Call::new(Method::PUT, url, &access, "repository") };
+        let mut call =
+            Call { content: Some(content), ..Call::new(Method::PUT, url, Some(&access), "repository") };
         Ok(self.caller.call(&mut call)?.into_parts().0.headers)
     }
 

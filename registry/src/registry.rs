@@ -10,7 +10,6 @@ use ureq::http::{HeaderMap, Method, Response, Uri};
 
 use crate::MANIFEST_LIMIT;
 use crate::auth::Access;
-use crate::blob::Blob;
 use crate::call::{Call, Caller, bytes, malformed};
 use crate::error::{Error, ErrorKind};
 use crate::options::Options;
@@ -53,7 +52,8 @@ impl Registry {
             None => reference.tag().unwrap_or_default().to_owned(),
         };
         let url = self.url(reference, &format!("manifests/{version}"))?;
-        let mut call = Call { accept: Some(MANIFESTS), ..Call::new(Method::GET, url, &access, "manifest") };
+        let mut call =
+            Call { accept: Some(MANIFESTS), ..Call::new(Method::GET, url, Some(&access), "manifest") };
         crate::retry::with_retries(&self.caller.retry, || {
             let response = self.caller.attempt(&mut call)?;
             let (headers, body) = parts(response);
@@ -69,17 +69,6 @@ impl Registry {
         })
     }
 
-    /// The bytes of a blob from `offset` on; if the connection breaks off, it goes on where it was. Yields exactly the bytes that
-    /// the descriptor's size says, or an error whose `get_ref()` is an [`Error`]. **The digest is for the caller to check.**
-    pub fn blob(
-        &self,
-        repository: &ImageRef,
-        descriptor: &Descriptor,
-        offset: u64,
-    ) -> Result<Blob<'_>, Error> {
-        Blob::open(self, repository.with_digest(descriptor.digest), descriptor.size, offset)
-    }
-
     /// Whether the repository has a blob.
     pub fn has_blob(&self, repository: &ImageRef, digest: Digest) -> Result<bool, Error> {
         self.find_blob(repository, digest, &pull(repository))
@@ -93,7 +82,7 @@ impl Registry {
         access: &Access,
     ) -> Result<bool, ErrorKind> {
         let url = self.url(repository, &format!("blobs/{digest}"))?;
-        match self.caller.call(&mut Call::new(Method::HEAD, url, access, "blob")) {
+        match self.caller.call(&mut Call::new(Method::HEAD, url, Some(access), "blob")) {
             Ok(_) => Ok(true),
             Err(ErrorKind::NotFound { .. }) => Ok(false),
             Err(kind) => Err(kind),
@@ -169,7 +158,7 @@ impl Registry {
         let check = || {
             let origin = self.caller.transport.origin(registry)?;
             let url = format!("{origin}/v2/").parse().map_err(|_| malformed("a registry that is no host"))?;
-            self.caller.call(&mut Call::new(Method::GET, url, &access, "interface `/v2/`")).map(drop)
+            self.caller.call(&mut Call::new(Method::GET, url, Some(&access), "interface `/v2/`")).map(drop)
         };
         check().map_err(|kind| Error::new(registry, kind))
     }
@@ -184,7 +173,7 @@ impl Registry {
     ) -> Result<(), ErrorKind> {
         let access = pull(repository);
         for _ in 0..PAGE_LIMIT {
-            let mut call = Call::new(Method::GET, url.clone(), &access, what);
+            let mut call = Call::new(Method::GET, url.clone(), Some(&access), what);
             let (headers, page) = crate::retry::with_retries(&self.caller.retry, || {
                 let (headers, body) = parts(self.caller.attempt(&mut call)?);
                 Ok((headers, bytes(body, MANIFEST_LIMIT)?))

@@ -9,9 +9,14 @@ use crate::error::ErrorKind;
 const DOCKER_HUB: &str = "index.docker.io";
 const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
 
+/// The registry as references name it.
+pub(crate) fn registry_name(host: &str) -> &str {
+    if host == "docker.io" { DOCKER_HUB } else { host }
+}
+
 /// The host whose interface a registry has.
 pub(crate) fn host_of(registry: &str) -> &str {
-    if registry == DOCKER_HUB { DOCKER_HUB_HOST } else { registry }
+    if registry_name(registry) == DOCKER_HUB { DOCKER_HUB_HOST } else { registry }
 }
 
 /// Scheme, host and port: who may see credentials that were meant for the same.
@@ -137,6 +142,9 @@ mod tests {
         assert_eq!(origin("http://[::1]:80/"), origin("http://[::1]/"));
         for other in ["http://r.io/", "https://r.io:444/", "https://r.io.evil/", "https://x.r.io/"] {
             assert_ne!(origin("https://r.io/"), origin(other));
+        }
+        for name in ["docker.io", "index.docker.io"] {
+            assert_eq!(host_of(name), "registry-1.docker.io");
         }
         for (url, want) in [
             ("http://localhost:1/", true),

@@ -99,8 +99,8 @@ fn tokens_are_kept_while_they_are_good() {
     for _ in 0..3 {
         client.manifest(&fake.image("a/b")).unwrap();
     }
-    client.manifest(&fake.image("c")).unwrap();
-    let asked = ["a%2Fb", "c"]
+    client.manifest(&fake.image("cc")).unwrap();
+    let asked = ["a%2Fb", "cc"]
         .map(|name| format!("GET /token?x=1&service=the%20registry&scope=repository%3A{name}%3Apull"));
     assert_eq!(tokens.lines(), asked);
     // The password is for the token server, the token for the registry.

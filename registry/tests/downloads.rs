@@ -31,12 +31,15 @@ fn download(
     }
 }
 
-/// The rest from the byte that was asked for.
-fn rest(bytes: &[u8], offset: Option<usize>) -> Answer {
-    match offset {
-        None => Answer::new(200, bytes),
-        Some(from) => Answer::new(206, &bytes[from..])
-            .with("Content-Range", format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len())),
+/// The bytes from the one that was asked for, up to `end`, where the connection breaks off if it is not all.
+fn part(bytes: &[u8], offset: Option<usize>, end: usize) -> Answer {
+    let from = offset.unwrap_or_default();
+    let answer = Answer::new(if offset.is_some() { 206 } else { 200 }, &bytes[from..end])
+        .announcing(bytes.len() - from);
+    if offset.is_some() {
+        answer.with("Content-Range", format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len()))
+    } else {
+        answer
     }
 }
 
@@ -47,28 +50,12 @@ fn a_download_goes_on_where_it_broke_off() {
     for has_ranges in [true, false] {
         let sent = bytes.clone();
         let fake = Fake::start(move |request, before| {
-            let offset = request.offset().filter(|_| has_ranges);
-            let answer = rest(&sent, offset);
-            // Each of the first three connections brings a part only.
-            match (before, offset.unwrap_or_default()) {
-                (0..3, from) => {
-                    let end = (before + 1) * 700_000;
-                    let mut part = rest(&sent[..end], offset).announcing(sent.len() - from);
-                    if offset.is_some() {
-                        part = part
-                            .with("X", "")
-                            .with("Content-Range", format!("bytes {from}-{}/{}", sent.len() - 1, sent.len()));
-                    }
-                    part
-                }
-                _ => answer,
-            }
+            let end = sent.len().min((before + 1) * 800_000);
+            part(&sent, request.offset().filter(|_| has_ranges), end)
         });
         assert_eq!(download(&fake.client(), &fake, &descriptor, 0).unwrap(), bytes);
         let offsets: Vec<_> = fake.seen().iter().map(fake::Request::offset).collect();
-        assert_eq!(offsets[0], None);
-        assert!(offsets[1..].iter().all(Option::is_some), "{offsets:?}");
-        assert_eq!(offsets.len(), 4);
+        assert_eq!(offsets, [None, Some(800_000), Some(1_600_000), Some(2_400_000)]);
     }
 }
 
@@ -77,7 +64,8 @@ fn a_download_begins_in_the_middle() {
     let bytes = some_bytes(100_000);
     for has_ranges in [true, false] {
         let sent = bytes.clone();
-        let fake = Fake::start(move |request, _| rest(&sent, request.offset().filter(|_| has_ranges)));
+        let fake =
+            Fake::start(move |request, _| part(&sent, request.offset().filter(|_| has_ranges), sent.len()));
         let client = fake.client();
         for offset in [1, 50_000, 99_999] {
             assert_eq!(
@@ -90,6 +78,48 @@ fn a_download_begins_in_the_middle() {
         assert_eq!(fake.seen().len(), asked, "nothing is left to ask for");
         let error = download(&client, &fake, &describe(&bytes), 100_001).unwrap_err();
         assert!(matches!(error, ErrorKind::LengthMismatch { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_file_goes_on_only_if_it_is_still_the_same() {
+    let bytes = some_bytes(300_000);
+    for (etags, want) in [
+        (["\"a\"", "\"a\""], None),
+        (["\"a\"", "\"b\""], Some("the file was replaced while it was read")),
+        (["W/\"a\"", "W/\"a\""], Some("the connection broke off")),
+        (["", ""], Some("the connection broke off")),
+    ] {
+        let sent = bytes.clone();
+        let fake = Fake::start(move |request, before| {
+            let etag = etags[before.min(1)];
+            let is_same = request.header("if-range").is_some_and(|same| same == etag);
+            let end = if before == 0 { 100_000 } else { sent.len() };
+            part(&sent, request.offset().filter(|_| is_same), end).with("ETag", etag)
+        });
+        let client = fake.client();
+        let mut found = Vec::new();
+        let mut file = client.file(&format!("http://{}/images/a.tar?key=hunter2", fake.host)).unwrap();
+        assert_eq!(file.size(), Some(300_000));
+        match (file.read_to_end(&mut found), want) {
+            (Ok(_), None) => assert!(found == bytes),
+            (Err(error), Some(want)) => {
+                let error = error.to_string();
+                assert!(error.starts_with(&format!("http://{}/images/a.tar: {want}", fake.host)), "{error}");
+            }
+            (got, want) => panic!("{got:?}, but {want:?}"),
+        }
+        assert!(fake.seen().iter().all(|request| request.header("authorization").is_none()));
+    }
+    let fake = Fake::start(|_, _| Answer::new(404, ""));
+    for (url, want) in [
+        (format!("http://{}/a", fake.host), "no such file"),
+        ("http://127.0.0.1:1/a".to_owned(), "not said to have plain HTTP"),
+        (format!("http://user:hunter2@{}/a", fake.host), "without a user"),
+        ("/etc/passwd".to_owned(), "it must have a URL"),
+    ] {
+        let error = fake.client().file(&url).unwrap_err().to_string();
+        assert!(error.contains(want) && !error.contains("hunter2"), "{error}");
     }
 }
 
@@ -126,7 +156,7 @@ fn a_blob_of_another_length_is_refused() {
             Answer::new(206, &bytes[..10]).with("Content-Range", "bytes 0-9/10"),
             "expected 1000 bytes, found 10",
         ),
-        (Answer::new(206, bytes.clone()), "without `Content-Range`"),
+        (Answer::new(206, bytes.clone()), "a part without `Content-Range`"),
     ] {
         let fake = Fake::start(move |_, _| answer.clone());
         let error = download(&fake.client(), &fake, &descriptor, 0).unwrap_err();

@@ -111,7 +111,10 @@ impl Fake {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
-                let Some(request) = read(&stream) else { continue };
+                let Some(request) = read(&stream) else {
+                    let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+                    continue;
+                };
                 let answer = {
                     let mut requests = requests.lock().unwrap();
                     requests.push(request.clone());
