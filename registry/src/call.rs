@@ -1,4 +1,5 @@
-//! One request with all that belongs to it: authorization, redirects, another try, and what an answer's status means.
+//! One request with all that belongs to it: authorization, redirects, another try, and what an answer's
+//! status means.
 
 use std::io::{self, Read};
 
@@ -266,4 +267,30 @@ fn explanation(response: &mut Response<Body>) -> String {
 
 pub(crate) fn malformed(reason: &str) -> ErrorKind {
     ErrorKind::Malformed { reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Host;
+
+    #[test]
+    fn no_redirect_leads_out_of_tls() {
+        let plain = Host { plain_http: true, ..Host::default() };
+        let options = Options { hosts: [("plain.io".to_owned(), plain)].into(), ..Options::default() };
+        let caller = Caller::new(&options).unwrap();
+        for (from, to, redirects, want) in [
+            ("https://r.io/x", "https://other.io/y", 5, ""),
+            ("http://plain.io/x", "https://other.io/y", 1, ""),
+            ("http://plain.io/x", "/y", 1, ""),
+            ("https://r.io/x", "http://plain.io/y", 1, "it leads from TLS to plain HTTP"),
+            ("http://plain.io/x", "http://other.io/y", 1, "the host is not said to have plain HTTP"),
+            ("https://r.io/x", "https://other.io/y", 6, "there are too many redirects"),
+        ] {
+            let response = Response::builder().header(LOCATION, to).body(Body::builder().data("")).unwrap();
+            let error = caller.redirected(&from.parse().unwrap(), &response, redirects).err();
+            let message = error.map_or(String::new(), |error| error.to_string());
+            assert!(message.ends_with(want) && message.is_empty() == want.is_empty(), "{to}: {message}");
+        }
+    }
 }

@@ -18,8 +18,8 @@ use crate::text::printable;
 use crate::url::Origin;
 use crate::{BREAK_LIMIT, PROGRESS};
 
-/// A blob or a file on its way: exactly as many bytes as there should be, or an error whose `get_ref()` is an [`Error`]. Nobody
-/// has checked a digest.
+/// A blob or a file on its way: exactly as many bytes as there should be, or an error whose `get_ref()` is an
+/// [`Error`]. Nobody has checked a digest.
 pub struct Download<'a> {
     caller: &'a Caller,
     target: String,
@@ -46,8 +46,9 @@ impl fmt::Debug for Download<'_> {
 }
 
 impl Registry {
-    /// The bytes of a blob from `offset` on; if the connection breaks off, it goes on where it was. Yields exactly the bytes that
-    /// the descriptor's size says, or an error. **The digest is for the caller to check.**
+    /// The bytes of a blob from `offset` on; if the connection breaks off, it goes on where it was. Yields
+    /// exactly the bytes that the descriptor's size says, or an error. **The digest is for the caller to
+    /// check.**
     pub fn blob(
         &self,
         repository: &ImageRef,
@@ -65,8 +66,8 @@ impl Registry {
         download.begin()
     }
 
-    /// The file at a URL of HTTPS, or of HTTP if its host is said to have that. No credentials are sent. If the connection
-    /// breaks off, it goes on if the server can tell that the file is still the same.
+    /// The file at a URL of HTTPS, or of HTTP if its host is said to have that. No credentials are sent. If
+    /// the connection breaks off, it goes on if the server can tell that the file is still the same.
     pub fn file(&self, url: &str) -> Result<Download<'_>, Error> {
         // The rest of the URL may be signed: it is not shown.
         let parsed = url.parse().ok().and_then(|url: Uri| Some((Origin::of(&url)?, url)));
@@ -162,7 +163,7 @@ impl<'a> Download<'a> {
                     "the file was replaced while it was read: begin anew".to_owned(),
                 ));
             }
-            let is_strong = |etag: &&HeaderValue| !etag.as_bytes().starts_with(b"W/");
+            let is_strong = |etag: &&HeaderValue| etag.as_bytes().starts_with(b"\"");
             self.etag = headers.get(ETAG).filter(is_strong).cloned();
             self.size = self.size.or(total);
         }

@@ -54,7 +54,7 @@ pub enum ErrorKind {
     #[error(transparent)]
     Credentials(#[from] AuthError),
     /// The registry wants to be left alone, for longer than it was worth to wait.
-    #[error("the registry gets too many requests{}", wait.map_or(String::new(), |wait| format!("; try again in {} s", wait.as_secs())))]
+    #[error("the registry gets too many requests{}", try_again(*wait))]
     TooManyRequests {
         /// How long, if it said so.
         wait: Option<Duration>,
@@ -141,6 +141,10 @@ pub enum ErrorKind {
     /// What was to be sent could not be read, or has another length than was said.
     #[error("read what is to be sent: {0}")]
     Input(io::Error),
+}
+
+fn try_again(wait: Option<Duration>) -> String {
+    wait.map_or(String::new(), |wait| format!("; try again in {} s", wait.as_secs()))
 }
 
 fn unauthorized(registry: &str, with_credentials: bool, reason: &str) -> String {

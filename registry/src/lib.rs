@@ -1,5 +1,6 @@
-//! The client of registries, credentials for them, and the file that says what may come from where. The only package
-//! of the project that opens connections; everything is synchronous, and streams are read and sent in pieces.
+//! The client of registries, credentials for them, and the file that says what may come from where. The only
+//! package of the project that opens connections; everything is synchronous, and streams are read and sent in
+//! pieces.
 //!
 //! - [`Registry`] resolves references, reads and writes blobs and manifests, and reads files at URLs.
 //! - [`auth`] finds credentials, and writes them to the standard file (`login`, `logout`).
@@ -39,5 +40,6 @@ pub const ANSWER_LIMIT: u64 = 1 << 20;
 pub const REDIRECT_LIMIT: u32 = 5;
 /// How often one download may break off and go on, while each piece brings [`PROGRESS`] at least.
 pub const BREAK_LIMIT: u32 = 100;
-/// How many bytes between two breaks count as progress: less of them, and it is one more of [`Retry::attempts`].
+/// How many bytes between two breaks count as progress: less of them, and it is one more of
+/// [`Retry::attempts`].
 pub const PROGRESS: u64 = 1 << 20;

@@ -12,8 +12,9 @@ use crate::auth::Auth;
 pub struct Options {
     /// What is special about some hosts, by `host` or `host:port` as references name them.
     pub hosts: BTreeMap<String, Host>,
-    /// The variables of the process: `DOCKER_CONFIG`, `REGISTRY_AUTH_FILE`, `XDG_RUNTIME_DIR`, `XDG_CONFIG_HOME` and
-    /// `HOME` for credentials; `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, also in lower case.
+    /// The variables of the process: `DOCKER_CONFIG`, `REGISTRY_AUTH_FILE`, `XDG_RUNTIME_DIR`,
+    /// `XDG_CONFIG_HOME` and `HOME` for credentials; `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`,
+    /// also in lower case.
     pub environment: Environment,
     /// What to do when something breaks off.
     pub retry: Retry,

@@ -29,9 +29,9 @@ pub enum Pushed {
 }
 
 impl Registry {
-    /// Puts a blob into a repository, unless it is there. `from` is another repository that may have it: from one of the same
-    /// registry, it is mounted if the registry allows that. Otherwise what `open` gives is sent: again from its beginning,
-    /// if the connection breaks off.
+    /// Puts a blob into a repository, unless it is there. `from` is another repository that may have it: from
+    /// one of the same registry, it is mounted if the registry allows that. Otherwise what `open` gives is
+    /// sent: again from its beginning, if the connection breaks off.
     pub fn put_blob<R: Read>(
         &self,
         repository: &ImageRef,
@@ -91,9 +91,10 @@ impl Registry {
         Ok(Pushed::Sent)
     }
 
-    /// Puts a manifest or an index under the reference's tag or digest. What it needs must be there. Where the registry has no
-    /// referrers interface, a manifest with a `subject` is also added to the list under the tag that stands for the subject;
-    /// of two clients that do so at once, one may be lost, as the specification has it.
+    /// Puts a manifest or an index under the reference's tag or digest. What it needs must be there. Where
+    /// the registry has no referrers interface, a manifest with a `subject` is also added to the list under
+    /// the tag that stands for the subject; of two clients that do so at once, one may be lost, as the
+    /// specification has it.
     pub fn put_manifest(
         &self,
         reference: &ImageRef,

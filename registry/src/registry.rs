@@ -25,8 +25,25 @@ const TAGS_PER_PAGE: u32 = 1000;
 /// How many pages of tags or referrers are read.
 const PAGE_LIMIT: u32 = 1000;
 
-/// Registries, as these options say. Cheap to share: connections and tokens are kept for all who use it, from any number of
-/// threads.
+/// Registries, as these options say.
+///
+/// ```no_run
+/// use std::io::Read as _;
+///
+/// use drydock_model::{digest::Digest, manifest::Manifest, reference::ImageRef};
+/// use drydock_registry::{Options, Registry};
+///
+/// let registry = Registry::new(&Options::default())?;
+/// let image: ImageRef = "docker.io/library/node:22".parse()?;
+/// let (_, bytes) = registry.manifest(&image)?; // or an index: look at the descriptor's media type
+/// let manifest: Manifest = serde_json::from_slice(&bytes)?;
+/// let mut config = Vec::new();
+/// registry.blob(&image, &manifest.config, 0)?.read_to_end(&mut config)?;
+/// assert_eq!(Digest::of(&config), manifest.config.digest);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Cheap to share: connections and tokens are kept for all who use it, from any number of threads.
 #[derive(Debug)]
 pub struct Registry {
     pub(crate) caller: Caller,
@@ -39,8 +56,9 @@ impl Registry {
         Ok(Self { caller })
     }
 
-    /// The manifest or index that a reference names, and what describes it. At most [`MANIFEST_LIMIT`] bytes, whose digest is
-    /// the one that the reference names, if it names one, and the one that the registry announces, if it does.
+    /// The manifest or index that a reference names, and what describes it. At most [`MANIFEST_LIMIT`] bytes,
+    /// whose digest is the one that the reference names, if it names one, and the one that the registry
+    /// announces, if it does.
     pub fn manifest(&self, reference: &ImageRef) -> Result<(Descriptor, Vec<u8>), Error> {
         self.find_manifest(reference).map_err(|kind| Error::new(reference.to_string(), kind))
     }
@@ -89,7 +107,8 @@ impl Registry {
         }
     }
 
-    /// What refers to a manifest as its subject: by the referrers interface, else by the tag that stands for it. At most `limit`.
+    /// What refers to a manifest as its subject: by the referrers interface, else by the tag that stands for
+    /// it. At most `limit`.
     pub fn referrers(
         &self,
         repository: &ImageRef,
@@ -218,7 +237,8 @@ fn access(repository: &ImageRef, scopes: Vec<String>) -> Access {
     }
 }
 
-/// The tag that stands for all that refers to a subject. Specification: distribution-spec § Referrers Tag Schema.
+/// The tag that stands for all that refers to a subject. Specification: distribution-spec § Referrers Tag
+/// Schema.
 pub(crate) fn referrers_tag(repository: &ImageRef, subject: Digest) -> ImageRef {
     let name = format!("{}:sha256-{}", repository.name(), subject.hex());
     name.parse().expect("the name of a reference with a tag of hex digits is a reference")

@@ -1,5 +1,5 @@
-//! Connections: by TLS with the certificates that a host is trusted by, through a proxy if there is one, and what may
-//! go wrong with them. Follows no redirect, and knows of no credentials.
+//! Connections: by TLS with the certificates that a host is trusted by, through a proxy if there is one, and
+//! what may go wrong with them. Follows no redirect, and knows of no credentials.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

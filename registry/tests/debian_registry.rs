@@ -1,4 +1,5 @@
 //! Debian's `docker-registry` on an address of this machine, with skopeo as the judge.
+#![cfg(test)]
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -40,23 +41,27 @@ impl Server {
         // The port is free now; should somebody take it meanwhile, the next one is tried.
         for _ in 0..5 {
             let host = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-            let mut config = format!(
-                "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp:\n  addr: {host}\n",
-                dir.path().join("data").display()
-            );
+            let mut config = vec![
+                "version: 0.1\nlog: {level: error}".to_owned(),
+                format!("storage: {{filesystem: {{rootdirectory: {}}}}}", dir.path().join("data").display()),
+                format!("http:\n  addr: {host}"),
+            ];
             if has_tls {
                 certificates(dir.path());
                 let path = |name: &str| dir.path().join(name).display().to_string();
-                config +=
-                    &format!("  tls: {{certificate: {}, key: {}}}\n", path("server.crt"), path("server.key"));
+                config.push(format!(
+                    "  tls: {{certificate: {}, key: {}}}",
+                    path("server.crt"),
+                    path("server.key")
+                ));
             }
             if has_password {
                 let path = dir.path().join("htpasswd");
                 fs::write(&path, HTPASSWD).unwrap();
-                config += &format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", path.display());
+                config.push(format!("auth: {{htpasswd: {{realm: test, path: {}}}}}", path.display()));
             }
             let path = dir.path().join("config.yml");
-            fs::write(&path, config).unwrap();
+            fs::write(&path, config.join("\n")).unwrap();
             let log = File::create(dir.path().join("log")).unwrap();
             let mut command = Command::new("docker-registry");
             command.arg("serve").arg(&path).env("OTEL_TRACES_EXPORTER", "none");

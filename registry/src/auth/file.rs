@@ -1,4 +1,5 @@
-//! The standard files of credentials: docker's `config.json` and containers' `auth.json`, which have one format.
+//! The standard files of credentials: docker's `config.json` and containers' `auth.json`, which have one
+//! format.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -166,7 +167,8 @@ impl File {
             .map(|(user, password)| Credentials::Password { user, password: Secret(password) }))
     }
 
-    /// The file's text with these credentials for a registry; without any, if there are none. Says as well whether there were any.
+    /// The file's text with these credentials for a registry; without any, if there are none. Says as well
+    /// whether there were any.
     pub(super) fn with(&self, registry: &str, credentials: Option<&Credentials>) -> (String, bool) {
         let mut whole = self.whole.clone();
         let auths = whole.entry("auths").or_insert_with(|| json!({}));

@@ -11,7 +11,7 @@ use ureq::http::{Request, Uri};
 use super::file::{File, decode_base64, places};
 use super::{Auth, AuthError, Credentials};
 use crate::transport::Transport;
-use crate::url::Origin;
+use crate::url::{Origin, registry_name};
 use crate::{Environment, Options};
 
 /// How large credentials may be that a file or a webhook holds.
@@ -31,7 +31,7 @@ impl Keychain {
             auths: options
                 .hosts
                 .iter()
-                .map(|(host, settings)| (host.clone(), settings.auth.clone()))
+                .map(|(host, settings)| (registry_name(host).to_owned(), settings.auth.clone()))
                 .collect(),
             environment: options.environment.clone(),
             found: Mutex::default(),

@@ -9,7 +9,8 @@ use drydock_io::lock::Lock;
 
 use super::file::{File, key_of, place_to_write, places};
 use super::{Auth, AuthError, Credentials, helper};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
+use crate::url::registry_name;
 use crate::{Environment, Options, Registry};
 
 /// Where credentials are kept.
@@ -22,9 +23,10 @@ pub enum Stored {
 }
 
 /// Checks credentials at a registry, and keeps them in the standard file (`$DOCKER_CONFIG/config.json`, else
-/// `$REGISTRY_AUTH_FILE`, else `~/.docker/config.json`), or with the helper that the file names for it. The file is replaced as
-/// a whole, with mode 0600, and keeps what else is in it.
+/// `$REGISTRY_AUTH_FILE`, else `~/.docker/config.json`), or with the helper that the file names for it. The
+/// file is replaced as a whole, with mode 0600, and keeps what else is in it.
 pub fn login(options: &Options, registry: &str, credentials: &Credentials) -> Result<Stored, Error> {
+    let registry = registry_name(registry);
     let mut checked = options.clone();
     checked.hosts.entry(registry.to_owned()).or_default().auth = Auth::Given(credentials.clone());
     Registry::new(&checked)?.check(registry)?;
@@ -32,21 +34,19 @@ pub fn login(options: &Options, registry: &str, credentials: &Credentials) -> Re
 }
 
 fn keep(environment: &Environment, registry: &str, credentials: &Credentials) -> Result<Stored, AuthError> {
-    edit(&place_to_write(environment)?, |file| match file.helper(registry) {
+    let path = place_to_write(environment)?;
+    edit(&path, |file| match file.helper(registry) {
         Some(name) => {
             helper::store(name, key_of(registry), credentials)?;
             Ok((None, Stored::Helper(format!("docker-credential-{name}"))))
         }
-        None => Ok((Some(file.with(registry, Some(credentials)).0), Stored::File(file_of(environment)?))),
+        None => Ok((Some(file.with(registry, Some(credentials)).0), Stored::File(path.clone()))),
     })
-}
-
-fn file_of(environment: &Environment) -> Result<PathBuf, AuthError> {
-    place_to_write(environment)
 }
 
 /// Forgets a registry's credentials in all standard files and helpers. Returns where there were any.
 pub fn logout(environment: &Environment, registry: &str) -> Result<Vec<Stored>, AuthError> {
+    let registry = registry_name(registry);
     let mut forgotten = Vec::new();
     for path in places(environment) {
         if File::read(&path)?.is_some() {
@@ -85,12 +85,6 @@ fn edit<T>(
         drydock_io::file::write_private(&path, text.as_bytes()).map_err(failed)?;
     }
     Ok(value)
-}
-
-impl From<AuthError> for Error {
-    fn from(error: AuthError) -> Self {
-        Self::new("credentials", ErrorKind::Credentials(error))
-    }
 }
 
 #[cfg(test)]

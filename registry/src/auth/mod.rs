@@ -19,16 +19,17 @@ pub(crate) use token::{Access, Tokens};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Auth {
-    /// In the standard places: the files that `DOCKER_CONFIG` and `REGISTRY_AUTH_FILE` lead to, then `containers/auth.json`
-    /// in `$XDG_RUNTIME_DIR` and `$XDG_CONFIG_HOME`, then `~/.docker/config.json`, and the helpers that they name.
+    /// In the standard places: the files that `DOCKER_CONFIG` and `REGISTRY_AUTH_FILE` lead to, then
+    /// `containers/auth.json` in `$XDG_RUNTIME_DIR` and `$XDG_CONFIG_HOME`, then `~/.docker/config.json`, and
+    /// the helpers that they name.
     #[default]
     Default,
     /// In a file that holds `user:password` in one line.
     UserFile(PathBuf),
     /// In a variable of this name that holds `user:password`.
     Env(String),
-    /// At a URL, whose answer is `user:password` in base64. HTTPS, or a host that is this machine or is said to have plain
-    /// HTTP. Redirects are not followed.
+    /// At a URL, whose answer is `user:password` in base64. HTTPS, or a host that is this machine or is said
+    /// to have plain HTTP. Redirects are not followed.
     Webhook(String),
     /// These.
     #[serde(skip)]

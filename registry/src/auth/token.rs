@@ -1,6 +1,7 @@
 //! How credentials are shown: as they are (Basic), or in exchange for tokens (Bearer), as the registry asks.
 //!
-//! Specification: RFC 7235, RFC 7617; token authentication of the `distribution` project, and its form for `OAuth2`.
+//! Specification: RFC 7235, RFC 7617; token authentication of the `distribution` project, and its form for
+//! `OAuth2`.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -77,11 +77,11 @@ pub enum Refused {
 }
 
 impl Sources {
-    /// Where `SOURCE/NAME`, or an image by its whole reference (`docker://` may stand before it), is to be had. With a lock file,
-    /// by the digest that is locked.
+    /// Where `SOURCE/NAME`, or an image by its whole reference (`docker://` may stand before it), is to be
+    /// had. With a lock file, by the digest that is locked.
     ///
-    /// A whole reference is taken as of the source with the longest location that it begins with. Where sources have it and none
-    /// allows it, it is refused, strict or not.
+    /// A whole reference is taken as of the source with the longest location that it begins with. Where
+    /// sources have it and none allows it, it is refused, strict or not.
     pub fn find(&self, name: &str, lock: Option<&Lock>) -> Result<Found<'_>, Refused> {
         if let Some((source_name, rest)) = name.split_once('/')
             && let Some(source) = self.sources.get(source_name)
@@ -117,8 +117,8 @@ impl Sources {
         }
     }
 
-    /// Whether a file, a folder or a URL that was named as such may be imported, and by which source. A path must be absolute and
-    /// resolved: links are not looked at.
+    /// Whether a file, a folder or a URL that was named as such may be imported, and by which source. A path
+    /// must be absolute and resolved: links are not looked at.
     pub fn permit(&self, kind: Kind, place: &str) -> Result<Option<&Source>, Refused> {
         let mut refused = None;
         for (source_name, source) in self.sources.iter().filter(|(_, source)| source.kind == kind) {

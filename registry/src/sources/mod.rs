@@ -5,7 +5,7 @@
 //!
 //! [source.hub]                        # `drydock import hub/library/node:22`
 //! kind = "registry"                   # or archive, layout, rootfs
-//! location = "docker.io"              # a registry, with the beginning of a path if any; else a folder, a file or a URL
+//! location = "docker.io"              # a registry, and where its paths begin; else a folder or URL
 //! mirrors = ["mirror.acme.example/hub"]   # tried in order, before the location
 //! allow = ["library/*", "acme/**"]    # nothing means all; `*` stays within a `/`, `**` does not
 //! deny = ["library/*:nightly*"]       # stronger than `allow`; with a tag, if there is a `:`
@@ -19,7 +19,8 @@
 //! ca-file = "acme.pem"                # or: plain-http = true
 //! ```
 //!
-//! Paths are relative to the file's folder. `auth` is for the location's host; mirrors have the standard credentials.
+//! Paths are relative to the file's folder. `auth` is for the location's host; mirrors have the standard
+//! credentials.
 
 mod find;
 mod lock;
@@ -35,7 +36,7 @@ pub use find::{Found, Place, Refused};
 pub use lock::Lock;
 
 use crate::auth::Auth;
-use crate::url::Origin;
+use crate::url::{Origin, registry_name};
 use crate::{Environment, Host};
 
 /// How large such a file may be, in bytes.
@@ -147,7 +148,8 @@ pub struct SourcesError {
 
 impl Sources {
     /// The file that is to be used: the given one, that in `DRYDOCK_SOURCES`, or the first that is there of
-    /// `$XDG_CONFIG_HOME/drydock/sources.toml` (by default below `~/.config`) and `/etc/drydock/sources.toml`.
+    /// `$XDG_CONFIG_HOME/drydock/sources.toml` (by default below `~/.config`) and
+    /// `/etc/drydock/sources.toml`.
     pub fn path(given: Option<&Path>, environment: &Environment) -> Option<PathBuf> {
         let config = environment.path("XDG_CONFIG_HOME");
         let config = config.or_else(|| Some(environment.path("HOME")?.join(".config")));
@@ -190,7 +192,7 @@ impl Sources {
             auth: Auth::Default,
         };
         let mut hosts: BTreeMap<_, _> =
-            self.hosts.iter().map(|(name, host)| (normal(name), settings(host))).collect();
+            self.hosts.iter().map(|(name, host)| (registry_name(name).to_owned(), settings(host))).collect();
         if let Some(source) = source
             && source.kind == Kind::Registry
             && let Ok(prefix) = Prefix::parse(&source.location)
@@ -273,13 +275,12 @@ impl Prefix {
         let registry = probe.registry().to_owned();
         // Without a host, it would be a path at the default registry.
         let host = location.split('/').next().unwrap_or_default();
-        if normal(host) == registry { Ok(Self { registry, path: path.to_owned() }) } else { Err(wrong()) }
+        if registry_name(host) == registry {
+            Ok(Self { registry, path: path.to_owned() })
+        } else {
+            Err(wrong())
+        }
     }
-}
-
-/// A host as references name it.
-fn normal(host: &str) -> String {
-    if host == "docker.io" { "index.docker.io".to_owned() } else { host.to_owned() }
 }
 
 fn is_url(location: &str) -> bool {

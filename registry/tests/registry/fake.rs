@@ -14,34 +14,34 @@ use drydock_registry::{Environment, Host, Options, Registry, Retry};
 
 /// A request that came.
 #[derive(Debug, Clone, Default)]
-pub struct Request {
-    pub method: String,
+pub(crate) struct Request {
+    pub(crate) method: String,
     /// With the query.
-    pub path: String,
+    pub(crate) path: String,
     /// By names in lower case.
-    pub headers: BTreeMap<String, String>,
-    pub body: Vec<u8>,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Request {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
 
     /// What was asked for, in two words.
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         format!("{} {}", self.method, self.path)
     }
 
     /// The first byte that is wanted.
-    pub fn offset(&self) -> Option<usize> {
+    pub(crate) fn offset(&self) -> Option<usize> {
         self.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
     }
 }
 
 /// An answer.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub(crate) struct Answer {
     status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
@@ -51,59 +51,58 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self { status, headers: Vec::new(), body: body.into(), length: None, is_endless: false }
     }
 
-    pub fn with(mut self, name: &str, value: impl ToString) -> Self {
+    pub(crate) fn with(mut self, name: &str, value: impl std::fmt::Display) -> Self {
         self.headers.push((name.to_owned(), value.to_string()));
         self
     }
 
     /// Announces this many bytes; the connection ends after the body all the same.
-    pub fn announcing(mut self, length: usize) -> Self {
+    pub(crate) fn announcing(mut self, length: usize) -> Self {
         self.length = Some(length);
         self
     }
 
     /// Repeats the body until nobody listens, without saying how long it is.
-    pub fn endless(mut self) -> Self {
+    pub(crate) fn endless(mut self) -> Self {
         self.is_endless = true;
         self
     }
 
     fn send(&self, stream: &mut TcpStream, method: &str) -> std::io::Result<()> {
-        let mut head = format!("HTTP/1.1 {} Answer\r\nConnection: close\r\n", self.status);
-        for (name, value) in &self.headers {
-            head += &format!("{name}: {value}\r\n");
-        }
-        if !self.is_endless {
-            head += &format!("Content-Length: {}\r\n", self.length.unwrap_or(self.body.len()));
-        }
+        let length = self.length.unwrap_or(self.body.len());
+        let length = ("Content-Length".to_owned(), length.to_string());
+        let headers = self.headers.iter().chain((!self.is_endless).then_some(&length));
+        let headers: Vec<_> = headers.map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = format!("HTTP/1.1 {} Answer\r\nConnection: close\r\n{}", self.status, headers.concat());
         stream.write_all(head.as_bytes())?;
         stream.write_all(b"\r\n")?;
         if method == "HEAD" {
             return Ok(());
         }
-        stream.write_all(&self.body)?;
-        while self.is_endless {
+        loop {
             stream.write_all(&self.body)?;
+            if !self.is_endless {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 }
 
 /// A server on an address of this machine. Its thread ends with the process.
 #[derive(Debug)]
-pub struct Fake {
+pub(crate) struct Fake {
     /// `127.0.0.1:PORT`.
-    pub host: String,
+    pub(crate) host: String,
     seen: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Fake {
     /// `answer` is given each request, and how many came before.
-    pub fn start(mut answer: impl FnMut(&Request, usize) -> Answer + Send + 'static) -> Self {
+    pub(crate) fn start(mut answer: impl FnMut(&Request, usize) -> Answer + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -130,29 +129,30 @@ impl Fake {
     }
 
     /// The requests that came.
-    pub fn seen(&self) -> Vec<Request> {
+    pub(crate) fn seen(&self) -> Vec<Request> {
         self.seen.lock().unwrap().clone()
     }
 
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.seen().iter().map(Request::line).collect()
     }
 
     /// An image in it.
-    pub fn image(&self, name: &str) -> ImageRef {
+    pub(crate) fn image(&self, name: &str) -> ImageRef {
         format!("{}/{name}", self.host).parse().unwrap()
     }
 
-    /// A client for it, and for other such servers, that does not wait long; with these credentials for this one, if any.
-    pub fn client_with(&self, others: &[&Self], auth: Auth) -> Registry {
+    /// A client for it, and for other such servers, that does not wait long; with these credentials for this
+    /// one, if any.
+    pub(crate) fn client_with(&self, others: &[&Self], auth: Auth) -> Registry {
         Registry::new(&self.options(others, auth)).unwrap()
     }
 
-    pub fn client(&self) -> Registry {
+    pub(crate) fn client(&self) -> Registry {
         self.client_with(&[], Auth::Default)
     }
 
-    pub fn options(&self, others: &[&Self], auth: Auth) -> Options {
+    pub(crate) fn options(&self, others: &[&Self], auth: Auth) -> Options {
         let plain = |auth| Host { plain_http: true, ca_file: None, auth };
         let mut hosts: BTreeMap<_, _> =
             others.iter().map(|other| (other.host.clone(), plain(Auth::Default))).collect();
@@ -162,7 +162,7 @@ impl Fake {
 }
 
 /// Tries again at once.
-pub fn quick() -> Retry {
+pub(crate) fn quick() -> Retry {
     Retry {
         first_wait: std::time::Duration::from_millis(1),
         longest_wait: std::time::Duration::from_secs(1),
@@ -189,10 +189,10 @@ fn read(stream: &TcpStream) -> Option<Request> {
 }
 
 /// Bytes that repeat only after a while.
-pub fn some_bytes(size: usize) -> Vec<u8> {
+pub(crate) fn some_bytes(size: usize) -> Vec<u8> {
     (0..size).map(|i| u8::try_from((i * 7 + i / 251) % 256).unwrap()).collect()
 }
 
-pub fn describe(bytes: &[u8]) -> Descriptor {
+pub(crate) fn describe(bytes: &[u8]) -> Descriptor {
     Descriptor::new("application/octet-stream", Digest::of(bytes), bytes.len() as u64)
 }

@@ -1,17 +1,15 @@
 //! What registries may do to who writes to them.
 
-mod fake;
-
 use std::cell::Cell;
 use std::io::{self, Read};
 
+use crate::fake::{Answer, Fake, Request, describe, some_bytes};
 use drydock_model::digest::Digest;
 use drydock_model::media;
 use drydock_registry::{ErrorKind, Pushed};
-use fake::{Answer, Fake, describe, some_bytes};
 
 /// Plays a registry that has no blobs, and takes what comes.
-fn taking(request: &fake::Request) -> Answer {
+fn taking(request: &Request) -> Answer {
     match request.method.as_str() {
         "HEAD" | "GET" => Answer::new(404, ""),
         "POST" => Answer::new(202, "").with("Location", "/v2/a/b/blobs/uploads/1?state=x"),
@@ -52,10 +50,10 @@ fn blobs_are_sent_unless_they_are_there() {
         assert_eq!(client.put_blob(&fake.image(name), &descriptor, from.as_ref(), open).unwrap(), want);
         let seen = &fake.seen()[before..];
         assert_eq!(seen[0].line(), format!("HEAD /v2/{name}/blobs/{digest}"));
-        assert_eq!(seen[1..].iter().map(fake::Request::line).collect::<Vec<_>>(), requests);
+        assert_eq!(seen[1..].iter().map(Request::line).collect::<Vec<_>>(), requests);
         if want == Pushed::Sent {
-            let sent = &seen[seen.len() - 1];
-            assert!(sent.body == bytes && sent.header("content-type") == Some("application/octet-stream"));
+            let last = &seen[seen.len() - 1];
+            assert!(last.body == bytes && last.header("content-type") == Some("application/octet-stream"));
         }
     }
     // Another registry's repositories cannot be mounted from.
@@ -78,8 +76,8 @@ fn an_upload_that_fails_begins_anew() {
         opened.set(opened.get() + 1);
         Ok(bytes.as_slice())
     };
-    let put = fake.client().put_blob(&fake.image("a/b"), &describe(&bytes), None, &mut open).unwrap();
-    assert_eq!((put, opened.get()), (Pushed::Sent, 3));
+    let pushed = fake.client().put_blob(&fake.image("a/b"), &describe(&bytes), None, &mut open).unwrap();
+    assert_eq!((pushed, opened.get()), (Pushed::Sent, 3));
     let methods: Vec<_> = fake.seen().into_iter().map(|request| request.method).collect();
     assert_eq!(methods, ["HEAD", "POST", "PUT", "POST", "PUT", "POST", "PUT"]);
     assert_eq!(fake.seen()[6].body, bytes);
@@ -168,7 +166,7 @@ fn manifests_go_under_tags_and_digests() {
     let error = client.put_manifest(&fake.image("a/b:1").with_digest(Digest::of(b"")), media::INDEX, bytes);
     assert!(matches!(error.unwrap_err().kind, ErrorKind::DigestMismatch { .. }));
     let error = client.put_manifest(&fake.image("full:1"), media::INDEX, bytes).unwrap_err().to_string();
-    assert!(error.ends_with("full:1: the registry answered with status 413: MANIFEST_INVALID"), "{error}");
+    assert!(error.ends_with("full:1: it answered with status 413: MANIFEST_INVALID"), "{error}");
     let seen = fake.seen();
     assert_eq!(seen.len(), 3, "what has another digest is not sent");
     assert_eq!(seen[1].line(), format!("PUT /v2/a/b/manifests/{digest}"));

@@ -1,14 +1,13 @@
 //! What registries may do to who reads from them.
 
-mod fake;
-
 use std::io::{self, Read as _};
 use std::time::Duration;
 
+use crate::fake::{Answer, Fake, Request, describe, quick, some_bytes};
 use drydock_model::digest::Digest;
 use drydock_model::manifest::Descriptor;
+use drydock_registry::auth::Auth;
 use drydock_registry::{Error, ErrorKind, MANIFEST_LIMIT, Registry, Retry};
-use fake::{Answer, Fake, describe, quick, some_bytes};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -54,7 +53,7 @@ fn a_download_goes_on_where_it_broke_off() {
             part(&sent, request.offset().filter(|_| has_ranges), end)
         });
         assert_eq!(download(&fake.client(), &fake, &descriptor, 0).unwrap(), bytes);
-        let offsets: Vec<_> = fake.seen().iter().map(fake::Request::offset).collect();
+        let offsets: Vec<_> = fake.seen().iter().map(Request::offset).collect();
         assert_eq!(offsets, [None, Some(800_000), Some(1_600_000), Some(2_400_000)]);
     }
 }
@@ -138,7 +137,7 @@ fn a_registry_that_says_nothing_is_given_up() {
         std::thread::sleep(Duration::from_millis(400));
         Answer::new(200, "late")
     });
-    let mut options = fake.options(&[], drydock_registry::auth::Auth::Default);
+    let mut options = fake.options(&[], Auth::Default);
     options.retry = Retry { attempts: 2, stalled: Duration::from_millis(50), ..quick() };
     let error = Registry::new(&options).unwrap().manifest(&fake.image("a/b:1")).unwrap_err();
     assert!(matches!(error.kind, ErrorKind::Broken { .. }), "{error}");
@@ -209,7 +208,7 @@ fn manifests_that_are_none_are_refused() {
         (Answer::new(200, vec![b' '; huge]), "more than 8388608 bytes"),
         (Answer::new(200, vec![b' '; 100_000]).endless(), "more than 8388608 bytes"),
         (Answer::new(200, "").with("X-Long", "x".repeat(200_000)), "more than"),
-        (Answer::new(404, ""), "the registry has no such manifest"),
+        (Answer::new(404, ""), "there is no such manifest"),
         (
             Answer::new(418, r#"{"errors": [{"code": "X", "message": "no\u001b[2J\nway"}]}"#),
             "status 418: no [2J way",
@@ -285,6 +284,29 @@ fn nobody_there() {
     let strict = Registry::new(&options).unwrap();
     let error = strict.manifest(&fake.image("a/b")).unwrap_err();
     assert!(matches!(error.kind, ErrorKind::Tls { .. } | ErrorKind::CaFile { .. }), "{error:?}");
+}
+
+#[test]
+fn a_proxy_is_used_where_it_is_named() {
+    let fake = Fake::start(|_, _| Answer::new(200, manifest()));
+    let proxy = Fake::start(|_, _| Answer::new(403, ""));
+    let mut options = fake.options(&[], Auth::Default);
+    let url = format!("http://user:hunter2@{}", proxy.host);
+    for (exceptions, is_direct) in [("", false), ("other.io", false), ("other.io, 127.0.0.1", true)] {
+        options.environment = [("http_proxy", url.as_str()), ("NO_PROXY", exceptions)].into_iter().collect();
+        let registry = Registry::new(&options).unwrap();
+        assert!(!format!("{registry:?}").contains("hunter2"));
+        let result = registry.manifest(&fake.image("a/b"));
+        assert_eq!(result.is_ok(), is_direct, "{result:?}");
+        assert!(proxy.lines().len() <= 2, "{result:?}");
+    }
+    assert_eq!(proxy.lines()[0], format!("CONNECT {}", fake.host));
+    options.environment = [("HTTP_PROXY", "hunter2:no proxy")].into_iter().collect();
+    let error = Registry::new(&options).unwrap_err().to_string();
+    assert!(
+        error.contains("`HTTP_PROXY` is not the URL of a proxy") && !error.contains("hunter2"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -1,14 +1,12 @@
 //! Who gets to see credentials, and who does not.
 
-mod fake;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use crate::fake::{Answer, Fake, Request, describe, some_bytes};
 use drydock_registry::auth::{Auth, Credentials, Secret, Stored, login, logout};
 use drydock_registry::{Environment, ErrorKind, Registry};
-use fake::{Answer, Fake, Request, describe, some_bytes};
 
 /// `user:hunter2`.
 const BASIC: &str = "Basic dXNlcjpodW50ZXIy";
@@ -379,7 +377,7 @@ fn helpers_keep_credentials() {
     helper(dir.path(), "test");
     fs::create_dir(dir.path().join("docker")).unwrap();
     let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["in_a_process_with_helpers", "--exact", "--nocapture"])
+        .args(["credentials::in_a_process_with_helpers", "--exact", "--nocapture"])
         .current_dir(dir.path())
         .env("PATH", format!("{}:/usr/bin:/bin", dir.path().display()))
         .output()
