@@ -156,10 +156,10 @@ impl Registry {
         descriptor: Descriptor,
     ) -> Result<(), ErrorKind> {
         let mut index = self.tagged_referrers(repository, subject)?.unwrap_or_else(Index::empty);
-        if index.manifests.iter().any(|other| other.digest == descriptor.digest) {
+        if index.manifests.descriptors.iter().any(|other| other.digest == descriptor.digest) {
             return Ok(());
         }
-        index.manifests.push(descriptor);
+        index.manifests.descriptors.push(descriptor);
         let bytes = serde_json::to_vec(&index).expect("an index is JSON");
         self.upload_manifest(&referrers_tag(repository, subject), media::INDEX, &bytes).map(drop)
     }

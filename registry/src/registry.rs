@@ -121,7 +121,7 @@ impl Registry {
             let url = self.url(repository, &format!("referrers/{subject}"))?;
             let pages = self.pages(repository, url, "referrers", |bytes| {
                 let index: Index = parse(bytes, "the list of referrers")?;
-                found.extend(index.manifests);
+                found.extend(index.manifests.descriptors);
                 found.truncate(limit);
                 Ok(found.len() < limit)
             });
@@ -129,7 +129,9 @@ impl Registry {
                 Ok(()) => Ok(found),
                 Err(ErrorKind::NotFound { .. } | ErrorKind::Status { status: 400 | 405 | 501, .. }) => {
                     let index = self.tagged_referrers(repository, subject)?;
-                    Ok(index.map_or(Vec::new(), |index| index.manifests.into_iter().take(limit).collect()))
+                    Ok(index.map_or(Vec::new(), |index| {
+                        index.manifests.descriptors.into_iter().take(limit).collect()
+                    }))
                 }
                 Err(kind) => Err(kind),
             }

@@ -136,7 +136,7 @@ fn blob(layout: &Path, digest: Digest) -> PathBuf {
 fn image(layout: &Path) -> (Descriptor, Vec<u8>) {
     let bytes = fs::read(layout.join("index.json")).unwrap();
     let index: Index = serde_json::from_slice(&bytes).unwrap();
-    match index.manifests.as_slice() {
+    match index.manifests.descriptors.as_slice() {
         [image] => (image.clone(), fs::read(blob(layout, image.digest)).unwrap()),
         _ => (Descriptor::new(media::INDEX, Digest::of(&bytes), bytes.len() as u64), bytes),
     }
@@ -153,7 +153,7 @@ fn push(
     let mut pushed = Vec::new();
     if descriptor.oci_media_type() == media::INDEX {
         let index: Index = serde_json::from_slice(bytes).unwrap();
-        for child in index.manifests {
+        for child in index.manifests.descriptors {
             let to = to.with_digest(child.digest);
             let bytes = fs::read(blob(layout, child.digest)).unwrap();
             pushed.extend(push(registry, layout, &(child, bytes), &to, from));
@@ -175,7 +175,12 @@ fn pull(registry: &Registry, from: &ImageRef) -> usize {
     let (descriptor, bytes) = registry.manifest(from).unwrap();
     if descriptor.oci_media_type() == media::INDEX {
         let index: Index = serde_json::from_slice(&bytes).unwrap();
-        return index.manifests.iter().map(|child| pull(registry, &from.with_digest(child.digest))).sum();
+        return index
+            .manifests
+            .descriptors
+            .iter()
+            .map(|child| pull(registry, &from.with_digest(child.digest)))
+            .sum();
     }
     let manifest: Manifest = serde_json::from_slice(&bytes).unwrap();
     let blobs = || manifest.layers.iter().chain([&manifest.config]);
