@@ -6,13 +6,14 @@ use anyhow::{Context as _, Result, ensure};
 use drydock_package::{cargo, workspace};
 
 /// What each package of the project may depend on of the others, directly. Who is not here may depend on all.
-const ALLOWED: [(&str, &[&str]); 7] = [
+const ALLOWED: [(&str, &[&str]); 8] = [
     ("drydock-model", &[]),
     ("drydock-io", &[]),
     ("drydock-spec", &["drydock-env"]),
     ("drydock-encode", &["drydock-io", "drydock-model"]),
     ("drydock-tar", &["drydock-io", "drydock-model"]),
     ("drydock-layout", &["drydock-io", "drydock-model"]),
+    ("drydock-registry", &["drydock-io", "drydock-model"]),
     (
         "drydock-phases",
         &[

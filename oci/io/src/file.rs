@@ -25,14 +25,18 @@ pub struct TempFile {
 impl TempFile {
     /// A new, empty file of mode 0644 (whatever the umask) in `dir`, which must exist.
     pub fn create_in(dir: &Path) -> io::Result<Self> {
+        Self::create(dir, 0o644)
+    }
+
+    fn create(dir: &Path, mode: u32) -> io::Result<Self> {
         static SERIAL: AtomicU64 = AtomicU64::new(0);
         loop {
             let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
             let path = dir.join(format!("{TEMPORARY_PREFIX}{}-{serial}", std::process::id()));
-            match OpenOptions::new().read(true).write(true).create_new(true).mode(0o644).open(&path) {
+            match OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(&path) {
                 Ok(file) => {
                     let temporary = Self { file, path: Some(path) };
-                    temporary.file.set_permissions(fs::Permissions::from_mode(0o644))?;
+                    temporary.file.set_permissions(fs::Permissions::from_mode(mode))?;
                     // Where files cannot be locked, nobody takes this one for a killed process's either.
                     let locked = flock(&temporary.file, FlockOperation::NonBlockingLockExclusive);
                     let is_removed = temporary.file.metadata()?.nlink() == 0;
@@ -91,11 +95,20 @@ pub fn remove_stale(dir: &Path) -> io::Result<()> {
 
 /// Puts `bytes` at `path` in one step, with mode 0644: a reader finds the old file or the new one, whole.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_with_mode(path, bytes, 0o644)
+}
+
+/// [`write_atomically`] what only the owner may read: mode 0600 from the beginning.
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_with_mode(path, bytes, 0o600)
+}
+
+fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
     };
-    let mut temporary = TempFile::create_in(dir)?;
+    let mut temporary = TempFile::create(dir, mode)?;
     temporary.file().write_all(bytes)?;
     temporary.persist(path)
 }
@@ -115,7 +128,10 @@ mod tests {
         write_atomically(&path, b"one").unwrap();
         write_atomically(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o644);
+        write_private(&path, b"three").unwrap();
+        assert_eq!((fs::read(&path).unwrap().as_slice(), mode()), (b"three".as_slice(), 0o600));
         assert_eq!(names(dir.path()), ["index.json"]);
     }
 

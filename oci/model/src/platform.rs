@@ -3,9 +3,17 @@
 //! Specification: OCI image-spec `image-index.md` § Platform Variants.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
+
+/// A text that is no platform.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is not a platform; expected `os/architecture` or `os/architecture/variant`, as in `linux/arm64`"
+)]
+pub struct InvalidPlatform(pub String);
 
 /// The platform of an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,15 +85,41 @@ impl fmt::Display for Platform {
     }
 }
 
+/// `os/architecture[/variant]`, as it is displayed.
+impl FromStr for Platform {
+    type Err = InvalidPlatform;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPlatform> {
+        let is_word = |part: &&str| {
+            !part.is_empty()
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        };
+        let mut parts: Vec<&str> = text.split('/').collect();
+        if !(2..=3).contains(&parts.len()) || !parts.iter().all(is_word) {
+            return Err(InvalidPlatform(text.to_owned()));
+        }
+        let variant = parts.get(2).map(|&variant| variant.to_owned());
+        let architecture = parts.swap_remove(1).to_owned();
+        Ok(Self { os: parts[0].to_owned(), architecture, variant, ..Self::default() })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn platform(text: &str) -> Platform {
-        let mut parts = text.split('/');
-        let os = parts.next().unwrap().to_owned();
-        let architecture = parts.next().unwrap().to_owned();
-        Platform { os, architecture, variant: parts.next().map(str::to_owned), ..Platform::default() }
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn parses_what_it_prints() {
+        for text in ["linux/amd64", "linux/arm/v7", "windows/amd64"] {
+            assert_eq!(platform(text).to_string(), text);
+        }
+        for text in ["", "linux", "linux/", "/amd64", "linux/arm/v7/x", "linux/a b", "linux//v7"] {
+            assert_eq!(text.parse::<Platform>(), Err(InvalidPlatform(text.to_owned())), "{text}");
+        }
     }
 
     #[test]

@@ -44,6 +44,33 @@ impl ImageRef {
         &self.registry
     }
 
+    /// The repository's path in its registry.
+    pub fn repository(&self) -> &str {
+        &self.repository
+    }
+
+    /// The tag, unless a digest is named.
+    pub fn tag(&self) -> Option<&str> {
+        match &self.version {
+            Version::Tag(tag) => Some(tag),
+            Version::Digest(_) => None,
+        }
+    }
+
+    /// The digest, if one is named.
+    pub fn digest(&self) -> Option<Digest> {
+        match &self.version {
+            Version::Tag(_) => None,
+            Version::Digest(digest) => Some(*digest),
+        }
+    }
+
+    /// What has this digest, in the same repository.
+    #[must_use]
+    pub fn with_digest(&self, digest: Digest) -> Self {
+        Self { version: Version::Digest(digest), ..self.clone() }
+    }
+
     /// The tag, or the whole digest: what `org.opencontainers.image.ref.name` is set to.
     fn version_name(&self) -> String {
         match &self.version {
@@ -307,6 +334,17 @@ mod tests {
             assert_eq!(got.path(), Path::new("/layout repo").join(want), "{name}");
             assert_eq!(got.ref_name(), ref_name, "{name}");
         }
+    }
+
+    #[test]
+    fn parts_of_references() {
+        let tagged: ImageRef = "localhost:5000/acme/app:1".parse().unwrap();
+        assert_eq!((tagged.registry(), tagged.repository()), ("localhost:5000", "acme/app"));
+        assert_eq!((tagged.tag(), tagged.digest()), (Some("1"), None));
+        let digest = Digest::of(b"");
+        let fixed = tagged.with_digest(digest);
+        assert_eq!((fixed.tag(), fixed.digest()), (None, Some(digest)));
+        assert_eq!(fixed.to_string(), format!("localhost:5000/acme/app@{digest}"));
     }
 
     #[test]
