@@ -171,6 +171,14 @@ pub(super) fn collect_at(
     if !switched.is_none_or(is_over) {
         return Ok(());
     }
+    let kept = in_use(layout, keep)?;
+    let is_unused = |name: &str| digest_of(name).is_some_and(|digest| !kept.contains(&digest));
+    // What another program has just put there, it may be about to refer to.
+    remove(&blobs, |name, file| is_unused(name) && is_over(changed(file)))
+}
+
+/// The blobs that these lead to, and those that refer to them.
+pub(super) fn in_use(layout: &Path, keep: &[&Members]) -> Result<HashSet<Digest>, LayoutError> {
     let mut roots = References::default();
     for References { descriptors, foreign } in keep.iter().map(|members| References::of_index(members)) {
         roots.descriptors.extend(descriptors);
@@ -178,9 +186,7 @@ pub(super) fn collect_at(
     }
     let mut kept = reachable_from(layout, roots)?;
     keep_referrers(layout, &mut kept)?;
-    let is_unused = |name: &str| digest_of(name).is_some_and(|digest| !kept.blobs.contains(&digest));
-    // What another program has just put there, it may be about to refer to.
-    remove(&blobs, |name, file| is_unused(name) && is_over(changed(file)))
+    Ok(kept.blobs)
 }
 
 /// Keeps what refers by its `subject` to what is kept: signatures and the like may stand in no index.
@@ -212,18 +218,18 @@ fn keep_referrers(layout: &Path, kept: &mut Reached) -> Result<(), LayoutError> 
 }
 
 /// The digest of the blob whose file has this name.
-fn digest_of(name: &str) -> Option<Digest> {
+pub(super) fn digest_of(name: &str) -> Option<Digest> {
     format!("sha256:{name}").parse().ok()
 }
 
 /// When a file last got a name, another owner, or other bytes.
-fn changed(file: &Metadata) -> SystemTime {
+pub(super) fn changed(file: &Metadata) -> SystemTime {
     use std::os::unix::fs::MetadataExt as _;
     SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(file.ctime()).unwrap_or_default())
 }
 
 /// The names in a folder that are UTF-8, and what they name.
-fn list(dir: &Path) -> Result<Vec<(String, Metadata)>, LayoutError> {
+pub(super) fn list(dir: &Path) -> Result<Vec<(String, Metadata)>, LayoutError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).at("list", dir)? {
         let entry = entry.at("list", dir)?;
