@@ -25,6 +25,8 @@ pub const GRACE: Duration = Duration::from_mins(10);
 pub(super) struct Reached {
     /// Blobs, those included that are not there.
     pub(super) blobs: HashSet<Digest>,
+    /// The same as they are named, each once for what it is said to be.
+    descriptors: Vec<Descriptor>,
     /// Digests of other algorithms.
     foreign: HashSet<String>,
 }
@@ -52,6 +54,15 @@ pub(super) fn reachable<'a>(
     reachable_from(layout, References { descriptors, foreign: Vec::new() })
 }
 
+/// All that descriptors lead to in a layout, they themselves included, and what is not there; but nothing with a digest of
+/// another algorithm. A blob that is said to be several things is there as often.
+pub fn leads_to<'a>(
+    layout: &Path,
+    descriptors: impl IntoIterator<Item = &'a Descriptor>,
+) -> Result<Vec<Descriptor>, LayoutError> {
+    Ok(reachable(layout, descriptors)?.descriptors)
+}
+
 fn reachable_from(layout: &Path, mut to_do: References) -> Result<Reached, LayoutError> {
     let mut found = Reached::default();
     // What a blob refers to depends on what it is said to be.
@@ -62,7 +73,9 @@ fn reachable_from(layout: &Path, mut to_do: References) -> Result<Reached, Layou
             if !followed.insert((descriptor.digest, descriptor.oci_media_type().to_owned())) {
                 continue;
             }
-            references(layout, &descriptor)?
+            let references = references(layout, &descriptor)?;
+            found.descriptors.push(descriptor);
+            references
         } else if let Some(digest) = to_do.foreign.pop() {
             if !found.foreign.insert(digest.clone()) {
                 continue;
@@ -210,7 +223,7 @@ fn keep_referrers(layout: &Path, kept: &mut Reached) -> Result<(), LayoutError> 
     }
     while let Some(at) = referrers.iter().position(|(subject, _)| kept.has(subject)) {
         let (_, descriptor) = referrers.swap_remove(at);
-        let Reached { blobs, foreign } = reachable(layout, [&descriptor])?;
+        let Reached { blobs, foreign, .. } = reachable(layout, [&descriptor])?;
         kept.blobs.extend(blobs);
         kept.foreign.extend(foreign);
     }

@@ -161,6 +161,26 @@ impl Transaction {
         if let Some(name) = names.iter().find(|name| name.digest().is_some()) {
             return Err(LayoutError::NamedByDigest(name.path().to_owned()));
         }
+        Self::begin_with(dir, names, link, durability, waiting)
+    }
+
+    /// For changes that bring nothing: the name may be a digest, too.
+    pub fn begin_to_remove(
+        dir: &LayoutDir,
+        name: &LayoutPath,
+        durability: Durability,
+        waiting: &dyn Fn(&LayoutPath),
+    ) -> Result<Self, LayoutError> {
+        Self::begin_with(dir, std::slice::from_ref(name), LinkMode::Auto, durability, waiting)
+    }
+
+    fn begin_with(
+        dir: &LayoutDir,
+        names: &[LayoutPath],
+        link: LinkMode,
+        durability: Durability,
+        waiting: &dyn Fn(&LayoutPath),
+    ) -> Result<Self, LayoutError> {
         let mut made: Vec<(Identity, usize, Undo)> = Vec::new();
         for (number, name) in names.iter().enumerate() {
             let mut undo = Undo::default();
