@@ -16,7 +16,7 @@ use serde_json::Value as Json;
 use crate::built::Built;
 use crate::files::{Files, Node, NodeKind};
 use crate::inspect;
-use crate::layer::{self, refused};
+use crate::layer::{self, refused, unreadable};
 use crate::watch::Watch;
 
 /// What is different. Everything is empty if the images are the same, whatever their manifests' digests.
@@ -202,11 +202,7 @@ fn files(before: &Image, after: &Image, watch: &dyn Watch) -> Result<Vec<FileDif
 fn read(files: &mut Files, number: usize, layer: &ImageLayer, watch: &dyn Watch) -> Result<()> {
     layer::entries(layer, watch, &mut |at, mut member| {
         let digest = match member.entry.kind {
-            Kind::File { .. } => {
-                let hashed = hash(&mut member.contents);
-                let name = || String::from_utf8_lossy(member.entry.name).into_owned();
-                Some(hashed.with_context(|| format!("failed to read `{}`", name()))?)
-            }
+            Kind::File { .. } => Some(hash(&mut member.contents).map_err(unreadable(layer))?),
             _ => None,
         };
         let applied = files.apply(number, at, &member.entry, digest);

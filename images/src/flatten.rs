@@ -7,7 +7,7 @@
 //! the old layers, hard links after the first name of their file. So the same image gives the same bytes.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::BufRead;
 use std::num::NonZeroUsize;
 
 use anyhow::{Context as _, Result};
@@ -23,7 +23,7 @@ use drydock_spec::label;
 use drydock_tar::{Entry, Kind, NO_XATTRS, write_end, write_padding};
 
 use crate::files::{Files, Node, NodeKind};
-use crate::layer::{self, refused};
+use crate::layer::{self, refused, unreadable};
 use crate::repository::Name;
 use crate::watch::Watch;
 
@@ -186,8 +186,7 @@ fn write(plan: &Plan<'_>, layers: &[ImageLayer], sink: &mut dyn Sink, watch: &dy
             };
             let (first, links) = names.split_first().context("what stays has a name")?;
             Entry { name: first, ..member.entry }.write(sink)?;
-            copy(&mut member.contents, sink)
-                .with_context(|| format!("failed to copy `{}`", String::from_utf8_lossy(first)))?;
+            copy(&mut member.contents, sink, layer)?;
             write_padding(size, sink)?;
             for name in links {
                 Entry { name, kind: Kind::HardLink { target: first }, ..member.entry }.write(sink)?;
@@ -199,9 +198,9 @@ fn write(plan: &Plan<'_>, layers: &[ImageLayer], sink: &mut dyn Sink, watch: &dy
     Ok(())
 }
 
-fn copy(contents: &mut impl io::BufRead, sink: &mut dyn Sink) -> io::Result<()> {
+fn copy(contents: &mut impl BufRead, sink: &mut dyn Sink, layer: &ImageLayer) -> Result<()> {
     loop {
-        let piece = contents.fill_buf()?;
+        let piece = contents.fill_buf().map_err(unreadable(layer))?;
         if piece.is_empty() {
             return Ok(());
         }

@@ -183,6 +183,12 @@ pub fn entries(
     })
 }
 
+/// That the contents of a file cannot be read: the tar, or the compressed stream, ends within them.
+pub(crate) fn unreadable(layer: &ImageLayer) -> impl Fn(io::Error) -> LayerError {
+    let blob = layer.descriptor.digest;
+    move |error| LayerError::Archive { blob, source: ArchiveError::Read(error) }
+}
+
 /// That an entry is not one that a layer may have.
 pub(crate) fn refused(layer: &ImageLayer, entry: &[u8], reason: &'static str) -> anyhow::Error {
     let entry = String::from_utf8_lossy(entry).into_owned();

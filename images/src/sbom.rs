@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
 
 use crate::built::Built;
-use crate::layer::{self, refused};
+use crate::layer::{self, refused, unreadable};
 use crate::watch::Watch;
 
 /// An SBOM file may have so many bytes: it is held, and parsed where it is merged.
@@ -82,10 +82,7 @@ pub fn files(
                 return Err(refused(&layer, &name, "is larger than 64 MiB"));
             }
             let mut text = Vec::new();
-            member
-                .contents
-                .read_to_end(&mut text)
-                .with_context(|| format!("failed to read `{}`", file.path))?;
+            member.contents.read_to_end(&mut text).map_err(unreadable(&layer))?;
             file.text = Some(text);
         }
         found.push(file);

@@ -45,11 +45,11 @@ impl Repository {
         Ok(Self { dir, executable: executables.get()?.dir().join("drydock") })
     }
 
-    /// With one of the acceptance images as `run:<name>`.
+    /// With one of the acceptance images by its own name.
     fn with(executables: &Built, images: &[&str]) -> Result<Self> {
         let repository = Self::new(executables)?;
         for image in images {
-            copy(&here("images").join(image), &repository.path(&format!("run:{image}")))?;
+            copy(&here("images").join(image), &repository.path(image))?;
         }
         Ok(repository)
     }

@@ -62,21 +62,21 @@ const DAMAGES: [(&str, Damage); 6] = [
 ];
 
 fn every_damage_is_found(executables: &Built) -> Result<()> {
-    let names = blobs(&Repository::with(executables, &["run"])?, "run:run")?;
+    let names = blobs(&Repository::with(executables, &["run"])?, "run")?;
     for (what, damage) in DAMAGES {
         for (number, blob) in names.iter().enumerate() {
             let repository = Repository::with(executables, &["run", "run-v2"])?;
-            damage(&repository.path("run:run").join("blobs/sha256").join(blob))?;
+            damage(&repository.path("run").join("blobs/sha256").join(blob))?;
             let said = || format!("{what}: {} of run", ["manifest", "config", "layer"][number]);
-            let found = repository.json(1, &["verify", "run:run", "run:run-v2"]).with_context(said)?;
+            let found = repository.json(1, &["verify", "run", "run-v2"]).with_context(said)?;
             ensure!(found[0]["status"] == "damaged" && found[1]["status"] == "whole", "{}: {found}", said());
             ensure!(found[0]["problems"].to_string().contains(blob), "{}: {found}", said());
             for arguments in [
-                &["tree", "run:run"][..],
-                &["diff", "run:run", "run:run-v2"],
-                &["flatten", "run:run", "new"],
-                &["flatten", "run:run"],
-                &["tag", "run:run", "new"],
+                &["tree", "run"][..],
+                &["diff", "run", "run-v2"],
+                &["flatten", "run", "new"],
+                &["flatten", "run"],
+                &["tag", "run", "new"],
             ] {
                 let output = repository.run(arguments)?;
                 // A folder or a device is no damage to the image, but to the file system.
@@ -91,8 +91,8 @@ fn every_damage_is_found(executables: &Built) -> Result<()> {
 
 fn one_damage_does_not_hide_another(executables: &Built) -> Result<()> {
     let repository = Repository::with(executables, &["run-two-platforms"])?;
-    let index: Value = repository.layout("run:run-two-platforms").json("index.json")?;
-    let dir = repository.path("run:run-two-platforms").join("blobs/sha256");
+    let index: Value = repository.layout("run-two-platforms").json("index.json")?;
+    let dir = repository.path("run-two-platforms").join("blobs/sha256");
     let mut manifests = index["manifests"].as_array().context("a list")?.clone();
     if manifests.len() == 1 {
         let nested = manifests[0]["digest"].as_str().context("a digest")?.replace("sha256:", "");
@@ -137,10 +137,10 @@ fn contradictions_are_found(executables: &Built) -> Result<()> {
         ("oci-layout", r#"{"imageLayoutVersion": "2.0.0"}"#),
     ] {
         let repository = Repository::with(executables, &["run"])?;
-        fs::write(repository.path("run:run").join(file), text)?;
+        fs::write(repository.path("run").join(file), text)?;
         repository.refused(1, file, &["verify"])?;
-        repository.refused(1, file, &["inspect", "run:run"])?;
-        repository.refused(1, file, &["rm", "run:run"])?;
+        repository.refused(1, file, &["inspect", "run"])?;
+        repository.refused(1, file, &["rm", "run"])?;
         repository
             .refused(1, file, &["gc"])
             .or_else(|error| if file == "oci-layout" { Err(error) } else { Ok(()) })?;

@@ -75,7 +75,7 @@ fn malformed_layers_are_refused(executables: &Built) -> Result<()> {
     for (tar, says) in [
         (whole[..600].to_vec(), "cannot be read"),
         (huge, "cannot be read"),
-        (vec![b'x'; 2048], "checksum"),
+        (vec![b'x'; 2048], "is malformed"),
         (whole[512..].to_vec(), "cannot be read"),
     ] {
         let repository = with_good(executables)?;

@@ -91,11 +91,12 @@ fn flatten_keeps_what_is_not_about_layers(executables: &Built) -> Result<()> {
     ensure!(history.iter().filter(|step| step["empty_layer"] != true).count() == 1, "{history:?}");
     // Of several platforms, one is flattened, and takes the place of its own only.
     let repository = Repository::with(executables, &["run-two-platforms"])?;
-    let before = repository.json(0, &["inspect", "run:run-two-platforms", "--platform", "linux/arm64"])?;
-    repository.text(&["flatten", "run:run-two-platforms", "--platform", "linux/amd64"])?;
-    let after = repository.json(0, &["inspect", "run:run-two-platforms", "--platform", "linux/arm64"])?;
-    ensure!(before["digest"] == after["digest"] && after["platforms"] == before["platforms"], "{after}");
-    let flat = repository.json(0, &["inspect", "run:run-two-platforms", "--platform", "linux/amd64"])?;
+    let before = repository.json(0, &["inspect", "run-two-platforms", "--platform", "linux/arm64"])?;
+    repository.text(&["flatten", "run-two-platforms", "--platform", "linux/amd64"])?;
+    let after = repository.json(0, &["inspect", "run-two-platforms", "--platform", "linux/arm64"])?;
+    ensure!(before["digest"] == after["digest"], "{after}");
+    ensure!(after["platforms"] == json!(["linux/arm64", "linux/amd64"]), "{after}");
+    let flat = repository.json(0, &["inspect", "run-two-platforms", "--platform", "linux/amd64"])?;
     ensure!(flat["layers"].as_array().map(Vec::len) == Some(1), "{flat}");
     Ok(())
 }
@@ -132,13 +133,13 @@ fn hard_links_outlive_what_they_were_made_of(executables: &Built) -> Result<()> 
 
 fn tags_share_blobs(executables: &Built) -> Result<()> {
     let repository = Repository::with(executables, &["run", "run-two-platforms", "run-sparse", "run-v2"])?;
-    for (name, images) in [("run:run", 1), ("run:run-two-platforms", 2)] {
-        let tagged = repository.json(0, &["tag", name, "one", "team/two:v1"])?;
+    for (name, images, one, two) in
+        [("run", 1, "one", "team/one:v1"), ("run-two-platforms", 2, "two", "team/two:v1")]
+    {
+        let tagged = repository.json(0, &["tag", name, one, two])?;
         ensure!(tagged["copied"] == 0, "{tagged}");
-        for (new, at) in [
-            ("one", repository.path("one")),
-            ("team/two:v1", repository.dir.path().join("index.docker.io/team/two/v1")),
-        ] {
+        let below = repository.dir.path().join("index.docker.io").join(two.replace(':', "/"));
+        for (new, at) in [(one, repository.path(one)), (two, below)] {
             let layout = drydock_acceptance::layout::Layout::new(&at);
             ensure!(layout.verify()?.len() == images, "{new} has not {images} images");
             ensure!(
@@ -153,20 +154,20 @@ fn tags_share_blobs(executables: &Built) -> Result<()> {
         }
     }
     // A sparse image stays one.
-    repository.text(&["tag", "run:run-sparse", "sparse"])?;
+    repository.text(&["tag", "run-sparse", "sparse"])?;
     ensure!(repository.json(0, &["verify", "sparse"])?[0]["status"] == "sparse");
     // All names, or none.
     fs::create_dir_all(repository.path("bad"))?;
     fs::write(repository.path("bad").join("index.json"), "{")?;
-    repository.refused(1, "bad", &["tag", "run:run-v2", "one", "bad"])?;
+    repository.refused(1, "bad", &["tag", "run-v2", "one", "bad"])?;
     // To itself, and by a path elsewhere.
     let before = repository.tree()?;
-    repository.text(&["tag", "run:run-v2", "run:run-v2"])?;
+    repository.text(&["tag", "run-v2", "run-v2"])?;
     let left = |tree: &tree::Tree| tree.keys().filter(|path| path.ends_with("oci-layout")).count();
     ensure!(left(&before) == left(&repository.tree()?));
     let elsewhere = tempfile::tempdir()?;
     let to = elsewhere.path().join("layout");
-    repository.text(&["tag", "run:run", to.to_str().context("a path is UTF-8")?])?;
+    repository.text(&["tag", "run", to.to_str().context("a path is UTF-8")?])?;
     drydock_acceptance::layout::Layout::new(to).verify()?;
     Ok(())
 }
@@ -197,9 +198,9 @@ fn sign(repository: &Repository, name: &str) -> Result<String> {
 
 fn referrers_come_and_go_with_their_image(executables: &Built) -> Result<()> {
     let repository = Repository::with(executables, &["run"])?;
-    let signature = sign(&repository, "run:run")?;
-    repository.text(&["tag", "run:run", "new"])?;
-    for name in ["run:run", "new"] {
+    let signature = sign(&repository, "run")?;
+    repository.text(&["tag", "run", "new"])?;
+    for name in ["run", "new"] {
         let found = repository.json(0, &["inspect", name])?;
         ensure!(found["referrers"][0]["digest"] == signature.as_str(), "{name}: {found}");
         ensure!(found["referrers"][0]["artifactType"] == "application/example.signature", "{found}");
@@ -207,33 +208,33 @@ fn referrers_come_and_go_with_their_image(executables: &Built) -> Result<()> {
     }
     repository.text(&["rm", "new"])?;
     ensure!(!repository.path("new").join("index.json").exists(), "a signature of nothing is left");
-    ensure!(repository.json(0, &["inspect", "run:run"])?["referrers"][0]["digest"] == signature.as_str());
+    ensure!(repository.json(0, &["inspect", "run"])?["referrers"][0]["digest"] == signature.as_str());
     Ok(())
 }
 
 fn rm_takes_the_name_and_nothing_else(executables: &Built) -> Result<()> {
     let repository = Repository::with(executables, &["run", "run-v2"])?;
-    repository.text(&["tag", "run:run", "new"])?;
-    let before = tree::read(&repository.path("run:run"))?;
+    repository.text(&["tag", "run", "new"])?;
+    let before = tree::read(&repository.path("run"))?;
     repository.text(&["rm", "new"])?;
     repository.refused(3, "there is no image `new`", &["inspect", "new"])?;
     ensure!(
         fs::read_dir(repository.path("new").join("blobs/sha256"))?.count() == before.len() - 4,
         "readers lose blobs"
     );
-    ensure!(tree::read(&repository.path("run:run"))? == before, "the other image has changed");
+    ensure!(tree::read(&repository.path("run"))? == before, "the other image has changed");
     // It comes back as if it had never been away.
-    repository.text(&["tag", "run:run-v2", "new"])?;
+    repository.text(&["tag", "run-v2", "new"])?;
     repository.layout("new").verify()?;
     // A link is only a link.
-    symlink("run", repository.path("run:link"))?;
+    symlink("latest", repository.path("run:link"))?;
     ensure!(repository.text(&["ls", "--format", "{name}", "run:link"])? == "run:link\n");
     repository.text(&["rm", "run:link"])?;
-    ensure!(!repository.path("run:link").exists() && tree::read(&repository.path("run:run"))? == before);
+    ensure!(!repository.path("run:link").exists() && tree::read(&repository.path("run"))? == before);
     // A name that is a digest.
-    let digest = repository.layout("run:run").verify()?.remove(0).descriptor.digest;
+    let digest = repository.layout("run").verify()?.remove(0).descriptor.digest;
     let pinned = repository.path("pin:sha256").join(&digest["sha256:".len()..]);
-    super::copy(&repository.path("run:run"), &pinned)?;
+    super::copy(&repository.path("run"), &pinned)?;
     repository.text(&["rm", &format!("pin@{digest}")])?;
     ensure!(!pinned.join("index.json").exists(), "the index is there");
     Ok(())
@@ -241,11 +242,11 @@ fn rm_takes_the_name_and_nothing_else(executables: &Built) -> Result<()> {
 
 fn gc_leaves_what_may_be_of_use(executables: &Built) -> Result<()> {
     let repository = Repository::with(executables, &["run", "run-v2", "run-sparse"])?;
-    let stray = repository.path("run:run").join("blobs/sha256").join("0".repeat(64));
+    let stray = repository.path("run").join("blobs/sha256").join("0".repeat(64));
     fs::write(&stray, "fresh: somebody may be about to refer to it")?;
     let before = repository.tree()?;
-    for temporary in ["run:run/.drydock-1-1", "run:run-v2/blobs/sha256/.drydock-99-3"] {
-        fs::write(repository.path("run").with_file_name("").join(temporary.replace(':', "/")), "left")?;
+    for (name, temporary) in [("run", ".drydock-1-1"), ("run-v2", "blobs/sha256/.drydock-99-3")] {
+        fs::write(repository.path(name).join(temporary), "left")?;
     }
     let all = repository.tree()?;
     let plan = repository.json(0, &["gc", "--dry-run"])?;
@@ -253,14 +254,14 @@ fn gc_leaves_what_may_be_of_use(executables: &Built) -> Result<()> {
     ensure!(plan["layouts"].as_array().map(Vec::len) == Some(2), "{plan}");
     // As an exporter has it.
     let mut holder = Command::new("flock");
-    holder.arg(repository.path("run:run-v2")).args(["sh", "-c", "echo locked; sleep 60"]);
+    holder.arg(repository.path("run-v2")).args(["sh", "-c", "echo locked; sleep 60"]);
     let mut holder = holder.stdout(Stdio::piped()).spawn().context("start flock (package util-linux)")?;
     std::io::Read::read_exact(holder.stdout.as_mut().context("a pipe")?, &mut [0; 7])?;
     let cleaned = repository.json(0, &["gc"]);
     holder.kill()?;
     holder.wait()?;
     let cleaned = cleaned?;
-    ensure!(cleaned["busy"] == json!(["run:run-v2"]), "{cleaned}");
+    ensure!(cleaned["busy"] == json!(["run-v2:latest"]), "{cleaned}");
     ensure!(stray.exists(), "a fresh blob is gone");
     // What flock started holds the lock until it ends.
     let deadline = Instant::now() + Duration::from_secs(90);
@@ -271,7 +272,7 @@ fn gc_leaves_what_may_be_of_use(executables: &Built) -> Result<()> {
     let left = tree::differences(&before, &repository.tree()?);
     ensure!(left.is_empty(), "{}", left.join("\n"));
     // A damaged index is no reason to remove anything.
-    fs::write(repository.path("run:run").join("index.json"), "{")?;
+    fs::write(repository.path("run").join("index.json"), "{")?;
     repository.refused(1, "nothing is removed", &["gc"])
 }
 
@@ -280,14 +281,14 @@ fn all_at_once_lose_nothing(executables: &Built) -> Result<()> {
     let repository = Repository::with(executables, &["run", "run-v2", "run-two-platforms"])?;
     for round in 0..15 {
         let works: [&[&str]; 6] = [
-            &["tag", "run:run", "a", "b"],
-            &["tag", "run:run-v2", "b", "a"],
-            &["flatten", "run:run-v2", "c"],
-            &["tag", "run:run-two-platforms", "c"],
+            &["tag", "run", "a", "b"],
+            &["tag", "run-v2", "b", "a"],
+            &["flatten", "run-v2", "c"],
+            &["tag", "run-two-platforms", "c"],
             &["gc"],
             &["rm", "d"],
         ];
-        repository.text(&["tag", "run:run", "d"])?;
+        repository.text(&["tag", "run", "d"])?;
         let started: Vec<_> = works
             .iter()
             .map(|work| repository.command(work).stdout(Stdio::null()).stderr(Stdio::piped()).spawn())
@@ -302,7 +303,7 @@ fn all_at_once_lose_nothing(executables: &Built) -> Result<()> {
         ensure!(damaged.is_none(), "round {round}: {damaged:?}");
         let digest = |name: &str| repository.json(0, &["inspect", name]).map(|found| found["digest"].clone());
         ensure!(digest("a")? == digest("b")?, "round {round}: two names were switched apart");
-        for name in ["run:run", "run:run-v2", "a", "b", "c"] {
+        for name in ["run", "run-v2", "a", "b", "c"] {
             repository.layout(name).verify().with_context(|| format!("round {round}: {name}"))?;
         }
     }
