@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use drydock_encode::compress::Compression;
+use drydock_images::export::Target;
+use drydock_images::import::Source;
 use drydock_images::list::Listed;
 use drydock_model::platform::Platform;
 
@@ -146,6 +148,32 @@ pub(crate) enum Command {
         compression: Compression,
         #[command(flatten)]
         platform: ForPlatform,
+    },
+    /// Bring an image from elsewhere, with the digest that it has
+    Import {
+        /// `oci:DIR[:tag]`, `oci-archive:FILE[:tag]`, `docker-archive:FILE[:name]` or `rootfs:TAR-or-DIR`
+        source: Source,
+        /// What it is called here [default: what it is called where it comes from]
+        name: Option<String>,
+        /// Only for this platform [default: all]
+        #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = platform)]
+        platform: Option<Platform>,
+        /// As one layer, for one platform
+        #[arg(long)]
+        flatten: bool,
+        /// How layers are compressed that are made anew: `gzip`, `zstd` or `none`, with a level if any: `gzip:6`
+        #[arg(long, default_value = "gzip:1")]
+        compression: Compression,
+    },
+    /// Write an image to elsewhere
+    Export {
+        name: String,
+        /// `oci:DIR[:tag]`, `oci-archive:FILE[:tag]`, `docker-archive:FILE[:name]` or, for the files of the image,
+        /// `dir:DIR`; `-` as FILE is standard output
+        target: Target,
+        /// Only for this platform [default: all; for `docker-archive` and `dir` that of this machine]
+        #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = platform)]
+        platform: Option<Platform>,
     },
     /// Print what a shell needs to complete commands
     Completions { shell: clap_complete::Shell },

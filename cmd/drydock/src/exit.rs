@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Error;
 use drydock_images::Unknown;
+use drydock_images::import::{Choose, SourceError};
 use drydock_images::layer::LayerError;
 use drydock_layout::LayoutError;
 use drydock_model::reference::ReferenceError;
@@ -34,6 +35,12 @@ fn classify(error: &Error) -> (u8, Option<String>) {
         }
         if cause.is::<Usage>() || cause.is::<ReferenceError>() {
             return (USAGE, None);
+        }
+        if cause.is::<SourceError>() {
+            return (FOUND, Some("nothing was imported; get a good copy from where it comes".to_owned()));
+        }
+        if cause.is::<Choose>() {
+            return (UNKNOWN, None);
         }
         if let Some(layout) = cause.downcast_ref::<LayoutError>() {
             return of_layout(layout);

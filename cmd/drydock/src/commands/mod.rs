@@ -1,6 +1,8 @@
 //! What is done for each command.
 
 mod diff;
+mod export;
+mod import;
 mod inspect;
 pub(crate) mod ls;
 mod meta;
@@ -16,6 +18,8 @@ use std::thread;
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use drydock_images::Repository;
+use drydock_images::flatten::Options;
+use drydock_layout::Durability;
 
 use crate::cli::{Cli, Command};
 use crate::output::Output;
@@ -48,7 +52,14 @@ pub(crate) fn run() -> Result<u8> {
     }
     let dir = global.layout_dir.unwrap_or_else(env::layout_dir);
     let repository = Repository::new(&dir)?;
-    let talks = matches!(command, Command::Verify { .. } | Command::Gc { .. } | Command::Flatten { .. });
+    let talks = matches!(
+        command,
+        Command::Verify { .. }
+            | Command::Gc { .. }
+            | Command::Flatten { .. }
+            | Command::Import { .. }
+            | Command::Export { .. }
+    );
     let progress = Progress::new(global.quiet, global.json, talks, Signals::watch()?);
     let out = Output::new(env::no_color());
     let mut context = Context { repository, out, progress, json: global.json, quiet: global.quiet };
@@ -78,6 +89,14 @@ fn dispatch(context: &mut Context, command: Command) -> Result<u8> {
         Command::Gc { dry_run } => write::gc(context, dry_run),
         Command::Flatten { name, new, compression, platform } => {
             write::flatten(context, &name, new.as_deref(), compression, &platform.get())
+        }
+        Command::Import { source, name, platform, flatten, compression } => {
+            let platforms = platform.into_iter().collect();
+            let write = Options { compression, threads: cores(), durability: Durability::OnDisk };
+            import::import(context, &source, name.as_deref(), &import::Options { platforms, flatten, write })
+        }
+        Command::Export { name, target, platform } => {
+            export::export(context, &name, &target, platform.as_ref())
         }
         Command::Completions { .. } | Command::Man { .. } => unreachable!("they need no repository"),
     }
