@@ -194,7 +194,7 @@ impl<'a> Maker<'a> {
         };
         match &node.kind {
             NodeKind::Symlink(target) => {
-                self.at(path, "make", |dir, leaf| symlinkat(&**target, dir, leaf))?
+                self.at(path, "make", |dir, leaf| symlinkat(&**target, dir, leaf))?;
             }
             NodeKind::Fifo => self.at(path, "make", special(FileType::Fifo, 0))?,
             NodeKind::CharDevice(device) => {

@@ -14,6 +14,7 @@ use drydock_model::config::ImageConfig;
 use drydock_model::digest::{DiffId, Digest};
 use drydock_model::manifest::{Annotations, Descriptor, Manifest};
 use drydock_model::media;
+use drydock_model::platform::Platform;
 use serde::Deserialize;
 
 use super::Options;
@@ -27,7 +28,7 @@ use crate::watch::Watch;
 pub(super) struct DockerImage {
     archive: Archive,
     config: Vec<u8>,
-    platform: drydock_model::platform::Platform,
+    platform: Platform,
     /// The name in the archive by diff ID, in the order of the layers.
     layers: Vec<(DiffId, String)>,
     names: Vec<String>,
@@ -86,6 +87,10 @@ impl DockerImage {
         options: &Options,
         watch: &dyn Watch,
     ) -> Result<Descriptor> {
+        let fits = |wanted: &Platform| self.platform.is_same(wanted);
+        if let Some(wanted) = options.platforms.first().filter(|_| !options.platforms.iter().any(fits)) {
+            return Err(super::no_platform(wanted, vec![self.platform.clone()]).into());
+        }
         // The same layer may come several times.
         let once: BTreeMap<DiffId, &str> =
             self.layers.iter().map(|(id, name)| (*id, name.as_str())).collect();

@@ -18,14 +18,12 @@ mod rootfs;
 mod source;
 mod store;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use drydock_layout::{
-    Change, Image, LayoutError, LinkMode, MAX_DEPTH, MAX_DESCRIPTORS, Transaction, refers_to,
-};
+use drydock_layout::{Change, Image, LayoutError, LinkMode, MAX_DESCRIPTORS, Transaction, refers_to};
 use drydock_model::config::ImageConfig;
 use drydock_model::digest::Digest;
 use drydock_model::manifest::{Descriptor, Index, Manifest, REF_NAME};
@@ -215,10 +213,7 @@ fn pick(store: &dyn Store, roots: &[Descriptor], options: &Options) -> Result<Ve
         [] => return Ok(roots.to_vec()),
         wanted => wanted,
     };
-    let mut images = Vec::new();
-    for root in roots {
-        find_images(store, root, 0, &mut images)?;
-    }
+    let images = find_images(store, roots)?;
     // As where an image is read: the only one is for everybody.
     if let ([only], true) = (images.as_slice(), options.platforms.is_empty()) {
         return Ok(vec![only.0.clone()]);
@@ -228,11 +223,8 @@ fn pick(store: &dyn Store, roots: &[Descriptor], options: &Options) -> Result<Ve
         let fits =
             |fits: fn(&Platform, &Platform) -> bool| images.iter().find(|(_, other)| fits(other, platform));
         let found = fits(Platform::is_same).or_else(|| fits(Platform::is_same_machine));
-        let (image, platform) = found.ok_or_else(|| LayoutError::NoPlatform {
-            path: "the source".into(),
-            wanted: Box::new(platform.clone()),
-            available: images.iter().map(|(_, platform)| platform.clone()).collect(),
-        })?;
+        let there = || images.iter().map(|(_, platform)| platform.clone()).collect();
+        let (image, platform) = found.ok_or_else(|| no_platform(platform, there()))?;
         if picked.iter().all(|other| other.digest != image.digest) {
             picked.push(Descriptor { platform: Some(platform.clone()), ..image.clone() });
         }
@@ -240,36 +232,41 @@ fn pick(store: &dyn Store, roots: &[Descriptor], options: &Options) -> Result<Ve
     Ok(picked)
 }
 
-/// All images that a descriptor leads to, with their platforms.
-fn find_images(
-    store: &dyn Store,
-    root: &Descriptor,
-    depth: usize,
-    found: &mut Vec<(Descriptor, Platform)>,
-) -> Result<()> {
-    let malformed = |error: serde_json::Error| SourceError::malformed(&root.digest, &error);
-    if found.len() > MAX_DESCRIPTORS || depth > MAX_DEPTH {
-        return Err(SourceError::TooMany { limit: MAX_DESCRIPTORS }.into());
-    }
-    match (root.oci_media_type(), &root.platform) {
-        (media::INDEX, _) => {
-            let index: Index = serde_json::from_slice(&read_json(store, root)?).map_err(malformed)?;
-            for member in &index.manifests.descriptors {
-                find_images(store, member, depth + 1, found)?;
-            }
+fn no_platform(wanted: &Platform, available: Vec<Platform>) -> LayoutError {
+    LayoutError::NoPlatform { path: "the source".into(), wanted: Box::new(wanted.clone()), available }
+}
+
+/// All images that these lead to, with their platforms.
+fn find_images(store: &dyn Store, roots: &[Descriptor]) -> Result<Vec<(Descriptor, Platform)>> {
+    let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
+    let mut to_do: VecDeque<Descriptor> = roots.iter().cloned().collect();
+    while let Some(blob) = to_do.pop_front() {
+        if !seen.insert(blob.digest) {
+            continue;
         }
-        (media::MANIFEST, Some(platform)) => found.push((root.clone(), platform.clone())),
-        (media::MANIFEST, None) => {
-            let manifest: Manifest = serde_json::from_slice(&read_json(store, root)?).map_err(malformed)?;
-            if manifest.config.oci_media_type() == media::CONFIG {
-                let config: ImageConfig =
-                    serde_json::from_slice(&read_json(store, &manifest.config)?).map_err(malformed)?;
-                found.push((root.clone(), config.platform()));
-            }
+        if seen.len() > MAX_DESCRIPTORS {
+            return Err(SourceError::TooMany { limit: MAX_DESCRIPTORS }.into());
         }
-        _ => {}
+        let malformed = |error: serde_json::Error| SourceError::malformed(&blob.digest, &error);
+        match (blob.oci_media_type(), &blob.platform) {
+            (media::INDEX, _) => {
+                let index: Index = serde_json::from_slice(&read_json(store, &blob)?).map_err(malformed)?;
+                to_do.extend(index.manifests.descriptors);
+            }
+            (media::MANIFEST, Some(platform)) => found.push((blob.clone(), platform.clone())),
+            (media::MANIFEST, None) => {
+                let manifest: Manifest =
+                    serde_json::from_slice(&read_json(store, &blob)?).map_err(malformed)?;
+                if manifest.config.oci_media_type() == media::CONFIG {
+                    let config: ImageConfig =
+                        serde_json::from_slice(&read_json(store, &manifest.config)?).map_err(malformed)?;
+                    found.push((blob.clone(), config.platform()));
+                }
+            }
+            _ => {}
+        }
     }
-    Ok(())
+    Ok(found)
 }
 
 /// The manifests that these lead to, which are in the layout.
