@@ -5,6 +5,7 @@ mod carrying;
 mod damaged;
 mod hostile;
 mod looking;
+mod registries;
 mod writing;
 
 use std::fs;
@@ -30,6 +31,7 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
     trials.extend(writing::trials(executables));
     trials.extend(carrying::trials(executables));
     trials.extend(damaged::trials(executables));
+    trials.extend(registries::trials(executables));
     trials.extend(hostile::trials(executables));
     trials
 }

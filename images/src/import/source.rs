@@ -24,8 +24,10 @@ pub enum Source {
     Rootfs(PathBuf),
     /// `docker://NAME`: an image at a registry.
     Registry(String),
-    /// `http://…` or `https://…`: an archive, or the tar of a file tree.
+    /// `http://…` or `https://…`: an archive.
     Url(String),
+    /// `rootfs:http://…` or `rootfs:https://…`: the tar of a file tree.
+    RootfsUrl(String),
     /// Anything else: a name that a file of sources may know.
     Named(String),
 }
@@ -43,7 +45,7 @@ impl FromStr for Source {
         if let Some(name) = text.strip_prefix("docker://") {
             return Ok(Self::Registry(name.to_owned()));
         }
-        if text.starts_with("https://") || text.starts_with("http://") {
+        if is_url(text) {
             return Ok(Self::Url(text.to_owned()));
         }
         match text.split_once(':') {
@@ -51,15 +53,21 @@ impl FromStr for Source {
                 let (dir, tag) = split_dir(rest).ok_or_else(no_place)?;
                 Ok(Self::Layout { dir, tag })
             }
+            Some(("oci-archive" | "docker-archive", url)) if is_url(url) => Ok(Self::Url(url.to_owned())),
             Some(("oci-archive" | "docker-archive", rest)) => {
                 let (file, tag) = split_file(rest).ok_or_else(no_place)?;
                 Ok(Self::Archive { file, tag })
             }
             Some(("rootfs", "")) => Err(no_place()),
+            Some(("rootfs", url)) if is_url(url) => Ok(Self::RootfsUrl(url.to_owned())),
             Some(("rootfs", path)) => Ok(Self::Rootfs(path.into())),
             _ => Ok(Self::Named(text.to_owned())),
         }
     }
+}
+
+fn is_url(text: &str) -> bool {
+    text.starts_with("https://") || text.starts_with("http://")
 }
 
 /// `DIR[:tag]`. Folders of a repository may have a port in their path: a tag has no `/`.
@@ -96,6 +104,8 @@ mod tests {
             ("rootfs:a:b", Source::Rootfs("a:b".into())),
             ("docker://app:v1", Source::Registry("app:v1".into())),
             ("https://h.io/x.tar.gz", Source::Url("https://h.io/x.tar.gz".into())),
+            ("oci-archive:http://h.io/x.tar", Source::Url("http://h.io/x.tar".into())),
+            ("rootfs:https://h.io/x.tar", Source::RootfsUrl("https://h.io/x.tar".into())),
             ("hub/library/node:22", Source::Named("hub/library/node:22".into())),
         ] {
             assert_eq!(text.parse(), Ok(want), "{text}");

@@ -14,9 +14,12 @@ use serde_json::json;
 
 use super::Context;
 use crate::exit::Usage;
+use crate::remote;
+use crate::rules::Rules;
 
 pub(crate) fn export(
     context: &mut Context,
+    rules: &Rules,
     name: &str,
     target: &Target,
     platform: Option<&Platform>,
@@ -58,8 +61,15 @@ pub(crate) fn export(
             }
             (image.digest(), dir.display().to_string())
         }
-        Target::Registry(name) => {
-            return Err(Usage(format!("`docker://{name}` is not a target yet")).into());
+        Target::Registry(to) => {
+            let to: ImageRef = to.parse()?;
+            // What may be imported is not what this is about, but the credentials are those of the same source.
+            let found = rules.sources.find(&to.to_string(), None).ok();
+            let registry = rules.registry(found.and_then(|found| found.source))?;
+            let exported = export::select(&name, &layout, platform)?;
+            let (dir, from) = (name.path().path(), own_reference(&name));
+            remote::push(&registry, &to, from.as_ref(), dir, &exported, progress)?;
+            (exported.root.digest, format!("docker://{to}"))
         }
     };
     progress.advance(0)?;
