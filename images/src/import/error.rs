@@ -103,11 +103,19 @@ impl SourceError {
 
 /// There are several images, or none, of that name.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {}", if wanted.is_none() { "there are several images in it, name one of these" } else { "there is no such image in it, but these" },
-    if there.is_empty() { "none".to_owned() } else { there.join(", ") })]
+#[error("{}", describe(wanted.is_some(), there))]
 pub struct Choose {
     /// What was asked for.
     pub wanted: Option<String>,
     /// What there is.
     pub there: Vec<String>,
+}
+
+fn describe(is_wanted: bool, there: &[String]) -> String {
+    match (is_wanted, there) {
+        (true, []) => "no image in it has a name".to_owned(),
+        (true, there) => format!("there is no such image in it, but these: {}", there.join(", ")),
+        (false, []) => "it holds no image, or several without names".to_owned(),
+        (false, there) => format!("there are several images in it, name one of these: {}", there.join(", ")),
+    }
 }

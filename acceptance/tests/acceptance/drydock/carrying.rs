@@ -94,7 +94,10 @@ fn round_trips_keep_digests(executables: &Built) -> Result<()> {
             ensure!(fresh.json(0, &["verify"])?[0]["status"] == "whole", "{source}");
             ensure!(fs::read_dir(fresh.dir.path())?.count() == 1, "something is left");
         }
-        // skopeo reads what was written.
+        // skopeo reads what was written, but keeps only OCI's manifests as they are.
+        if name == "run-docker" {
+            continue;
+        }
         let copied = out.path().join(format!("{name}.copy"));
         let to = format!("oci:{}:latest", text(&copied));
         let from = format!("oci-archive:{}", text(&archive));
@@ -123,7 +126,7 @@ fn what_skopeo_writes_is_imported(executables: &Built) -> Result<()> {
         "example.com/image:latest",
         &["import", &same.replace("latest", "other"), "third"],
     )?;
-    // buildah writes another image into the same layout: then it must be named.
+    // Of several in one layout, one must be named.
     let layout = scratch.path().join("two");
     for tag in ["one", "two"] {
         let to = format!("oci:{}:{tag}", text(&layout));
@@ -156,7 +159,11 @@ fn blobs_that_are_there_are_linked(executables: &Built) -> Result<()> {
         ensure!(fs::metadata(&from)?.ino() != fs::metadata(outside)?.ino(), "the export is a link");
     }
     // A damaged one is no reason to take it, nor to keep it.
-    let blob = fs::read_dir(repository.path("run").join("blobs/sha256"))?.next().context("a blob")??.path();
+    let image = repository.layout("run").verify()?.remove(0);
+    let manifest = fs::read(repository.layout("run").blob_path(&image.descriptor.digest))?;
+    let manifest: Value = serde_json::from_slice(&manifest)?;
+    let layer = manifest["layers"][0]["digest"].as_str().context("a digest")?;
+    let blob = repository.layout("run").blob_path(layer);
     let mut bytes = fs::read(&blob)?;
     bytes[0] ^= 1;
     fs::remove_file(&blob)?;
@@ -439,7 +446,7 @@ fn damaged_archives_are_refused(executables: &Built) -> Result<()> {
         (changed(&|bytes| bytes.truncate(100)), "cannot read the tar"),
         (changed(&Vec::clear), "is not there"),
         (resized(8 << 30), "it is truncated"),
-        (resized(512), "is corrupt where it comes from"),
+        (resized(512), "malformed"),
         (changed(&|bytes| bytes[at + 70] ^= 1), "malformed"),
         (b"{}".repeat(600), "malformed"),
     ] {
@@ -483,7 +490,7 @@ fn hostile_archives_are_refused(executables: &Built) -> Result<()> {
     }
     // An empty index holds nothing.
     fs::write(&bad, tar_of(&[(Type::Regular, "index.json", index)])?)?;
-    repository.refused(3, "none", &["import", &format!("oci-archive:{}", text(&bad)), "new"])?;
+    repository.refused(3, "it holds no image", &["import", &format!("oci-archive:{}", text(&bad)), "new"])?;
     // A manifest that says that its layer has more than it has.
     let (file, _) = archive(executables, dir.path())?;
     let unpacked = dir.path().join("unpacked");

@@ -85,16 +85,19 @@ impl Import<'_> {
         let permit = |kind, place: &str| rules.sources.permit(kind, place);
         match source {
             import::Source::Layout { dir, tag } => {
-                let by = permit(Kind::Layout, &real(dir)?)?;
-                self.path(Kind::Layout, dir, tag.as_deref(), by)?;
+                let dir = real(dir)?;
+                let by = permit(Kind::Layout, &dir)?;
+                self.path(Kind::Layout, Path::new(&dir), tag.as_deref(), by)?;
             }
             import::Source::Archive { file, tag } => {
-                let by = permit(Kind::Archive, &real(file)?)?;
-                self.path(Kind::Archive, file, tag.as_deref(), by)?;
+                let file = real(file)?;
+                let by = permit(Kind::Archive, &file)?;
+                self.path(Kind::Archive, Path::new(&file), tag.as_deref(), by)?;
             }
             import::Source::Rootfs(path) => {
-                let by = permit(Kind::Rootfs, &real(path)?)?;
-                self.path(Kind::Rootfs, path, None, by)?;
+                let path = real(path)?;
+                let by = permit(Kind::Rootfs, &path)?;
+                self.path(Kind::Rootfs, Path::new(&path), None, by)?;
             }
             import::Source::Url(url) => {
                 let by = permit(Kind::Archive, url)?;
