@@ -86,18 +86,31 @@ impl FromDisk<'_> {
         Ok(())
     }
 
-    /// Whether it is known to be the layer that nothing has to be written for, and the cache's tar to be the layer's.
-    fn is_known(&self, index: &LayerIndex) -> bool {
-        let Some(diff_id) = self.known.filter(|_| index.is_of_use()) else { return false };
-        let is_cached = self.cached.as_ref().is_none_or(|cached| cached.is_known(index.seen()));
+    /// What is known of it without reading its files.
+    fn look(&self, index: &LayerIndex) -> Known {
+        let Some(diff_id) = self.known.filter(|_| index.is_of_use()) else { return Known::Nothing };
         // If it cannot be looked at, reading it tells why.
-        let outline = if is_cached { self.source.look().ok().flatten() } else { None };
-        let is_known = outline.is_some_and(|outline| index.knows(&outline, &diff_id));
-        if is_known {
-            *self.outline.lock().unwrap_or_else(PoisonError::into_inner) = outline;
+        let Some(outline) = self.source.look().ok().flatten() else { return Known::Nothing };
+        if index.rules_out(&outline, &diff_id) {
+            return Known::Changed;
         }
-        is_known
+        let is_cached = self.cached.as_ref().is_none_or(|cached| cached.is_known(index.seen()));
+        if !is_cached || !index.knows(&outline, &diff_id) {
+            return Known::Nothing;
+        }
+        *self.outline.lock().unwrap_or_else(PoisonError::into_inner) = Some(outline);
+        Known::Unchanged
     }
+}
+
+/// What is known of a layer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// It is the one that nothing has to be written for, and the cache's tar is its tar.
+    Unchanged,
+    /// It is another one.
+    Changed,
+    Nothing,
 }
 
 /// What came of a layer's tar.
@@ -126,9 +139,16 @@ impl Maker<'_> {
         }
         let mut made: Vec<Option<MadeLayer>> = plans.iter().map(|_| None).collect();
         let mut from_disk = self.layers_from_disk(plans);
-        let known = each(&from_disk, self.settings.threads.get(), |layer| layer.is_known(self.index));
-        let is_read: BTreeSet<usize> =
-            from_disk.iter().zip(&known).filter(|(_, known)| !**known).map(|(layer, _)| layer.at).collect();
+        let known = each(&from_disk, self.settings.threads.get(), |layer| layer.look(self.index));
+        let mut is_read = BTreeSet::new();
+        for (layer, known) in from_disk.iter_mut().zip(known) {
+            if known == Known::Changed {
+                (layer.known, layer.cached) = (None, None);
+            }
+            if known != Known::Unchanged {
+                is_read.insert(layer.at);
+            }
+        }
         // Which of the others are unchanged is known only when all are hashed: what may be reused is brought at the same time.
         let (brought, done) = beside(
             || self.bring_early(plans, &from_disk),
