@@ -17,6 +17,9 @@ pub struct Executables {
     dir: TempDir,
 }
 
+/// What this workspace has of them. Each in a build of its own, lest the phases get features that only others ask for.
+const PACKAGES: [&str; 2] = ["drydock", "drydock-cli"];
+
 /// What is of interest in a line of cargo's messages.
 #[derive(Deserialize)]
 struct Message {
@@ -29,7 +32,10 @@ impl Executables {
     pub fn build() -> Result<Self> {
         let workspace = crate::here("..");
         let target = target_dir(&workspace)?;
-        let mut built = build(&workspace.join("Cargo.toml"), &["--package", "drydock", "--bins"], &target)?;
+        let mut built = Vec::new();
+        for package in PACKAGES {
+            built.extend(build(&workspace.join("Cargo.toml"), &["--package", package, "--bins"], &target)?);
+        }
         // The launcher has no other build than that which ships.
         built.extend(build(&workspace.join("cmd/launcher/Cargo.toml"), &["--release", "--bins"], &target)?);
         let dir =

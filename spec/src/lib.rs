@@ -8,6 +8,7 @@ pub mod api;
 mod bom;
 pub mod build_toml;
 pub mod buildpack;
+pub mod built;
 pub mod cache;
 pub mod excerpt;
 pub mod extend;

@@ -9,6 +9,7 @@ mod bounds;
 mod cache_image;
 mod caches;
 mod drop_in;
+mod drydock;
 mod foreign_files;
 mod killed;
 mod layer_index;
@@ -57,6 +58,7 @@ fn trials() -> Result<Vec<Trial>> {
     let executables = Arc::new(Built::default());
     let mut trials = scenarios::trials(&executables)?;
     trials.extend(drop_in::trials());
+    trials.extend(drydock::trials(&executables));
     trials.extend(tools::trials());
     trials.extend(archives::trials(&executables));
     trials.extend(bad_input::trials(&executables));

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use drydock_package::{cargo, workspace};
 
 /// What each package of the project may depend on of the others, directly. Who is not here may depend on all.
-const ALLOWED: [(&str, &[&str]); 8] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("drydock-model", &[]),
     ("drydock-io", &[]),
     ("drydock-spec", &["drydock-env"]),
@@ -26,6 +26,33 @@ const ALLOWED: [(&str, &[&str]); 8] = [
             "drydock-tar",
         ],
     ),
+    (
+        "drydock-images",
+        &["drydock-encode", "drydock-io", "drydock-layout", "drydock-model", "drydock-spec", "drydock-tar"],
+    ),
+    (
+        "drydock-cli",
+        &[
+            "drydock-encode",
+            "drydock-images",
+            "drydock-io",
+            "drydock-layout",
+            "drydock-model",
+            "drydock-spec",
+        ],
+    ),
+];
+
+/// What is for people at a terminal, and not for phases.
+const FOR_PEOPLE: [&str; 8] = [
+    "clap_complete",
+    "clap_derive",
+    "clap_mangen",
+    "drydock-cli",
+    "drydock-images",
+    "drydock-registry",
+    "indicatif",
+    "strsim",
 ];
 
 /// Packages that open connections, or that whatever opens one needs.
@@ -74,11 +101,27 @@ fn dependencies_run_one_way() -> Result<()> {
     Ok(())
 }
 
+/// None of these is in a package's tree; `there` are in it, so that it is known to be the tree.
+fn reaches_none(package: &str, forbidden: &[&str], there: &[&str]) -> Result<()> {
+    let found = tree(package, "1000")?;
+    ensure!(there.iter().all(|name| found.contains(*name)), "this is not the tree: {found:?}");
+    let wrong: Vec<_> = forbidden.iter().filter(|name| found.contains(**name)).collect();
+    ensure!(wrong.is_empty(), "{package} reaches {wrong:?}");
+    Ok(())
+}
+
 #[test]
 fn no_phase_reaches_a_network() -> Result<()> {
-    let found = tree("drydock", "1000")?;
-    ensure!(found.contains("drydock-phases") && found.contains("serde"), "this is not the tree: {found:?}");
-    let wrong: Vec<_> = NETWORK.iter().filter(|name| found.contains(**name)).collect();
-    ensure!(wrong.is_empty(), "phases reach {wrong:?}");
-    Ok(())
+    reaches_none("drydock", &NETWORK, &["drydock-phases", "serde"])
+}
+
+#[test]
+fn images_reach_no_network() -> Result<()> {
+    reaches_none("drydock-images", &NETWORK, &["drydock-layout", "serde"])
+}
+
+#[test]
+fn no_phase_reaches_what_is_for_people() -> Result<()> {
+    reaches_none("drydock", &FOR_PEOPLE, &["clap", "drydock-layout"])?;
+    reaches_none("drydock-images", &["clap", "indicatif"], &["drydock-layout"])
 }

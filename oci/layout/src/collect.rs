@@ -25,6 +25,8 @@ pub const GRACE: Duration = Duration::from_mins(10);
 pub(super) struct Reached {
     /// Blobs, those included that are not there.
     pub(super) blobs: HashSet<Digest>,
+    /// The same as they are named, each once for what it is said to be.
+    descriptors: Vec<Descriptor>,
     /// Digests of other algorithms.
     foreign: HashSet<String>,
 }
@@ -52,6 +54,15 @@ pub(super) fn reachable<'a>(
     reachable_from(layout, References { descriptors, foreign: Vec::new() })
 }
 
+/// All that descriptors lead to in a layout, they themselves included, and what is not there; but nothing with a digest of
+/// another algorithm. A blob that is said to be several things is there as often.
+pub fn leads_to<'a>(
+    layout: &Path,
+    descriptors: impl IntoIterator<Item = &'a Descriptor>,
+) -> Result<Vec<Descriptor>, LayoutError> {
+    Ok(reachable(layout, descriptors)?.descriptors)
+}
+
 fn reachable_from(layout: &Path, mut to_do: References) -> Result<Reached, LayoutError> {
     let mut found = Reached::default();
     // What a blob refers to depends on what it is said to be.
@@ -62,7 +73,9 @@ fn reachable_from(layout: &Path, mut to_do: References) -> Result<Reached, Layou
             if !followed.insert((descriptor.digest, descriptor.oci_media_type().to_owned())) {
                 continue;
             }
-            references(layout, &descriptor)?
+            let references = references(layout, &descriptor)?;
+            found.descriptors.push(descriptor);
+            references
         } else if let Some(digest) = to_do.foreign.pop() {
             if !found.foreign.insert(digest.clone()) {
                 continue;
@@ -171,6 +184,14 @@ pub(super) fn collect_at(
     if !switched.is_none_or(is_over) {
         return Ok(());
     }
+    let kept = in_use(layout, keep)?;
+    let is_unused = |name: &str| digest_of(name).is_some_and(|digest| !kept.contains(&digest));
+    // What another program has just put there, it may be about to refer to.
+    remove(&blobs, |name, file| is_unused(name) && is_over(changed(file)))
+}
+
+/// The blobs that these lead to, and those that refer to them.
+pub(super) fn in_use(layout: &Path, keep: &[&Members]) -> Result<HashSet<Digest>, LayoutError> {
     let mut roots = References::default();
     for References { descriptors, foreign } in keep.iter().map(|members| References::of_index(members)) {
         roots.descriptors.extend(descriptors);
@@ -178,9 +199,7 @@ pub(super) fn collect_at(
     }
     let mut kept = reachable_from(layout, roots)?;
     keep_referrers(layout, &mut kept)?;
-    let is_unused = |name: &str| digest_of(name).is_some_and(|digest| !kept.blobs.contains(&digest));
-    // What another program has just put there, it may be about to refer to.
-    remove(&blobs, |name, file| is_unused(name) && is_over(changed(file)))
+    Ok(kept.blobs)
 }
 
 /// Keeps what refers by its `subject` to what is kept: signatures and the like may stand in no index.
@@ -204,7 +223,7 @@ fn keep_referrers(layout: &Path, kept: &mut Reached) -> Result<(), LayoutError> 
     }
     while let Some(at) = referrers.iter().position(|(subject, _)| kept.has(subject)) {
         let (_, descriptor) = referrers.swap_remove(at);
-        let Reached { blobs, foreign } = reachable(layout, [&descriptor])?;
+        let Reached { blobs, foreign, .. } = reachable(layout, [&descriptor])?;
         kept.blobs.extend(blobs);
         kept.foreign.extend(foreign);
     }
@@ -212,18 +231,18 @@ fn keep_referrers(layout: &Path, kept: &mut Reached) -> Result<(), LayoutError> 
 }
 
 /// The digest of the blob whose file has this name.
-fn digest_of(name: &str) -> Option<Digest> {
+pub(super) fn digest_of(name: &str) -> Option<Digest> {
     format!("sha256:{name}").parse().ok()
 }
 
 /// When a file last got a name, another owner, or other bytes.
-fn changed(file: &Metadata) -> SystemTime {
+pub(super) fn changed(file: &Metadata) -> SystemTime {
     use std::os::unix::fs::MetadataExt as _;
     SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(file.ctime()).unwrap_or_default())
 }
 
 /// The names in a folder that are UTF-8, and what they name.
-fn list(dir: &Path) -> Result<Vec<(String, Metadata)>, LayoutError> {
+pub(super) fn list(dir: &Path) -> Result<Vec<(String, Metadata)>, LayoutError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).at("list", dir)? {
         let entry = entry.at("list", dir)?;

@@ -29,6 +29,8 @@ pub enum Change {
     Add(Descriptor),
     /// What has this digest goes, if `index.json` itself names it.
     Remove(Digest),
+    /// What the layout's name stands for goes.
+    Unname,
 }
 
 impl Change {
@@ -38,7 +40,7 @@ impl Change {
             Self::Image { image: descriptor, .. } | Self::Name(descriptor) | Self::Add(descriptor) => {
                 Some(descriptor)
             }
-            Self::Remove(_) => None,
+            Self::Remove(_) | Self::Unname => None,
         }
     }
 }
@@ -49,10 +51,15 @@ pub(super) fn replaced<'a>(
     ref_name: &str,
     platform: &Platform,
 ) -> Option<&'a Descriptor> {
-    let mut ours: Vec<&Entry> = entries.iter().filter(|entry| is_ours(entry, entries, ref_name)).collect();
+    let mut ours = named(entries, ref_name);
     ours.sort_by_key(|entry| entry.ref_name() != Some(ref_name));
     let images = ours.into_iter().flat_map(Entry::images);
     images.into_iter().find(|(_, other)| other.is_same(platform)).map(|(image, _)| image)
+}
+
+/// What a name stands for.
+pub(super) fn named<'a>(entries: &'a [Entry], ref_name: &str) -> Vec<&'a Entry> {
+    entries.iter().filter(|entry| is_ours(entry, entries, ref_name)).collect()
 }
 
 fn is_ours(entry: &Entry, all: &[Entry], ref_name: &str) -> bool {
@@ -85,7 +92,7 @@ pub(super) fn apply(
     let (ours, others): (Vec<&Entry>, Vec<&Entry>) =
         entries.iter().partition(|entry| is_ours(entry, entries, ref_name));
     let others = || others.iter().copied().cloned();
-    let named = |mut entry: Entry| {
+    let with_name = |mut entry: Entry| {
         entry.descriptor.annotations.insert(REF_NAME.to_owned(), ref_name.to_owned());
         entry
     };
@@ -112,11 +119,11 @@ pub(super) fn apply(
                 let members = Members { descriptors, foreign: nested.foreign.clone() };
                 Entry { descriptor: write_index(members)?, content: Content::Index(nested) }
             };
-            std::iter::once(named(one)).chain(others()).collect()
+            std::iter::once(with_name(one)).chain(others()).collect()
         }
         Change::Name(descriptor) => {
             let entry = Entry { descriptor: descriptor.clone(), content: Content::Artifact };
-            std::iter::once(named(entry)).chain(others()).collect()
+            std::iter::once(with_name(entry)).chain(others()).collect()
         }
         Change::Add(descriptor) => {
             let same = |entry: &&Entry| entry.descriptor == *descriptor;
@@ -127,6 +134,7 @@ pub(super) fn apply(
         Change::Remove(digest) => {
             entries.iter().filter(|entry| entry.descriptor.digest != *digest).cloned().collect()
         }
+        Change::Unname => others().collect(),
     })
 }
 
@@ -216,6 +224,8 @@ mod tests {
                 let news = usize::from(matches!(change, Change::Add(_)));
                 assert_eq!(got.len(), entries.len() + news, "{before:?}");
             }
+            let got = apply(&entries, "latest", &Change::Unname, &mut write).unwrap();
+            assert_eq!(show(&got, &known), after[1..], "{before:?}");
         }
     }
 }

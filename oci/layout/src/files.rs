@@ -122,6 +122,16 @@ impl Early {
     }
 }
 
+/// Opens a blob of a layout, of which only the size was checked: for who checks what comes out.
+pub fn open_blob(layout: &Path, descriptor: &Descriptor) -> Result<BlobReader, LayoutError> {
+    Early::default().open_blob(layout, descriptor)
+}
+
+/// Reads a blob of a layout that is a manifest, a configuration or an index, and checks it.
+pub fn read_blob(layout: &Path, descriptor: &Descriptor) -> Result<Vec<u8>, LayoutError> {
+    Early::default().read_blob(layout, descriptor)
+}
+
 /// Reads a blob from its beginning, whoever else reads the same file.
 #[derive(Debug)]
 pub struct BlobReader {

@@ -21,6 +21,7 @@ mod folders;
 mod read;
 pub mod seen;
 mod share;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod transaction;
@@ -28,12 +29,13 @@ mod tree;
 
 use std::path::{Path, PathBuf};
 
-pub use collect::GRACE;
+pub use collect::{GRACE, leads_to};
 pub use edit::Change;
 pub use error::LayoutError;
-pub use files::{BlobReader, Early};
+pub use files::{BlobReader, Early, open_blob, read_blob};
 pub use read::{Image, ImageLayer, Layout};
 pub use share::{LinkMode, Shared};
+pub use sweep::{Swept, Unused, sweep};
 pub use transaction::{BlobSource, Committed, Durability, NewImage, NewLayer, Prepared, Transaction, forget};
 
 use drydock_model::digest::Digest;
@@ -47,12 +49,12 @@ pub const MAX_DEPTH: usize = 8;
 /// Descriptors in all indexes of one layout.
 pub const MAX_DESCRIPTORS: usize = 20_000;
 
-/// The blobs of a layout.
-fn blobs_dir(layout: &Path) -> PathBuf {
+/// The folder of a layout's blobs.
+pub fn blobs_dir(layout: &Path) -> PathBuf {
     layout.join("blobs").join("sha256")
 }
 
 /// The file of a blob.
-fn blob_path(layout: &Path, digest: &Digest) -> PathBuf {
+pub fn blob_path(layout: &Path, digest: &Digest) -> PathBuf {
     blobs_dir(layout).join(digest.hex())
 }

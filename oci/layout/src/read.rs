@@ -35,33 +35,14 @@ impl Layout {
 
     /// The same, with files that were opened before.
     pub fn open_early(path: &LayoutPath, files: &Early) -> Result<Self, LayoutError> {
-        let index_path = path.path().join("index.json");
-        let text = match files.read(&index_path) {
-            Err(LayoutError::Io { source, .. })
-                if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
-            {
-                return Err(LayoutError::NotFound(path.path().to_owned()));
-            }
-            text => text?,
-        };
-        let marker_path = path.path().join("oci-layout");
-        let marker = match files.read(&marker_path) {
-            Err(LayoutError::Io { path, source, .. }) if source.kind() == ErrorKind::NotFound => {
-                return Err(LayoutError::Malformed { path, reason: "it is missing".to_owned() });
-            }
-            marker => marker?,
-        };
-        let marker: Json = parse(&marker, &marker_path)?;
-        match marker.get("imageLayoutVersion").and_then(Json::as_str) {
-            Some(version) if version.split('.').next() == Some("1") => {}
-            _ => {
-                let reason = "imageLayoutVersion must be a string that begins with `1.`".to_owned();
-                return Err(LayoutError::Malformed { path: marker_path, reason });
-            }
-        }
-        let index: Index = parse(&text, &index_path)?;
+        let index = read_index(path, files)?;
         let entries = tree::read(path, &index, files)?;
         Ok(Self { path: path.clone(), files: files.clone(), index, entries })
+    }
+
+    /// `index.json`, of which nothing else was looked at: for who wants to see for himself what it leads to.
+    pub fn read_index(path: &LayoutPath) -> Result<Index, LayoutError> {
+        read_index(path, &Early::default())
     }
 
     /// `index.json`.
@@ -71,6 +52,21 @@ impl Layout {
 
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// What the layout's name stands for, as `index.json` has it: an image or an index of several, or images without names
+    /// for different platforms. If the name is a digest, what has it, wherever it is. Empty if there is no such thing.
+    pub fn named(&self) -> Vec<&Descriptor> {
+        let entries = match self.path.digest() {
+            Some(pin) => self.entries.iter().find_map(|entry| entry.find(&pin)).into_iter().collect(),
+            None => super::edit::named(&self.entries, self.path.ref_name()),
+        };
+        entries.into_iter().map(|entry| &entry.descriptor).collect()
+    }
+
+    /// What is no image: signatures, SBOMs, attestations and what is not known here, those in nested indexes included.
+    pub fn artifacts(&self) -> Vec<&Descriptor> {
+        self.entries.iter().flat_map(Entry::artifacts).collect()
     }
 
     /// The image for a platform. The only image of a layout is taken whatever its platform; if the layout's name is a
@@ -174,6 +170,35 @@ impl Layout {
         let (layout, files) = (layout.to_owned(), self.files.clone());
         Ok(Image { layout, files, descriptor: descriptor.clone(), manifest, config })
     }
+}
+
+/// `oci-layout`, which must fit, and `index.json`.
+fn read_index(path: &LayoutPath, files: &Early) -> Result<Index, LayoutError> {
+    let index_path = path.path().join("index.json");
+    let text = match files.read(&index_path) {
+        Err(LayoutError::Io { source, .. })
+            if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+        {
+            return Err(LayoutError::NotFound(path.path().to_owned()));
+        }
+        text => text?,
+    };
+    let marker_path = path.path().join("oci-layout");
+    let marker = match files.read(&marker_path) {
+        Err(LayoutError::Io { path, source, .. }) if source.kind() == ErrorKind::NotFound => {
+            return Err(LayoutError::Malformed { path, reason: "it is missing".to_owned() });
+        }
+        marker => marker?,
+    };
+    let marker: Json = parse(&marker, &marker_path)?;
+    match marker.get("imageLayoutVersion").and_then(Json::as_str) {
+        Some(version) if version.split('.').next() == Some("1") => {}
+        _ => {
+            let reason = "imageLayoutVersion must be a string that begins with `1.`".to_owned();
+            return Err(LayoutError::Malformed { path: marker_path, reason });
+        }
+    }
+    parse(&text, &index_path)
 }
 
 /// The one image that these are, however often it is named.

@@ -1,6 +1,7 @@
 //! Layouts written by hand, read, written and damaged.
 
 mod reading;
+mod sweeping;
 mod writing;
 
 use std::fs;

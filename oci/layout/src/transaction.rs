@@ -28,7 +28,7 @@ use serde::Serialize;
 use super::collect::{collect, reachable};
 use super::edit::{self, Change};
 use super::error::{IoContext as _, LayoutError};
-use super::files::Early;
+use super::files::{BlobReader, Early, open_blob};
 use super::folders::{Undo, make_blobs_dir, make_layout_dir};
 use super::read::{ImageLayer, Layout};
 use super::seen::Seen;
@@ -161,6 +161,26 @@ impl Transaction {
         if let Some(name) = names.iter().find(|name| name.digest().is_some()) {
             return Err(LayoutError::NamedByDigest(name.path().to_owned()));
         }
+        Self::begin_with(dir, names, link, durability, waiting)
+    }
+
+    /// For changes that bring nothing: the name may be a digest, too.
+    pub fn begin_to_remove(
+        dir: &LayoutDir,
+        name: &LayoutPath,
+        durability: Durability,
+        waiting: &dyn Fn(&LayoutPath),
+    ) -> Result<Self, LayoutError> {
+        Self::begin_with(dir, std::slice::from_ref(name), LinkMode::Auto, durability, waiting)
+    }
+
+    fn begin_with(
+        dir: &LayoutDir,
+        names: &[LayoutPath],
+        link: LinkMode,
+        durability: Durability,
+        waiting: &dyn Fn(&LayoutPath),
+    ) -> Result<Self, LayoutError> {
         let mut made: Vec<(Identity, usize, Undo)> = Vec::new();
         for (number, name) in names.iter().enumerate() {
             let mut undo = Undo::default();
@@ -223,13 +243,27 @@ impl Transaction {
         self.put_bytes(media_type, &to_json(value))
     }
 
-    /// Brings a blob of another layout into this one, or finds it in its place, and checks it on the way.
+    /// Brings a layer of another layout into this one, or finds it in its place, and checks it on the way.
     pub fn bring(&self, layer: &ImageLayer) -> Result<Shared, LayoutError> {
-        let digest = layer.descriptor.digest;
+        self.bring_from(&layer.path(), layer.descriptor.digest, layer.open_unchecked())
+    }
+
+    /// The same with any blob of the layout in the folder `from`.
+    pub fn bring_blob(&self, from: &Path, descriptor: &Descriptor) -> Result<Shared, LayoutError> {
+        let source = open_blob(from, descriptor);
+        self.bring_from(&blob_path(from, &descriptor.digest), descriptor.digest, source)
+    }
+
+    fn bring_from(
+        &self,
+        from: &Path,
+        digest: Digest,
+        source: Result<BlobReader, LayoutError>,
+    ) -> Result<Shared, LayoutError> {
         let to = self.first().will_place(&digest);
         // What is in place already need not be where it comes from.
-        let shared = match layer.open_unchecked() {
-            Ok(source) => share(source, &layer.path(), &to, digest, self.link, &self.seen)?,
+        let shared = match source {
+            Ok(source) => share(source, from, &to, digest, self.link, &self.seen)?,
             Err(error) => match whole(&to, digest, &self.seen)? {
                 Some(size) => Shared { shared: size, copied: 0 },
                 None => return Err(error),
@@ -314,7 +348,7 @@ impl Transaction {
                 let from = first.blob_path(digest);
                 let source = drydock_io::read::open(&from).at("open", &from)?;
                 let to = other.will_place(digest);
-                share(super::BlobReader::new(source), &from, &to, *digest, self.link, &self.seen)?;
+                share(BlobReader::new(source), &from, &to, *digest, self.link, &self.seen)?;
             }
         }
         let mut indexes = Vec::with_capacity(targets.len());
@@ -450,9 +484,12 @@ impl Target {
         Ok(NewIndex { file, manifests: index.manifests })
     }
 
-    /// Puts the new `index.json` in its place.
-    fn switch(&self, index: TempFile) -> Result<(), LayoutError> {
+    /// Puts the new `index.json` in its place. A layout that leads to nothing any more is none.
+    fn switch(&self, index: TempFile, leads_to_nothing: bool) -> Result<(), LayoutError> {
         let path = self.index_path();
+        if leads_to_nothing && self.before.text.is_some() {
+            return fs::remove_file(&path).at("remove", &path);
+        }
         index.persist(&path).at("write", &path)
     }
 
@@ -506,7 +543,7 @@ impl Prepared {
         }
         let mut kept = Vec::with_capacity(targets.len());
         for (at, NewIndex { file, manifests }) in indexes.into_iter().enumerate() {
-            if let Err(error) = targets[at].switch(file) {
+            if let Err(error) = targets[at].switch(file, manifests == Members::default()) {
                 return Err(switch_back(&mut targets[..at], durability, error));
             }
             kept.push(manifests);
@@ -556,8 +593,20 @@ pub fn forget(path: &LayoutPath) -> Result<(), LayoutError> {
 
 /// Makes a layout's folder, and tells which one it is.
 fn folder(dir: &LayoutDir, name: &LayoutPath, undo: &mut Undo) -> Result<Identity, LayoutError> {
-    make_layout_dir(dir.path(), name.path(), undo)?;
-    Identity::of(name.path()).at("look at", name.path())
+    const TRIES: usize = 100;
+    let mut make = || {
+        make_layout_dir(dir.path(), name.path(), undo)?;
+        Identity::of(name.path()).at("look at", name.path())
+    };
+    // Others remove folders above theirs that have become empty.
+    let is_gone = |error: &LayoutError| matches!(error, LayoutError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound);
+    for _ in 1..TRIES {
+        match make() {
+            Err(error) if is_gone(&error) => {}
+            result => return result,
+        }
+    }
+    make()
 }
 
 fn to_json(value: &impl Serialize) -> Vec<u8> {

@@ -52,6 +52,15 @@ impl Entry {
         }
     }
 
+    /// The artifacts that it leads to.
+    pub(super) fn artifacts(&self) -> Vec<&Descriptor> {
+        match &self.content {
+            Content::Image(_) | Content::Absent(_) => Vec::new(),
+            Content::Index(nested) => nested.entries.iter().flat_map(Self::artifacts).collect(),
+            Content::Artifact => vec![&self.descriptor],
+        }
+    }
+
     /// Whether it or an index in it has this digest; then that entry.
     pub(super) fn find(&self, digest: &Digest) -> Option<&Self> {
         if self.descriptor.digest == *digest {

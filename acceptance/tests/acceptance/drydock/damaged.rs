@@ -1,0 +1,181 @@
+//! Images that are not what they say.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use super::Repository;
+use crate::{Built, with_executables};
+
+/// This module's tests.
+pub(super) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
+    with_executables(
+        executables,
+        [
+            ("drydock::every_damage_is_found", every_damage_is_found),
+            ("drydock::one_damage_does_not_hide_another", one_damage_does_not_hide_another),
+            ("drydock::contradictions_are_found", contradictions_are_found),
+        ],
+    )
+}
+
+/// The blobs of the image `run`: manifest, configuration, layer.
+fn blobs(repository: &Repository, name: &str) -> Result<[String; 3]> {
+    let image = repository.layout(name).verify()?.remove(0);
+    let layer = image.layers.last().context("it has a layer")?.digest.clone();
+    Ok([image.descriptor.digest, image.config_descriptor.digest, layer].map(|it| it.replace("sha256:", "")))
+}
+
+/// Something that is done to a file.
+type Damage = fn(&Path) -> Result<()>;
+
+const DAMAGES: [(&str, Damage); 6] = [
+    ("cut off", |path| {
+        let bytes = fs::read(path)?;
+        Ok(fs::write(path, &bytes[..bytes.len() / 2])?)
+    }),
+    ("a bit turned", |path| {
+        let mut bytes = fs::read(path)?;
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        Ok(fs::write(path, bytes)?)
+    }),
+    ("empty", |path| Ok(fs::write(path, "")?)),
+    ("longer", |path| {
+        let mut bytes = fs::read(path)?;
+        bytes.push(0);
+        Ok(fs::write(path, bytes)?)
+    }),
+    ("a folder", |path| {
+        fs::remove_file(path)?;
+        Ok(fs::create_dir(path)?)
+    }),
+    ("a link to nowhere that ends", |path| {
+        fs::remove_file(path)?;
+        Ok(symlink("/dev/zero", path)?)
+    }),
+];
+
+fn every_damage_is_found(executables: &Built) -> Result<()> {
+    let names = blobs(&Repository::with(executables, &["run"])?, "run")?;
+    for (what, damage) in DAMAGES {
+        for (number, blob) in names.iter().enumerate() {
+            let repository = Repository::with(executables, &["run", "run-v2"])?;
+            damage(&repository.path("run").join("blobs/sha256").join(blob))?;
+            let said = || format!("{what}: {} of run", ["manifest", "config", "layer"][number]);
+            let found = repository.json(1, &["verify", "run", "run-v2"]).with_context(said)?;
+            ensure!(found[0]["status"] == "damaged" && found[1]["status"] == "whole", "{}: {found}", said());
+            ensure!(found[0]["problems"].to_string().contains(blob), "{}: {found}", said());
+            for arguments in [
+                &["tree", "run"][..],
+                &["diff", "run", "run-v2"],
+                &["flatten", "run", "new"],
+                &["flatten", "run"],
+                &["tag", "run", "new"],
+            ] {
+                let output = repository.run(arguments)?;
+                // A folder or a device is no damage to the image, but to the file system.
+                let is_failure = [1, 4].contains(&output.exit);
+                ensure!(is_failure, "{}: {arguments:?}: {}\n{}", said(), output.exit, output.text());
+                repository.refused(output.exit, "error: ", arguments).with_context(said)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn one_damage_does_not_hide_another(executables: &Built) -> Result<()> {
+    let repository = Repository::with(executables, &["run-two-platforms"])?;
+    let index: Value = repository.layout("run-two-platforms").json("index.json")?;
+    let dir = repository.path("run-two-platforms").join("blobs/sha256");
+    let mut manifests = index["manifests"].as_array().context("a list")?.clone();
+    if manifests.len() == 1 {
+        let nested = manifests[0]["digest"].as_str().context("a digest")?.replace("sha256:", "");
+        let nested: Value = serde_json::from_slice(&fs::read(dir.join(nested))?)?;
+        manifests.clone_from(nested["manifests"].as_array().context("a list")?);
+    }
+    let digests: Vec<&str> = manifests.iter().filter_map(|it| it["digest"].as_str()).collect();
+    for digest in &digests {
+        fs::write(dir.join(digest.replace("sha256:", "")), "{}")?;
+    }
+    let found = repository.json(1, &["verify"])?;
+    ensure!(found[0]["problems"].as_array().map(Vec::len) == Some(2) && digests.len() == 2, "{found}");
+    // Of several platforms, somebody may have brought one; but not none.
+    let of_blob = |digest: &str| digest.replace("sha256:", "");
+    let repository = Repository::with(executables, &["run-two-platforms"])?;
+    fs::remove_file(repository.path("run-two-platforms").join("blobs/sha256").join(of_blob(digests[0])))?;
+    ensure!(repository.json(0, &["verify"])?[0]["status"] == "sparse");
+    fs::remove_file(repository.path("run-two-platforms").join("blobs/sha256").join(of_blob(digests[1])))?;
+    ensure!(repository.json(1, &["verify"])?[0]["status"] == "damaged");
+    Ok(())
+}
+
+/// Every blob has its digest, and yet something is wrong: configurations and indexes that say what is not so.
+fn contradictions_are_found(executables: &Built) -> Result<()> {
+    let wrong_id = format!("sha256:{}", "1".repeat(64));
+    let label = |value: &str| json!({"Labels": {"io.buildpacks.lifecycle.metadata": value}});
+    let other_layer = json!({"app": [{"sha": wrong_id}], "runImage": {"topLayer": wrong_id}}).to_string();
+    for (field, value, says) in [
+        ("rootfs", json!({"type": "layers", "diff_ids": [wrong_id]}), "diff ID"),
+        ("rootfs", json!({"type": "layers", "diff_ids": []}), "has 1 layers, its configuration 0"),
+        ("history", json!([{}, {}]), "tells of 2 layers"),
+        ("config", label("{"), "label io.buildpacks.lifecycle.metadata"),
+        ("config", label(&other_layer), "the run image's top layer"),
+        ("architecture", json!(7), "malformed"),
+    ] {
+        let repository = Repository::new(executables)?;
+        repository.write_image("base", &[super::tar_of(&[(tar::EntryType::Directory, "d/", "")])?])?;
+        rewrite_config(&repository, |config| config[field] = value.clone())?;
+        let found = repository.json(1, &["verify"])?;
+        ensure!(found[0]["problems"].to_string().contains(says), "{field}: {found}");
+        repository.refused(1, says, &["verify"])?;
+    }
+    for (file, text) in [
+        ("index.json", "[]"),
+        (
+            "index.json",
+            r#"{"schemaVersion": 2, "manifests": [{"mediaType": "x", "digest": "sha256:1", "size": -1}]}"#,
+        ),
+        ("oci-layout", r#"{"imageLayoutVersion": "2.0.0"}"#),
+    ] {
+        let repository = Repository::with(executables, &["run"])?;
+        fs::write(repository.path("run").join(file), text)?;
+        repository.refused(1, file, &["verify"])?;
+        repository.refused(1, file, &["inspect", "run"])?;
+        repository.refused(1, file, &["rm", "run"])?;
+        repository
+            .refused(1, file, &["gc"])
+            .or_else(|error| if file == "oci-layout" { Err(error) } else { Ok(()) })?;
+    }
+    Ok(())
+}
+
+/// Changes the configuration of `base`, and all digests that follow from that.
+fn rewrite_config(repository: &Repository, change: impl FnOnce(&mut Value)) -> Result<()> {
+    let dir = repository.path("base");
+    let blobs = dir.join("blobs/sha256");
+    let read = |descriptor: &Value| -> Result<Value> {
+        let digest = descriptor["digest"].as_str().context("a digest")?.replace("sha256:", "");
+        Ok(serde_json::from_slice(&fs::read(blobs.join(digest))?)?)
+    };
+    let put = |value: &Value, descriptor: &mut Value| -> Result<()> {
+        let text = value.to_string();
+        let digest = drydock_acceptance::sha256(text.as_bytes());
+        fs::write(blobs.join(digest.replace("sha256:", "")), &text)?;
+        descriptor["digest"] = json!(digest);
+        descriptor["size"] = json!(text.len());
+        Ok(())
+    };
+    let mut index: Value = repository.layout("base").json("index.json")?;
+    let mut manifest = read(&index["manifests"][0])?;
+    let mut config = read(&manifest["config"])?;
+    change(&mut config);
+    put(&config, &mut manifest["config"])?;
+    put(&manifest, &mut index["manifests"][0])?;
+    fs::write(dir.join("index.json"), index.to_string()).context("write the index")
+}

@@ -1,0 +1,198 @@
+//! What can be asked for, and how.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use drydock_encode::compress::Compression;
+use drydock_images::list::Listed;
+use drydock_model::platform::Platform;
+
+use crate::commands::ls::Format;
+
+/// What `--help` ends with.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done; no difference, no damage
+  1    damage, or a difference, was found
+  2    the command line is not right
+  3    there is no such image, or none for the platform
+  4    something else failed: no permission, no room, …
+  130  stopped by Ctrl-C (143 by SIGTERM); nothing is left half-written
+
+A NAME is an image reference (`app`, `acme/run:base`, `example.com/app@sha256:…`), or a path to a layout that begins
+with `/`, `./` or `../`.";
+
+const LAYOUT_DIR: &str = "The layout repository [default: $CNB_OCI_LAYOUT_PATH, else /layout-repo if it is there, else ./layout-repo]";
+
+/// Handles a repository of OCI image layouts.
+#[derive(Debug, Parser)]
+#[command(name = "drydock", version, after_help = EXIT_CODES, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What all commands take.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    #[arg(long, global = true, value_name = "DIR", help = LAYOUT_DIR)]
+    pub(crate) layout_dir: Option<PathBuf>,
+    /// Print answers and errors only
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Print the answer as JSON, and progress as events, a line of JSON each, on standard error
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// Which of an image's platforms.
+#[derive(Debug, Args)]
+pub(crate) struct ForPlatform {
+    /// Which image, where a name has several: `linux/arm64`, `linux/arm/v7` [default: that of this machine]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = platform)]
+    pub(crate) platform: Option<Platform>,
+}
+
+impl ForPlatform {
+    pub(crate) fn get(&self) -> Platform {
+        self.platform.clone().unwrap_or_else(Platform::host)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List images: platforms, sizes, what they share with others
+    Ls {
+        /// Only names that have this in them, or fit it if it has `*` or `?`
+        pattern: Option<String>,
+        /// How each is printed, with {name}, {repository}, {tag}, {digest}, {platforms}, {size}, {own}, {linked}, {copied},
+        /// {lacking}, {created}, {base}, {path}; `\t` and `\n` are tab and line feed
+        #[arg(long, value_name = "TEXT", conflicts_with = "json")]
+        format: Option<Format>,
+    },
+    /// Show all that is to be known of an image without unpacking it
+    Inspect {
+        name: String,
+        /// Print the manifest as it is stored
+        #[arg(long, conflicts_with = "json")]
+        raw: bool,
+        #[command(flatten)]
+        platform: ForPlatform,
+    },
+    /// Show what each layer adds, changes and removes, and what space is wasted
+    Tree {
+        name: String,
+        /// Only this layer, from 1 on
+        #[arg(long, value_name = "N")]
+        layer: Option<usize>,
+        #[command(flatten)]
+        platform: ForPlatform,
+    },
+    /// Show in what two images differ; exit code 1 if they do
+    Diff {
+        #[arg(value_name = "A")]
+        before: String,
+        #[arg(value_name = "B")]
+        after: String,
+        #[command(flatten)]
+        platform: ForPlatform,
+    },
+    /// List the SBOM files in an image, print them merged, or write them to a folder
+    Sbom {
+        name: String,
+        /// Print all files of this format as one document
+        #[arg(long, value_enum)]
+        format: Option<SbomFormat>,
+        /// Only those of this buildpack (`acme_a`) or layer (`acme_a:lib`)
+        #[arg(long, value_name = "LAYER")]
+        layer: Option<String>,
+        /// Write the files, each as it is, below this folder
+        #[arg(long, short, value_name = "DIR")]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        platform: ForPlatform,
+    },
+    /// Check every digest, size, diff ID, configuration, label and index; exit code 1 on damage
+    Verify {
+        /// Which images [default: all]
+        names: Vec<String>,
+    },
+    /// Give an image further names, for all its platforms
+    Tag {
+        name: String,
+        #[arg(required = true)]
+        new: Vec<String>,
+    },
+    /// Take names away; `gc` removes what only they led to, when nobody can be reading it any more
+    Rm {
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Remove what is of no use: blobs that nothing leads to, and what killed programs left
+    Gc {
+        /// Only say what would be removed
+        #[arg(long, short = 'n')]
+        dry_run: bool,
+    },
+    /// Make an image of one layer
+    Flatten {
+        name: String,
+        /// What the new image is called; without this, it takes the place of the old one
+        new: Option<String>,
+        /// How the layer is compressed: `gzip`, `zstd` or `none`, with a level if any: `gzip:6`
+        #[arg(long, default_value = "gzip:1")]
+        compression: Compression,
+        #[command(flatten)]
+        platform: ForPlatform,
+    },
+    /// Print what a shell needs to complete commands
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page, or that of a command
+    Man { command: Option<String> },
+}
+
+/// A format of SBOM files.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum SbomFormat {
+    #[value(name = "cyclonedx")]
+    CycloneDx,
+    Spdx,
+    Syft,
+}
+
+fn platform(text: &str) -> Result<Platform, String> {
+    let parts: Vec<&str> = text.split('/').collect();
+    match parts.as_slice() {
+        [os, architecture, rest @ ..] if rest.len() < 2 && parts.iter().all(|part| !part.is_empty()) => {
+            Ok(Platform {
+                os: (*os).to_owned(),
+                architecture: (*architecture).to_owned(),
+                variant: rest.first().map(|variant| (*variant).to_owned()),
+                ..Platform::default()
+            })
+        }
+        _ => Err("expected an operating system and an architecture, as in `linux/arm64`".to_owned()),
+    }
+}
+
+/// The value of a field that `ls --format` knows.
+pub(crate) fn field(listed: &Listed, name: &str) -> Option<String> {
+    Some(match name {
+        "name" => listed.name.clone(),
+        "repository" => listed.repository.clone(),
+        "tag" => listed.tag.clone(),
+        "digest" => listed.digest.map(|digest| digest.to_string()).unwrap_or_default(),
+        "platforms" => listed.platforms.join(","),
+        "size" => listed.size.to_string(),
+        "own" => listed.own.to_string(),
+        "linked" => listed.linked.to_string(),
+        "copied" => listed.copied.to_string(),
+        "lacking" => listed.lacking.to_string(),
+        "created" => listed.created.clone().unwrap_or_default(),
+        "base" => listed.base.clone().unwrap_or_default(),
+        "path" => listed.path.clone(),
+        _ => return None,
+    })
+}

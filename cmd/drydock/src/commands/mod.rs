@@ -1,0 +1,94 @@
+//! What is done for each command.
+
+mod diff;
+mod inspect;
+pub(crate) mod ls;
+mod meta;
+mod sbom;
+mod tree;
+mod verify;
+mod write;
+
+use std::io::{self, Write as _};
+use std::num::NonZeroUsize;
+use std::thread;
+
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+use drydock_images::Repository;
+
+use crate::cli::{Cli, Command};
+use crate::output::Output;
+use crate::progress::{Progress, Signals};
+use crate::{env, exit};
+
+/// What commands work with.
+pub(crate) struct Context {
+    pub(crate) repository: Repository,
+    pub(crate) out: Output,
+    pub(crate) progress: Progress,
+    pub(crate) json: bool,
+    pub(crate) quiet: bool,
+}
+
+/// Does what the command line asks for; gives the exit code.
+pub(crate) fn run() -> Result<u8> {
+    let Cli { global, command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help that was asked for goes to standard output. Where nobody reads, nobody is to be told.
+            let _ = error.print();
+            return Ok(if error.use_stderr() { exit::USAGE } else { 0 });
+        }
+    };
+    match command {
+        Command::Completions { shell } => return said(&meta::completions(shell)),
+        Command::Man { command } => return said(&meta::manual(command.as_deref())?),
+        _ => {}
+    }
+    let dir = global.layout_dir.unwrap_or_else(env::layout_dir);
+    let repository = Repository::new(&dir)?;
+    let talks = matches!(command, Command::Verify { .. } | Command::Gc { .. } | Command::Flatten { .. });
+    let progress = Progress::new(global.quiet, global.json, talks, Signals::watch()?);
+    let out = Output::new(env::no_color());
+    let mut context = Context { repository, out, progress, json: global.json, quiet: global.quiet };
+    let done = dispatch(&mut context, command);
+    let stopped = context.progress.signals.exit_code();
+    match (done, stopped) {
+        // It was done before the signal could stop it.
+        (Ok(code), _) => context.out.finish().map(|()| code),
+        (Err(_), Some(code)) => Ok(code),
+        (Err(error), None) => Err(error),
+    }
+}
+
+fn dispatch(context: &mut Context, command: Command) -> Result<u8> {
+    match command {
+        Command::Ls { pattern, format } => ls::ls(context, pattern.as_deref(), format.as_ref()),
+        Command::Inspect { name, raw, platform } => inspect::inspect(context, &name, raw, &platform.get()),
+        Command::Tree { name, layer, platform } => tree::tree(context, &name, layer, &platform.get()),
+        Command::Diff { before, after, platform } => diff::diff(context, &before, &after, &platform.get()),
+        Command::Sbom { name, format, layer, output, platform } => {
+            let choice = sbom::Choice { format, layer: layer.as_deref(), output: output.as_deref() };
+            sbom::sbom(context, &name, &choice, &platform.get())
+        }
+        Command::Verify { names } => verify::verify(context, &names),
+        Command::Tag { name, new } => write::tag(context, &name, &new),
+        Command::Rm { names } => write::remove(context, &names),
+        Command::Gc { dry_run } => write::gc(context, dry_run),
+        Command::Flatten { name, new, compression, platform } => {
+            write::flatten(context, &name, new.as_deref(), compression, &platform.get())
+        }
+        Command::Completions { .. } | Command::Man { .. } => unreachable!("they need no repository"),
+    }
+}
+
+fn said(text: &[u8]) -> Result<u8> {
+    io::stdout().write_all(text).context("cannot write the answer")?;
+    Ok(0)
+}
+
+/// As many threads as there are cores.
+fn cores() -> NonZeroUsize {
+    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}

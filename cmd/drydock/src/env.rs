@@ -1,0 +1,27 @@
+//! The only look at the process's environment.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// The layout repository.
+const OCI_LAYOUT_PATH: &str = "CNB_OCI_LAYOUT_PATH";
+/// Whether answers are without colour: here, and in all programs of a machine.
+const NO_COLOR: [&str; 2] = ["CNB_NO_COLOR", "NO_COLOR"];
+
+/// A variable; an empty one counts as unset.
+#[expect(clippy::disallowed_methods, reason = "this is the one place for it")]
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// The layout repository where no flag names it.
+pub(crate) fn layout_dir() -> PathBuf {
+    let usual = Path::new("/layout-repo");
+    let here = || if usual.is_dir() { usual.to_owned() } else { "layout-repo".into() };
+    variable(OCI_LAYOUT_PATH).map_or_else(here, PathBuf::from)
+}
+
+/// Whether colour is refused.
+pub(crate) fn no_color() -> bool {
+    NO_COLOR.iter().any(|name| variable(name).is_some_and(|value| value != "false"))
+}

@@ -1,0 +1,17 @@
+//! `drydock`: looks into a repository of OCI layouts, checks it, cleans it and makes new images of those in it.
+//!
+//! What it does is in `drydock-images`; here is what a terminal needs: arguments ([`cli`]), answers ([`output`]), progress
+//! ([`progress`]), exit codes ([`exit`]).
+
+mod cli;
+mod commands;
+mod env;
+mod exit;
+mod output;
+mod progress;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    exit::code(commands::run())
+}

@@ -1,0 +1,181 @@
+//! How far something is, on standard error; and Ctrl-C.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use drydock_images::Watch;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value as Json, json};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use crate::output::{bytes, printable};
+
+/// Signals that stop the work.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    /// The number of the first that came; 0 as long as there was none.
+    first: Arc<AtomicUsize>,
+    /// The next one ends the process at once: it is the second, or there is nothing to undo.
+    at_once: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// From now on they are noted.
+    pub(crate) fn watch() -> Result<Self> {
+        let signals = Self { first: Arc::default(), at_once: Arc::default() };
+        for signal in [SIGINT, SIGTERM] {
+            let number = usize::try_from(signal).context("a signal's number is positive")?;
+            // In this order: the first one finds `at_once` unset.
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&signals.at_once))
+                .and_then(|_| flag::register(signal, Arc::clone(&signals.at_once)))
+                .and_then(|_| flag::register_usize(signal, Arc::clone(&signals.first), number))
+                .context("cannot watch for signals")?;
+        }
+        Ok(signals)
+    }
+
+    /// The exit code of a process that was stopped by a signal.
+    pub(crate) fn exit_code(&self) -> Option<u8> {
+        let first = self.first.load(Ordering::Relaxed);
+        u8::try_from(first).ok().filter(|first| *first > 0).map(|first| 128 + first)
+    }
+}
+
+/// How progress is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Not at all.
+    Quiet,
+    /// A bar.
+    Bar,
+    /// A line when a task begins, and another every [`EVERY`].
+    Lines,
+    /// Events.
+    Json,
+}
+
+/// Between two lines about one task.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// Between two events about one task.
+const EVERY_EVENT: Duration = Duration::from_millis(200);
+
+/// Tells how far something is.
+pub(crate) struct Progress {
+    mode: Mode,
+    quiet: bool,
+    pub(crate) signals: Signals,
+    task: Mutex<Option<Task>>,
+}
+
+struct Task {
+    name: String,
+    total: u64,
+    done: u64,
+    told: Instant,
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// `talks` is for commands of which people expect that they take long: without a terminal, they tell in lines.
+    pub(crate) fn new(quiet: bool, json: bool, talks: bool, signals: Signals) -> Self {
+        let mode = match (quiet, json, io::stderr().is_terminal()) {
+            (true, ..) => Mode::Quiet,
+            (_, true, _) => Mode::Json,
+            (_, _, true) => Mode::Bar,
+            _ if talks => Mode::Lines,
+            _ => Mode::Quiet,
+        };
+        Self { mode, quiet, signals, task: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Task>> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A line of its own, above the bar if there is one.
+    pub(crate) fn say(&self, text: &str) {
+        match self.lock().as_ref().and_then(|task| task.bar.as_ref()) {
+            Some(bar) => bar.println(text),
+            None => eprint_line(text),
+        }
+    }
+
+    fn event(event: &Json) {
+        eprint_line(&event.to_string());
+    }
+}
+
+/// Where nobody reads, nobody is to be told.
+pub(crate) fn eprint_line(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+impl Watch for Progress {
+    fn begin(&self, name: &str, total: u64) {
+        let bar = (self.mode == Mode::Bar && total > 0).then(|| {
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+            let template =
+                "{msg} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
+            let style = ProgressStyle::with_template(template).expect("the template is well-formed");
+            bar.set_style(style.progress_chars("=> "));
+            bar.set_message(name.to_owned());
+            bar
+        });
+        match self.mode {
+            Mode::Lines if total > 0 => eprint_line(&format!("{name}: {}", bytes(total))),
+            Mode::Json => Self::event(&json!({"event": "begin", "task": name, "bytes": total})),
+            _ => {}
+        }
+        *self.lock() = Some(Task { name: name.to_owned(), total, done: 0, told: Instant::now(), bar });
+    }
+
+    fn advance(&self, more: u64) -> io::Result<()> {
+        if self.signals.exit_code().is_some() {
+            return Err(io::Error::other("stopped by a signal"));
+        }
+        // Whatever was waited for is there.
+        self.signals.at_once.store(false, Ordering::Relaxed);
+        let mut task = self.lock();
+        let Some(task) = task.as_mut() else { return Ok(()) };
+        task.done += more;
+        match (self.mode, &task.bar) {
+            (Mode::Bar, Some(bar)) => bar.set_position(task.done),
+            (Mode::Lines, _) if task.told.elapsed() >= EVERY => {
+                task.told = Instant::now();
+                eprint_line(&format!("{}: {} of {}", task.name, bytes(task.done), bytes(task.total)));
+            }
+            (Mode::Json, _) if task.told.elapsed() >= EVERY_EVENT => {
+                task.told = Instant::now();
+                let (name, done, total) = (&task.name, task.done, task.total);
+                Self::event(&json!({"event": "progress", "task": name, "done": done, "bytes": total}));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn end(&self) {
+        let Some(task) = self.lock().take() else { return };
+        if let Some(bar) = &task.bar {
+            bar.finish_and_clear();
+        }
+        if self.mode == Mode::Json {
+            Self::event(&json!({"event": "end", "task": task.name}));
+        }
+    }
+
+    fn note(&self, text: &str) {
+        // Nothing has been done yet, and a lock may be waited for without end.
+        self.signals.at_once.store(true, Ordering::Relaxed);
+        match self.mode {
+            Mode::Json => Self::event(&json!({"event": "note", "text": text})),
+            _ if self.quiet => {}
+            _ => self.say(&printable(text)),
+        }
+    }
+}

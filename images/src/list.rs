@@ -1,0 +1,211 @@
+//! What is in a repository: names, platforms, sizes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use anyhow::Result;
+use drydock_io::lock::Identity;
+use drydock_layout::{Layout, blob_path};
+use drydock_model::digest::Digest;
+use drydock_model::manifest::{Descriptor, Manifest};
+use drydock_model::media;
+use serde::Serialize;
+
+use crate::built;
+use crate::repository::{Name, Repository};
+
+/// One name.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Listed {
+    /// The name.
+    pub name: String,
+    /// Registry and repository.
+    pub repository: String,
+    /// Tag or digest.
+    pub tag: String,
+    /// The layout's folder.
+    pub path: String,
+    /// What the name stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// What the images run on.
+    pub platforms: Vec<String>,
+    /// Bytes in all blobs that are there. The three that follow are what they consist of.
+    pub size: u64,
+    /// Bytes in blobs that no other layout of the repository has.
+    pub own: u64,
+    /// Bytes in blobs of which another layout has the same file.
+    pub linked: u64,
+    /// Bytes in blobs that other layouts have, too, each as a file of its own.
+    pub copied: u64,
+    /// Blobs of layers that are not there.
+    pub lacking: usize,
+    /// When the newest of the images was made (RFC 3339).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// The image that they were built on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// Why it cannot be read. The rest is then what could be found out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damage: Option<String>,
+    #[serde(skip)]
+    blobs: BTreeMap<Digest, Option<(Identity, u64)>>,
+}
+
+/// The names of a repository that fit a pattern, with what is to be known of each. What others share is looked up in the
+/// whole repository.
+pub fn list(repository: &Repository, pattern: Option<&str>) -> Result<Vec<Listed>> {
+    let mut all: Vec<Listed> = repository.names()?.iter().map(look_at).collect();
+    let mut files: BTreeMap<Identity, BTreeSet<usize>> = BTreeMap::new();
+    let mut digests: BTreeMap<Digest, BTreeSet<usize>> = BTreeMap::new();
+    for (number, listed) in all.iter().enumerate() {
+        for (digest, file) in &listed.blobs {
+            if let Some((identity, _)) = file {
+                files.entry(*identity).or_default().insert(number);
+                digests.entry(*digest).or_default().insert(number);
+            }
+        }
+    }
+    for listed in &mut all {
+        for (digest, file) in &listed.blobs {
+            let Some((identity, size)) = file else { continue };
+            listed.size += size;
+            if files[identity].len() > 1 {
+                listed.linked += size;
+            } else if digests[digest].len() > 1 {
+                listed.copied += size;
+            } else {
+                listed.own += size;
+            }
+        }
+    }
+    all.retain(|listed| pattern.is_none_or(|pattern| fits(pattern, &listed.name)));
+    Ok(all)
+}
+
+fn look_at(name: &Name) -> Listed {
+    let (repository, tag) = split(name);
+    let mut listed = Listed {
+        name: name.text().to_owned(),
+        repository,
+        tag,
+        path: name.path().to_string(),
+        digest: None,
+        platforms: Vec::new(),
+        size: 0,
+        own: 0,
+        linked: 0,
+        copied: 0,
+        lacking: 0,
+        created: None,
+        base: None,
+        damage: None,
+        blobs: BTreeMap::new(),
+    };
+    if let Err(error) = fill(name, &mut listed) {
+        listed.damage = Some(format!("{error:#}"));
+    }
+    listed
+}
+
+fn fill(name: &Name, listed: &mut Listed) -> Result<()> {
+    let layout = Layout::open(name.path())?;
+    if let [only] = layout.named().as_slice() {
+        listed.digest = Some(only.digest);
+    }
+    listed.platforms = layout.images().iter().map(|(_, platform)| platform.to_string()).collect();
+    let dir = name.path().path();
+    let mut add = |descriptor: &Descriptor| {
+        let file = fs::metadata(blob_path(dir, &descriptor.digest)).ok();
+        let file = file.filter(std::fs::Metadata::is_file).map(|file| (Identity::from(&file), file.len()));
+        listed.blobs.entry(descriptor.digest).or_insert(file);
+        file.is_some()
+    };
+    for descriptor in &layout.index().manifests.descriptors {
+        add(descriptor);
+    }
+    for descriptor in layout.artifacts() {
+        add(descriptor);
+        // What is no manifest has no blobs to tell of.
+        let text = drydock_layout::read_blob(dir, descriptor).unwrap_or_default();
+        if descriptor.oci_media_type() == media::MANIFEST
+            && let Ok(Manifest { config, layers, .. }) = serde_json::from_slice(&text)
+        {
+            for blob in layers.iter().chain([&config]) {
+                add(blob);
+            }
+        }
+    }
+    for (descriptor, _) in layout.images() {
+        let image = layout.image_by_digest(&descriptor.digest)?;
+        add(descriptor);
+        add(&image.manifest.config);
+        listed.lacking += image.manifest.layers.iter().filter(|layer| !add(layer)).count();
+        listed.created = listed.created.take().max(image.config.created.clone());
+        listed.base = listed.base.take().or_else(|| built::base(&image));
+    }
+    Ok(())
+}
+
+/// A name's repository and its tag or digest.
+fn split(name: &Name) -> (String, String) {
+    let tag = name.path().ref_name();
+    let text = name.text().strip_suffix(tag).and_then(|text| text.strip_suffix([':', '@']));
+    (text.unwrap_or(name.text()).to_owned(), tag.to_owned())
+}
+
+/// Whether a name fits a pattern in which `*` stands for anything and `?` for one character; without either, the pattern
+/// may be anywhere in the name.
+fn fits(pattern: &str, name: &str) -> bool {
+    if !pattern.contains(['*', '?']) {
+        return name.contains(pattern);
+    }
+    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
+    let (mut at, mut in_name) = (0, 0);
+    // The last star, and what it was tried with.
+    let mut star = None;
+    while in_name < name.len() {
+        match pattern.get(at) {
+            Some('*') => {
+                star = Some((at, in_name));
+                at += 1;
+            }
+            Some(&c) if c == '?' || c == name[in_name] => {
+                at += 1;
+                in_name += 1;
+            }
+            _ => {
+                let Some((star_at, tried)) = star else { return false };
+                star = Some((star_at, tried + 1));
+                at = star_at + 1;
+                in_name = tried + 1;
+            }
+        }
+    }
+    pattern[at..].iter().all(|&c| c == '*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_fit_names() {
+        for (pattern, name, want) in [
+            ("app", "acme/app:latest", true),
+            ("apps", "acme/app:latest", false),
+            ("*", "a", true),
+            ("acme/*", "acme/app:latest", true),
+            ("acme/*", "x/acme/app", false),
+            ("*:v?", "app:v1", true),
+            ("*:v?", "app:v10", false),
+            ("*a*b*", "xxaxbx", true),
+            ("*a*b*c", "xxaxbx", false),
+            ("?", "", false),
+        ] {
+            assert_eq!(fits(pattern, name), want, "{pattern} {name}");
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! Whether layouts hold what they should: every index, manifest, configuration, label, blob and diff ID.
+//!
+//! A blob is read once, however many layouts have the same file. Memory: a few buffers for each thread.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use anyhow::{Context as _, Result};
+use drydock_encode::compress::{Format, decompressed};
+use drydock_io::lock::Identity;
+use drydock_layout::{
+    BlobReader, Layout, LayoutError, MAX_DEPTH, MAX_DESCRIPTORS, blob_path, open_blob, read_blob,
+};
+use drydock_model::config::ImageConfig;
+use drydock_model::digest::{DiffId, Digest};
+use drydock_model::hash::Hasher;
+use drydock_model::manifest::{Descriptor, Index, Manifest, Members};
+use drydock_model::media;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::built::{self, Built};
+use crate::repository::Name;
+use crate::watch::Watch;
+
+/// What was found in a layout.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verified {
+    /// Its name.
+    pub name: String,
+    /// Its folder.
+    pub path: String,
+    /// In a word.
+    pub status: Status,
+    /// Images in it.
+    pub images: usize,
+    /// Blobs that it leads to and that are there.
+    pub blobs: usize,
+    /// Bytes in them.
+    pub size: u64,
+    /// What is wrong.
+    pub problems: Vec<String>,
+    /// Blobs of layers that are not there, as in a sparse image, and images for other platforms.
+    pub lacks: Vec<Lacking>,
+}
+
+/// A layout's state in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Everything is there and right.
+    Whole,
+    /// What is there is right, but blobs of layers are missing.
+    Sparse,
+    /// Something is wrong.
+    Damaged,
+}
+
+/// A blob that is not there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lacking {
+    /// Its digest.
+    pub digest: Digest,
+    /// Bytes that it should have.
+    pub size: u64,
+}
+
+/// A blob to read.
+#[derive(Debug)]
+struct Job {
+    path: PathBuf,
+    layout: PathBuf,
+    descriptor: Descriptor,
+    /// What its tar should have, by those who name it.
+    diff_ids: BTreeSet<DiffId>,
+    /// The layouts that have it.
+    of: BTreeSet<usize>,
+}
+
+type Jobs = BTreeMap<(Identity, Digest), Job>;
+
+/// Checks layouts, on so many threads. An error is one of the work, not of what was found.
+pub fn verify(names: &[Name], threads: NonZeroUsize, watch: &dyn Watch) -> Result<Vec<Verified>> {
+    let mut jobs = Jobs::new();
+    let mut found = Vec::new();
+    for (number, name) in names.iter().enumerate() {
+        let mut walk = Walk::new(name, number, &mut jobs);
+        walk.layout();
+        watch.advance(0)?;
+        found.push(walk.found);
+    }
+    let mut jobs: Vec<Job> = jobs.into_values().collect();
+    // The largest first, so that no thread ends long after the others.
+    jobs.sort_by_key(|job| std::cmp::Reverse(job.descriptor.size));
+    watch.begin("verifying", jobs.iter().map(|job| job.descriptor.size).sum());
+    for (job, problem) in run(&jobs, threads, watch)? {
+        for &layout in &job.of {
+            found[layout].problems.push(problem.clone());
+        }
+    }
+    watch.end();
+    for verified in &mut found {
+        verified.status = match (verified.problems.is_empty(), verified.lacks.is_empty()) {
+            (false, _) => Status::Damaged,
+            (true, false) => Status::Sparse,
+            (true, true) => Status::Whole,
+        };
+    }
+    Ok(found)
+}
+
+/// Reads all blobs; gives those with which something is wrong, in the order of the jobs.
+fn run<'j>(jobs: &'j [Job], threads: NonZeroUsize, watch: &dyn Watch) -> Result<Vec<(&'j Job, String)>> {
+    let next = AtomicUsize::new(0);
+    let wrong = Mutex::new(BTreeMap::new());
+    let work = || -> io::Result<()> {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(job) = jobs.get(number) else { return Ok(()) };
+            if let Some(problem) = check(job, watch)? {
+                wrong.lock().unwrap_or_else(PoisonError::into_inner).insert(number, problem);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        // Where no more threads can be had, this one does it all.
+        let start = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
+        let others: Vec<_> = (1..threads.get().min(jobs.len())).map_while(start).collect();
+        let own = work();
+        others.into_iter().map(|other| other.join().expect("it returns errors")).fold(own, Result::and)
+    })?;
+    let wrong = wrong.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(wrong.into_iter().map(|(number, problem)| (&jobs[number], problem)).collect())
+}
+
+/// A blob that is hashed while it is read.
+struct Hashed<'a> {
+    blob: BlobReader,
+    hash: Hasher,
+    watch: &'a dyn Watch,
+    stopped: Option<io::Error>,
+    failed: Option<io::Error>,
+}
+
+impl io::Read for Hashed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = match self.blob.read(buffer) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                let kind = error.kind();
+                self.failed = Some(error);
+                return Err(kind.into());
+            }
+            n => n?,
+        };
+        self.hash.update(&buffer[..n]);
+        if let Err(error) = self.watch.advance(n as u64) {
+            let kind = error.kind();
+            self.stopped = Some(error);
+            return Err(kind.into());
+        }
+        Ok(n)
+    }
+}
+
+/// What is wrong with a blob. An error means that the work was stopped.
+fn check(job: &Job, watch: &dyn Watch) -> io::Result<Option<String>> {
+    let Job { descriptor, diff_ids, layout, path, .. } = job;
+    let blob = match open_blob(layout, descriptor) {
+        Ok(blob) => blob,
+        Err(error) => return Ok(Some(told(&error))),
+    };
+    let mut blob = Hashed { blob, hash: Hasher::new(), watch, stopped: None, failed: None };
+    let tar = if diff_ids.is_empty() { None } else { Some(hash_tar(&mut blob, &descriptor.media_type)) };
+    if blob.stopped.is_none() && blob.failed.is_none() {
+        // A failure is noted there.
+        let _ = drain(&mut blob, |_| {});
+    }
+    if let Some(stopped) = blob.stopped {
+        return Err(stopped);
+    }
+    if let Some(failed) = blob.failed {
+        return Ok(Some(format!("failed to read `{}`: {failed}", path.display())));
+    }
+    let found = Digest::from_hash(blob.hash);
+    if found != descriptor.digest {
+        return Ok(Some(LayoutError::Corrupt { path: path.clone(), found }.to_string()));
+    }
+    Ok(match tar {
+        None => None,
+        Some(Err(error)) => Some(format!("layer {} cannot be decompressed: {error:#}", descriptor.digest)),
+        Some(Ok(found)) => diff_ids.iter().find(|id| **id != found).map(|expected| {
+            format!("layer {} has diff ID {found}, the configuration says {expected}", descriptor.digest)
+        }),
+    })
+}
+
+fn hash_tar(blob: &mut Hashed<'_>, media_type: &str) -> Result<DiffId> {
+    let format = Format::of(media_type)?;
+    let mut tar = decompressed(io::BufReader::with_capacity(BUFFER, blob), format)?;
+    let mut hash = Hasher::new();
+    drain(&mut tar, |bytes| hash.update(bytes))?;
+    Ok(DiffId::from_hash(hash))
+}
+
+/// Bytes that are read at a time.
+const BUFFER: usize = 256 << 10;
+
+fn drain(reader: &mut impl io::Read, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(n) => each(&buffer[..n]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The way through one layout.
+struct Walk<'a> {
+    name: &'a Name,
+    number: usize,
+    jobs: &'a mut Jobs,
+    /// What was looked at: a blob is what its descriptor says.
+    seen: BTreeSet<(Digest, String)>,
+    blobs: BTreeSet<Digest>,
+    descriptors: usize,
+    found: Verified,
+}
+
+impl<'a> Walk<'a> {
+    fn new(name: &'a Name, number: usize, jobs: &'a mut Jobs) -> Self {
+        let found = Verified {
+            name: name.text().to_owned(),
+            path: name.path().to_string(),
+            status: Status::Whole,
+            images: 0,
+            blobs: 0,
+            size: 0,
+            problems: Vec::new(),
+            lacks: Vec::new(),
+        };
+        let (seen, blobs) = (BTreeSet::new(), BTreeSet::new());
+        Self { name, number, jobs, seen, blobs, descriptors: 0, found }
+    }
+
+    fn layout(&mut self) {
+        match Layout::read_index(self.name.path()) {
+            Ok(index) => {
+                self.index(&index, 0);
+                if self.found.images == 0 && !self.found.lacks.is_empty() {
+                    self.problem("no image is there that its index names".to_owned());
+                }
+            }
+            Err(error) => self.problem(told(&error)),
+        }
+    }
+
+    fn problem(&mut self, problem: String) {
+        if !self.found.problems.contains(&problem) {
+            self.found.problems.push(problem);
+        }
+    }
+
+    fn index(&mut self, index: &Index, depth: usize) {
+        let Members { descriptors, foreign } = &index.manifests;
+        self.descriptors += descriptors.len() + foreign.len();
+        if depth > MAX_DEPTH || self.descriptors > MAX_DESCRIPTORS {
+            let limits = format!("{MAX_DEPTH} deep, or with more than {MAX_DESCRIPTORS} descriptors");
+            return self.problem(format!("indexes are nested more than {limits}"));
+        }
+        for member in foreign {
+            let digest = member.get("digest").map(ToString::to_string).unwrap_or_default();
+            self.problem(format!("{digest} cannot be checked: digests must be of SHA-256"));
+        }
+        for descriptor in descriptors {
+            let media_type = descriptor.oci_media_type();
+            if !self.seen.insert((descriptor.digest, media_type.to_owned())) {
+                continue;
+            }
+            match media_type {
+                // Of an index, somebody may have brought some of the images only.
+                media::INDEX | media::MANIFEST if self.is_missing(descriptor) => self.lacks(descriptor),
+                media::INDEX => {
+                    if let Some(nested) = self.read::<Index>(descriptor) {
+                        self.index(&nested, depth + 1);
+                    }
+                }
+                media::MANIFEST => self.manifest(descriptor),
+                _ => self.blob(descriptor, None, false),
+            }
+        }
+    }
+
+    fn manifest(&mut self, descriptor: &Descriptor) {
+        let Some(manifest) = self.read::<Manifest>(descriptor) else { return };
+        let is_layer = |layer: &Descriptor| layer.oci_media_type().starts_with(media::LAYERS);
+        if manifest.config.oci_media_type() != media::CONFIG || !manifest.layers.iter().all(is_layer) {
+            // An artifact: what its blobs are is for others to know.
+            for blob in manifest.layers.iter().chain([&manifest.config]) {
+                self.blob(blob, None, false);
+            }
+            return;
+        }
+        self.found.images += 1;
+        let config = self.read::<ImageConfig>(&manifest.config);
+        let ids = config.as_ref().map(|config| config.rootfs.diff_ids.clone()).unwrap_or_default();
+        if config.is_some() && ids.len() != manifest.layers.len() {
+            let (layers, ids) = (manifest.layers.len(), ids.len());
+            self.problem(format!("image {} has {layers} layers, its configuration {ids}", descriptor.digest));
+        }
+        for (number, layer) in manifest.layers.iter().enumerate() {
+            self.blob(layer, ids.get(number).copied(), true);
+        }
+        if let Some(config) = config {
+            self.config(descriptor, &config);
+        }
+    }
+
+    fn config(&mut self, image: &Descriptor, config: &ImageConfig) {
+        let digest = image.digest;
+        let platform = config.platform();
+        if let Some(said) = &image.platform
+            && !said.is_same(&platform)
+        {
+            self.problem(format!("image {digest} is for {platform}, its descriptor says {said}"));
+        }
+        let made = config.history.iter().filter(|history| !history.empty_layer).count();
+        let layers = config.rootfs.diff_ids.len();
+        if !config.history.is_empty() && made != layers {
+            self.problem(format!("the history of image {digest} tells of {made} layers, it has {layers}"));
+        }
+        let (labels, wrong) = Built::read(config);
+        for (label, error) in wrong {
+            self.problem(format!("label {label} of image {digest}: {error}"));
+        }
+        let ids: BTreeSet<String> = config.rootfs.diff_ids.iter().map(ToString::to_string).collect();
+        if let Some(layers) = &labels.layers {
+            let top = &layers.run_image.top_layer;
+            let run = (!top.is_empty()).then(|| (top.clone(), "the run image's top layer".to_owned()));
+            for (sha, purpose) in built::purposes(layers).into_iter().chain(run) {
+                if !ids.contains(&sha) {
+                    self.problem(format!("image {digest} lacks layer {sha}, by its labels {purpose}"));
+                }
+            }
+        }
+    }
+
+    /// Notes a blob to be read. A layer need not be there.
+    fn blob(&mut self, descriptor: &Descriptor, diff_id: Option<DiffId>, is_layer: bool) {
+        let layout = self.name.path().path();
+        let path = blob_path(layout, &descriptor.digest);
+        match fs::metadata(&path) {
+            Ok(metadata) => {
+                if self.blobs.insert(descriptor.digest) {
+                    self.found.blobs += 1;
+                    self.found.size += metadata.len();
+                }
+                let key = (Identity::from(&metadata), descriptor.digest);
+                if metadata.len() != descriptor.size || !metadata.is_file() {
+                    let error = open_blob(layout, descriptor).err();
+                    return self.problem(error.map_or_else(|| "a blob has changed".to_owned(), |e| told(&e)));
+                }
+                let job = self.jobs.entry(key).or_insert_with(|| Job {
+                    path,
+                    layout: layout.to_owned(),
+                    descriptor: descriptor.clone(),
+                    diff_ids: BTreeSet::new(),
+                    of: BTreeSet::new(),
+                });
+                job.diff_ids.extend(diff_id);
+                job.of.insert(self.number);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && is_layer => self.lacks(descriptor),
+            Err(_) => {
+                let error = open_blob(layout, descriptor).err();
+                self.problem(error.map_or_else(|| "a blob has changed".to_owned(), |error| told(&error)));
+            }
+        }
+    }
+
+    fn is_missing(&self, descriptor: &Descriptor) -> bool {
+        let path = blob_path(self.name.path().path(), &descriptor.digest);
+        fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
+    fn lacks(&mut self, descriptor: &Descriptor) {
+        let lacking = Lacking { digest: descriptor.digest, size: descriptor.size };
+        if !self.found.lacks.contains(&lacking) {
+            self.found.lacks.push(lacking);
+        }
+    }
+
+    /// Reads an index, a manifest or a configuration.
+    fn read<T: DeserializeOwned>(&mut self, descriptor: &Descriptor) -> Option<T> {
+        let layout = self.name.path().path();
+        let text = read_blob(layout, descriptor).map_err(anyhow::Error::from);
+        let parsed = text.and_then(|text| {
+            if self.blobs.insert(descriptor.digest) {
+                self.found.blobs += 1;
+                self.found.size += descriptor.size;
+            }
+            let path = blob_path(layout, &descriptor.digest);
+            serde_json::from_slice(&text).with_context(|| format!("`{}` is malformed", path.display()))
+        });
+        parsed.map_err(|error| self.problem(format!("{error:#}"))).ok()
+    }
+}
+
+/// An error with its causes.
+fn told(error: &LayoutError) -> String {
+    let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+    format!("{error}{source}")
+}
