@@ -32,7 +32,7 @@ fn classify(error: &Error) -> (u8, Option<String>) {
         if let Some(unknown) = cause.downcast_ref::<Unknown>() {
             return (UNKNOWN, Some(propose(unknown)));
         }
-        if cause.is::<Usage>() || cause.is::<ReferenceError>() {
+        if cause.is::<Usage>() || cause.is::<ReferenceError>() || cause.is::<glob::PatternError>() {
             return (USAGE, None);
         }
         if let Some(layout) = cause.downcast_ref::<LayoutError>() {

@@ -599,7 +599,9 @@ fn folder(dir: &LayoutDir, name: &LayoutPath, undo: &mut Undo) -> Result<Identit
         Identity::of(name.path()).at("look at", name.path())
     };
     // Others remove folders above theirs that have become empty.
-    let is_gone = |error: &LayoutError| matches!(error, LayoutError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound);
+    let gone = io::ErrorKind::NotFound;
+    let is_gone =
+        |error: &LayoutError| matches!(error, LayoutError::Io { source, .. } if source.kind() == gone);
     for _ in 1..TRIES {
         match make() {
             Err(error) if is_gone(&error) => {}
