@@ -331,16 +331,22 @@ def table(result):
         print("note:", note)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser(about, room):
+    """What every script takes; `room`: what it needs on the disk."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--rounds", type=int, default=5, help="how often each work is done; the median counts (default: 5)")
     parser.add_argument("--quick", action="store_true", help="small inputs, to try the script itself")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="measure scaling too, and write the plot (SVG) here")
     parser.add_argument("--executables", type=Path, default=HERE.parents[1] / "target/dist",
                         help="default: those that ship, in target/dist")
-    parser.add_argument("--dir", type=Path, help="where a temporary folder for inputs and outputs is made; needs 12 GB")
-    options = parser.parse_args()
+    parser.add_argument("--dir", type=Path, help=f"where a temporary folder for inputs and outputs is made; needs {room}")
+    return parser
+
+
+def main():
+    arguments = parser(__doc__, "12 GB")
+    arguments.add_argument("--plot", type=Path, metavar="FILE", help="measure scaling too, and write the plot (SVG) here")
+    options = arguments.parse_args()
     options.executables = options.executables.resolve()
     with tempfile.TemporaryDirectory(prefix="drydock-bench-", dir=options.dir) as dir:
         bench = Bench(options, Path(dir))

@@ -8,7 +8,6 @@ Memory: the peak of each phase's largest process, with 64 processors as far as i
 not be more than half as much again. Start: what 100 starts cost, against a rival; the Go launcher is that in REFERENCE_LIFECYCLE_DIR.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -17,10 +16,9 @@ import tempfile
 from pathlib import Path
 
 import inputs
-from bench import EmptyLayers, Tool, in_turns, run
+from bench import EmptyLayers, Tool, in_turns, parser, run
 from inputs import MIB
 
-HERE = Path(__file__).resolve().parent
 CORES = 64
 SEEN_CORES = ["strace", "-f", "-o", "/dev/null", "-e",
               f"inject=sched_getaffinity:retval={CORES // 8}:poke_exit=@arg3={'ff' * (CORES // 8)}"]
@@ -107,14 +105,7 @@ def line(row):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each work is done; the median counts (default: 5)")
-    parser.add_argument("--quick", action="store_true", help="small inputs, to try the script itself")
-    parser.add_argument("--executables", type=Path, default=HERE.parents[1] / "target/dist",
-                        help="default: those that ship, in target/dist")
-    parser.add_argument("--dir", type=Path, help="where a temporary folder for inputs and outputs is made; needs 15 GB")
-    options = parser.parse_args()
+    options = parser(__doc__, "15 GB").parse_args()
     options.executables = options.executables.resolve()
     with tempfile.TemporaryDirectory(prefix="drydock-limits-", dir=options.dir) as dir:
         limits = Limits(options, Path(dir))

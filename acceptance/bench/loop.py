@@ -11,7 +11,6 @@ The scenes: `large` (few large files), `small` (many small ones), `both`, and `p
 `--layer DIR` (several), `--app DIR` and `--run-image LAYOUT` make a scene of one's own.
 """
 
-import argparse
 import itertools
 import json
 import os
@@ -21,11 +20,10 @@ import tempfile
 from pathlib import Path
 
 import inputs
-from bench import Tool, new_file_system, run
+from bench import Tool, new_file_system, parser, run
 from inputs import BUILDPACK, MIB
 from measure import median
 
-HERE = Path(__file__).resolve().parent
 BUILDS = ("first build", "nothing changed", "app file changed", "layer file changed")
 ASKED = {("first build", "exporter"): 10, ("nothing changed", "restorer"): 2.5, ("nothing changed", "exporter"): 50,
          ("nothing changed", "build"): 25}
@@ -153,18 +151,12 @@ def scenes(options, dir):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each build is done; the median counts (default: 5)")
-    parser.add_argument("--quick", action="store_true", help="small inputs, to try the script itself")
-    parser.add_argument("--scene", action="append", choices=("large", "small", "both", "packages"), help="default: all")
-    parser.add_argument("--layer", type=Path, action="append", metavar="DIR", help="a layer of a scene of one's own")
-    parser.add_argument("--app", type=Path, metavar="DIR", help="the app of that scene (default: one file)")
-    parser.add_argument("--run-image", type=Path, metavar="LAYOUT", help="default: one of 100 MB that is made")
-    parser.add_argument("--executables", type=Path, default=HERE.parents[1] / "target/dist",
-                        help="default: those that ship, in target/dist")
-    parser.add_argument("--dir", type=Path, help="where a temporary folder for inputs and outputs is made; needs 12 GB")
-    options = parser.parse_args()
+    arguments = parser(__doc__, "12 GB")
+    arguments.add_argument("--scene", action="append", choices=("large", "small", "both", "packages"), help="default: all")
+    arguments.add_argument("--layer", type=Path, action="append", metavar="DIR", help="a layer of a scene of one's own")
+    arguments.add_argument("--app", type=Path, metavar="DIR", help="the app of that scene (default: one file)")
+    arguments.add_argument("--run-image", type=Path, metavar="LAYOUT", help="default: one of 100 MB that is made")
+    options = arguments.parse_args()
     executables, reference = options.executables.resolve(), os.environ.get("REFERENCE_LIFECYCLE_DIR")
     size = 3 * MIB if options.quick else 100 * 10**6
     result = []

@@ -7,13 +7,11 @@ use std::fs;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 use anyhow::{Context as _, Result};
 use drydock_encode::compress::{Format, decompressed};
 use drydock_io::lock::Identity;
+use drydock_io::threads::each;
 use drydock_layout::{
     BlobReader, Layout, LayoutError, MAX_DEPTH, MAX_DESCRIPTORS, blob_path, open_blob, read_blob,
 };
@@ -119,26 +117,8 @@ pub fn verify(names: &[Name], threads: NonZeroUsize, watch: &dyn Watch) -> Resul
 
 /// Reads all blobs; gives those with which something is wrong, in the order of the jobs.
 fn run<'j>(jobs: &'j [Job], threads: NonZeroUsize, watch: &dyn Watch) -> Result<Vec<(&'j Job, String)>> {
-    let next = AtomicUsize::new(0);
-    let wrong = Mutex::new(BTreeMap::new());
-    let work = || -> io::Result<()> {
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(job) = jobs.get(number) else { return Ok(()) };
-            if let Some(problem) = check(job, watch)? {
-                wrong.lock().unwrap_or_else(PoisonError::into_inner).insert(number, problem);
-            }
-        }
-    };
-    thread::scope(|scope| {
-        // Where no more threads can be had, this one does it all.
-        let start = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
-        let others: Vec<_> = (1..threads.get().min(jobs.len())).map_while(start).collect();
-        let own = work();
-        others.into_iter().map(|other| other.join().expect("it returns errors")).fold(own, Result::and)
-    })?;
-    let wrong = wrong.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok(wrong.into_iter().map(|(number, problem)| (&jobs[number], problem)).collect())
+    let problems = each(jobs, threads, |job| check(job, watch))?;
+    Ok(jobs.iter().zip(problems).filter_map(|(job, problem)| Some((job, problem?))).collect())
 }
 
 /// A blob that is hashed while it is read.

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -26,6 +27,8 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
         [
             ("bounds::memory_does_not_grow_with_a_layer", memory_does_not_grow_with_a_layer),
             ("bounds::benchmark_has_every_row", benchmark_has_every_row),
+            ("bounds::loop_has_every_row", loop_has_every_row),
+            ("bounds::limits_are_kept_by_small_inputs", limits_are_kept_by_small_inputs),
         ],
     )
 }
@@ -63,21 +66,54 @@ fn noise(length: usize) -> Vec<u8> {
     bytes
 }
 
+/// A script of the benchmark on small inputs, without a rival.
+fn quick(script: &str, executables: &Built, dir: &Path) -> Result<Command> {
+    let mut bench = Command::new("python3");
+    bench.arg("-B").arg(here("bench").join(script)).args(["--quick", "--json", "--rounds", "1"]);
+    bench.arg("--executables").arg(executables.get()?.dir()).arg("--dir").arg(dir);
+    bench.env_remove("REFERENCE_LIFECYCLE_DIR");
+    Ok(bench)
+}
+
+/// Rows that a script prints.
+fn rows(bench: &mut Command) -> Result<Value> {
+    serde_json::from_slice(&succeed(bench)?.stdout).context("parse what was printed")
+}
+
+fn loop_has_every_row(executables: &Built) -> Result<()> {
+    let dir = tempfile::tempdir().context("make a folder")?;
+    let mut script = quick("loop.py", executables, dir.path())?;
+    let result = rows(script.args(["--scene", "both", "--scene", "packages"]))?;
+    let rows = result["rows"].as_array().context("there are rows")?;
+    // Three builds have four rows, the first has no restorer.
+    ensure!(rows.len() == 2 * (3 + 3 * 4), "{} rows", rows.len());
+    for row in rows {
+        ensure!(row["ours"]["wall"].as_f64().is_some_and(|wall| wall > 0.0), "no time in {row}");
+    }
+    let own = dir.path().join("own");
+    std::fs::create_dir_all(own.join("layer"))?;
+    std::fs::write(own.join("layer/file"), "content\n")?;
+    let mut script = quick("loop.py", executables, dir.path())?;
+    let result = self::rows(script.arg("--layer").arg(own.join("layer")))?;
+    ensure!(result["rows"].as_array().is_some_and(|rows| rows.len() == 15), "{result}");
+    Ok(())
+}
+
+fn limits_are_kept_by_small_inputs(executables: &Built) -> Result<()> {
+    let dir = tempfile::tempdir().context("make a folder")?;
+    let result = rows(&mut quick("limits.py", executables, dir.path())?)?;
+    let rows = result.as_array().context("there are rows")?;
+    ensure!(rows.len() == 5 + 2 + 4, "{} rows", rows.len());
+    for row in rows.iter().filter(|row| row["unit"] == "MiB") {
+        ensure!(row["value"].as_f64() <= row["limit"].as_f64(), "{row}");
+    }
+    Ok(())
+}
+
 fn benchmark_has_every_row(executables: &Built) -> Result<()> {
     let dir = tempfile::tempdir().context("make a folder")?;
     let plot = dir.path().join("scaling.svg");
-    let mut bench = Command::new("python3");
-    bench.arg("-B").arg(here("bench/bench.py")).args(["--quick", "--json", "--rounds", "1"]);
-    bench
-        .arg("--executables")
-        .arg(executables.get()?.dir())
-        .arg("--plot")
-        .arg(&plot)
-        .arg("--dir")
-        .arg(dir.path());
-    bench.env_remove("REFERENCE_LIFECYCLE_DIR");
-    let output = succeed(&mut bench)?;
-    let result: Value = serde_json::from_slice(&output.stdout).context("parse what bench.py printed")?;
+    let result = rows(quick("bench.py", executables, dir.path())?.arg("--plot").arg(&plot))?;
     let rows = result["rows"].as_array().context("there are rows")?;
     let mut found = Vec::new();
     for row in rows {

@@ -71,7 +71,7 @@ impl ForPlatform {
 pub(crate) enum Command {
     /// List images: platforms, sizes, what they share with others
     Ls {
-        /// Only names that have this in them, or fit it if it has `*` or `?`
+        /// Only names that have this in them, or fit it if it has `*`, `?` or `[`
         pattern: Option<String>,
         /// How each is printed, with {name}, {repository}, {tag}, {digest}, {platforms}, {size}, {own}, {linked}, {copied},
         /// {lacking}, {created}, {base}, {path}; `\t` and `\n` are tab and line feed

@@ -43,7 +43,7 @@ fn classify(error: &Error) -> (u8, Option<String>) {
         if let Some(unknown) = cause.downcast_ref::<Unknown>() {
             return (UNKNOWN, Some(propose(unknown)));
         }
-        if cause.is::<Usage>() || cause.is::<ReferenceError>() {
+        if cause.is::<Usage>() || cause.is::<ReferenceError>() || cause.is::<glob::PatternError>() {
             return (USAGE, None);
         }
         let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);

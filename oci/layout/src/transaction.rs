@@ -10,14 +10,14 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::SystemTime;
 
 use drydock_io::file::{TempFile, write_atomically};
 use drydock_io::lock::{Identity, Lock};
+use drydock_io::threads::each;
 use drydock_model::config::ImageConfig;
 use drydock_model::digest::{DiffId, Digest};
 use drydock_model::manifest::{Annotations, Descriptor, Index, Manifest, Members};
@@ -599,7 +599,9 @@ fn folder(dir: &LayoutDir, name: &LayoutPath, undo: &mut Undo) -> Result<Identit
         Identity::of(name.path()).at("look at", name.path())
     };
     // Others remove folders above theirs that have become empty.
-    let is_gone = |error: &LayoutError| matches!(error, LayoutError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound);
+    let gone = io::ErrorKind::NotFound;
+    let is_gone =
+        |error: &LayoutError| matches!(error, LayoutError::Io { source, .. } if source.kind() == gone);
     for _ in 1..TRIES {
         match make() {
             Err(error) if is_gone(&error) => {}
@@ -620,19 +622,6 @@ fn sync(path: &Path) -> Result<(), LayoutError> {
 
 /// Waits until files are on the disk, several at a time: file systems write them together then.
 fn sync_all(paths: &[PathBuf]) -> Result<(), LayoutError> {
-    const AT_A_TIME: usize = 8;
-    let next = AtomicUsize::new(0);
-    let work = || {
-        while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
-            sync(path)?;
-        }
-        Ok(())
-    };
-    thread::scope(|scope| {
-        // Where no more threads can be had, this one does it all.
-        let start = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
-        let others: Vec<_> = (1..AT_A_TIME.min(paths.len())).map_while(start).collect();
-        let own = work();
-        others.into_iter().map(|other| other.join().expect("it returns errors")).fold(own, Result::and)
-    })
+    const AT_A_TIME: NonZeroUsize = NonZeroUsize::new(8).expect("eight is not zero");
+    each(paths, AT_A_TIME, |path| sync(path)).map(drop)
 }

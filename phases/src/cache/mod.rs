@@ -17,7 +17,7 @@ use anyhow::{anyhow, bail};
 use drydock_io::file::TempFile;
 use drydock_io::lock::Identity;
 use drydock_layout::seen::{Print, Seen};
-use drydock_layout::{ImageLayer, LinkMode};
+use drydock_layout::{ImageLayer, LinkMode, blob_path};
 use drydock_model::digest::DiffId;
 use drydock_model::reference::{LayoutDir, LayoutPath};
 use drydock_spec::cache::CacheMetadata;
@@ -56,7 +56,7 @@ impl CacheLocation {
     pub(crate) fn tar_path(&self, diff_id: &DiffId) -> PathBuf {
         match self {
             Self::Dir(dir) => volume::tar_path(dir, diff_id),
-            Self::Image(path) => path.path().join("blobs/sha256").join(diff_id.hex()),
+            Self::Image(path) => blob_path(path.path(), &diff_id.of_plain_blob()),
         }
     }
 

@@ -8,6 +8,7 @@ use anyhow::{Context as _, anyhow};
 use drydock_encode::pipeline::{self, Blob, Done, Job, Settings};
 use drydock_io::file::TempFile;
 use drydock_io::sink::Sink;
+use drydock_io::threads::each;
 use drydock_layout::{BlobSource, Image, ImageLayer, NewLayer, Transaction};
 use drydock_model::digest::DiffId;
 use drydock_model::manifest::Descriptor;
@@ -19,7 +20,7 @@ use super::plan::{Content, LayerPlan};
 use crate::Log;
 use crate::layer_index::LayerIndex;
 use crate::layer_tar::{LayerSource, Outline};
-use crate::threads::{beside, each};
+use crate::threads::beside;
 
 /// A planned layer, made.
 #[derive(Debug)]
@@ -86,18 +87,35 @@ impl FromDisk<'_> {
         Ok(())
     }
 
-    /// Whether it is known to be the layer that nothing has to be written for, and the cache's tar to be the layer's.
-    fn is_known(&self, index: &LayerIndex) -> bool {
-        let Some(diff_id) = self.known.filter(|_| index.is_of_use()) else { return false };
-        let is_cached = self.cached.as_ref().is_none_or(|cached| cached.is_known(index.seen()));
+    /// What is known of it without reading its files.
+    fn look(&self, index: &LayerIndex) -> Known {
+        let Some(diff_id) = self.known.filter(|_| index.is_of_use()) else { return Known::Nothing };
         // If it cannot be looked at, reading it tells why.
-        let outline = if is_cached { self.source.look().ok().flatten() } else { None };
-        let is_known = outline.is_some_and(|outline| index.knows(&outline, &diff_id));
-        if is_known {
-            *self.outline.lock().unwrap_or_else(PoisonError::into_inner) = outline;
+        let Some(outline) = self.source.look().ok().flatten() else { return Known::Nothing };
+        if index.rules_out(&outline, &diff_id) {
+            return Known::Changed;
         }
-        is_known
+        let is_cached = self.cached.as_ref().is_none_or(|cached| cached.is_known(index.seen()));
+        if !is_cached || !index.knows(&outline, &diff_id) {
+            return Known::Nothing;
+        }
+        *self.outline.lock().unwrap_or_else(PoisonError::into_inner) = Some(outline);
+        Known::Unchanged(diff_id)
     }
+
+    /// Whatever was known, it is written.
+    fn write_anew(&mut self) {
+        (self.known, self.cached) = (None, None);
+    }
+}
+
+/// What is known of a layer.
+enum Known {
+    /// It is the one that nothing has to be written for, and the cache's tar is its tar.
+    Unchanged(DiffId),
+    /// It is another one.
+    Changed,
+    Nothing,
 }
 
 /// What came of a layer's tar.
@@ -105,6 +123,13 @@ struct Contents {
     diff_id: DiffId,
     blob: Option<Blob>,
     copy: Option<TempFile>,
+}
+
+impl Contents {
+    /// Of a layer whose files were not read.
+    fn unread(diff_id: DiffId) -> Self {
+        Self { diff_id, blob: None, copy: None }
+    }
 }
 
 impl From<Done> for Contents {
@@ -125,29 +150,38 @@ impl Maker<'_> {
             self.find(&diff_id).with_context(|| cannot_reuse(plan))?;
         }
         let mut made: Vec<Option<MadeLayer>> = plans.iter().map(|_| None).collect();
-        let mut from_disk = self.layers_from_disk(plans);
-        let known = each(&from_disk, self.settings.threads.get(), |layer| layer.is_known(self.index));
-        let is_read: BTreeSet<usize> =
-            from_disk.iter().zip(&known).filter(|(_, known)| !**known).map(|(layer, _)| layer.at).collect();
-        // Which of the others are unchanged is known only when all are hashed: what may be reused is brought at the same time.
-        let (brought, done) = beside(
-            || self.bring_early(plans, &from_disk),
-            || self.run(from_disk.iter().filter(|layer| is_read.contains(&layer.at)), log),
-        );
-        let mut done = done?.into_iter();
-        for layer in &from_disk {
-            let contents = match layer.known.filter(|_| !is_read.contains(&layer.at)) {
-                Some(diff_id) => Some(Contents { diff_id, blob: None, copy: None }),
-                None => done.next().map(Contents::from),
-            };
-            made[layer.at] = contents.and_then(|contents| self.finish(layer, contents, &brought, log));
+        let from_disk = self.layers_from_disk(plans);
+        let looks = each(&from_disk, self.settings.threads, |layer| anyhow::Ok(layer.look(self.index)))?;
+        let (mut unread, mut to_read) = (Vec::new(), Vec::new());
+        for (mut layer, look) in from_disk.into_iter().zip(looks) {
+            match look {
+                Known::Unchanged(diff_id) => unread.push((layer, diff_id)),
+                Known::Changed => {
+                    layer.write_anew();
+                    to_read.push(layer);
+                }
+                Known::Nothing => to_read.push(layer),
+            }
         }
-        // Where the previous image's blob or the cache's tar turned out to be of no use, it is written after all.
-        from_disk.retain_mut(|layer| {
-            (layer.known, layer.cached) = (None, None);
-            made[layer.at].is_none()
-        });
-        for (layer, done) in from_disk.iter().zip(self.run(from_disk.iter(), log)?) {
+        // Which of those are unchanged is known only when all are hashed: what may be reused is brought at the same time.
+        let (brought, done) = beside(
+            || self.bring_early(plans, unread.iter().map(|(layer, _)| layer).chain(&to_read)),
+            || self.run(&to_read, log),
+        );
+        let unread = unread.into_iter().map(|(layer, diff_id)| (layer, Contents::unread(diff_id)));
+        let read = to_read.into_iter().zip(done?.into_iter().map(Contents::from));
+        let mut all: Vec<_> = unread.chain(read).collect();
+        all.sort_by_key(|(layer, _)| layer.at);
+        // Where the previous image's blob or the cache's tar turns out to be of no use, it is written after all.
+        let mut again = Vec::new();
+        for (mut layer, contents) in all {
+            made[layer.at] = self.finish(&layer, contents, &brought, log);
+            if made[layer.at].is_none() {
+                layer.write_anew();
+                again.push(layer);
+            }
+        }
+        for (layer, done) in again.iter().zip(self.run(&again, log)?) {
             made[layer.at] = self.finish(layer, done.into(), &brought, log);
         }
         let all = made.into_iter().zip(plans).map(|(made, plan)| match (made, &plan.content) {
@@ -177,16 +211,11 @@ impl Maker<'_> {
     }
 
     /// Hashes and writes these layers; without the copies for the cache, if these cannot be written.
-    fn run<'p>(
-        &self,
-        layers: impl Iterator<Item = &'p FromDisk<'p>>,
-        log: &dyn Log,
-    ) -> anyhow::Result<Vec<Done>> {
-        let layers: Vec<_> = layers.collect();
+    fn run(&self, layers: &[FromDisk<'_>], log: &dyn Log) -> anyhow::Result<Vec<Done>> {
         let blobs_dir = self.transaction.blobs_dir();
         let sources: Vec<_> = layers.iter().map(|layer| |out: &mut dyn Sink| layer.write(out)).collect();
         let run = || {
-            let job = |(layer, source): (&&FromDisk<'_>, _)| Job {
+            let job = |(layer, source): (&FromDisk<'_>, _)| Job {
                 source,
                 known: layer.known,
                 blob: layer.plan.in_image.then_some(blobs_dir.as_path()),
@@ -280,10 +309,14 @@ impl Maker<'_> {
     }
 
     /// Brings what will be taken from the previous image, and checks what may be, where it need not be brought.
-    fn bring_early(&self, plans: &[LayerPlan], from_disk: &[FromDisk<'_>]) -> Brought {
+    fn bring_early<'d>(
+        &self,
+        plans: &[LayerPlan],
+        from_disk: impl Iterator<Item = &'d FromDisk<'d>>,
+    ) -> Brought {
         let taken = plans.iter().filter(|plan| matches!(plan.content, Content::Previous));
         let taken = taken.filter_map(|plan| plan.previous);
-        let in_image = from_disk.iter().filter(|layer| layer.plan.in_image);
+        let in_image = from_disk.filter(|layer| layer.plan.in_image);
         let in_place = in_image.filter_map(|layer| layer.known).filter(|id| self.is_in_place(id));
         let wanted: BTreeSet<_> = taken.chain(in_place).collect();
         wanted.into_iter().map(|diff_id| (diff_id, self.bring(&diff_id))).collect()

@@ -20,7 +20,7 @@ use anyhow::{Context as _, anyhow};
 use drydock_encode::compress::Compression;
 use drydock_encode::pipeline::Settings;
 use drydock_layout::seen::{Time, file_time};
-use drydock_layout::{Durability, Early, Image, Layout, NewImage, NewLayer, Transaction};
+use drydock_layout::{Durability, Early, Image, Layout, NewImage, NewLayer, Transaction, blob_path};
 use drydock_model::config::ImageConfig;
 use drydock_model::digest::Digest;
 use drydock_model::manifest::Annotations;
@@ -205,9 +205,10 @@ fn next_index(
             files.push((cache.tar_path(diff_id), diff_id.of_plain_blob()));
         }
     }
-    let blobs = inputs.output.names[0].path().join("blobs/sha256");
+    let layout = inputs.output.names[0].path();
     let layers = base.iter().chain(made.iter().filter_map(|made| made.layer.as_ref()));
-    files.extend(layers.map(|layer| (blobs.join(layer.descriptor.digest.hex()), layer.descriptor.digest)));
+    let blobs = layers.map(|layer| layer.descriptor.digest);
+    files.extend(blobs.map(|digest| (blob_path(layout, &digest), digest)));
     Some((next, files))
 }
 

@@ -62,10 +62,19 @@ impl LayerIndex {
         outline.print.is_some_and(|print| self.seen.knows(&print, diff_id.of_plain_blob()))
     }
 
+    /// Whether a tree with this outline is known to make another tar than that with this diff ID.
+    pub fn rules_out(&self, outline: &Outline, diff_id: &DiffId) -> bool {
+        let tar = diff_id.of_plain_blob();
+        self.seen.knows_of(&tar, &tar) && !self.seen.knows_of(&outline.shape, &tar)
+    }
+
     /// Notes that a tree that looked so after `since` made this tar.
     pub fn made(&mut self, outline: &Outline, diff_id: &DiffId, since: Time) {
-        Arc::make_mut(&mut self.seen).note_of(&outline.shape, &diff_id.of_plain_blob());
-        self.note(outline.print.as_ref(), diff_id.of_plain_blob(), since);
+        let (seen, tar) = (Arc::make_mut(&mut self.seen), diff_id.of_plain_blob());
+        seen.note_of(&outline.shape, &tar);
+        // That its shape is known.
+        seen.note_of(&tar, &tar);
+        self.note(outline.print.as_ref(), tar, since);
     }
 
     /// Notes that a tree that was extracted from this tar looks so since `since`.

@@ -224,6 +224,8 @@ fn extracted_trees_are_known_by_their_shape() {
     let other = layer.look().unwrap().unwrap();
     index.extracted(&other, &diff_id, since);
     assert!(!index.knows(&other, &diff_id), "another mode is another tar");
+    assert!(index.rules_out(&other, &diff_id) && !index.rules_out(&again, &diff_id));
+    assert!(!index.rules_out(&other, &DiffId::of(b"another tar")), "its shape is not known");
     index.extracted(&again, &diff_id, since);
     assert!(index.knows(&again, &diff_id));
 }

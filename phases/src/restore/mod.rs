@@ -7,6 +7,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use drydock_io::threads::each;
 use drydock_layout::Early;
 use drydock_layout::seen::{Print, Time, file_time, present, settle};
 use drydock_model::digest::DiffId;
@@ -28,7 +29,6 @@ use crate::layer_index::LayerIndex;
 use crate::layer_tar::{DirLayer, LayerSource as _};
 use crate::layers::{clear_up, is_layer_name, tell_layers};
 use crate::run_image::{self, RunImageFiles};
-use crate::threads::each;
 use crate::timer::timed;
 use crate::{Error, Kind, Log, limits, sbom};
 
@@ -311,7 +311,7 @@ fn restore_data(
     log: &dyn Log,
 ) -> anyhow::Result<()> {
     let mut index = LayerIndex::read(inputs.layer_index.as_deref());
-    let (threads, begun) = (inputs.threads.get(), file_time());
+    let (threads, begun) = (inputs.threads, file_time());
     let restored =
         each(layers, threads, |(layer, diff_id)| match restore_tar(cache, diff_id, &layer.path, u64::MAX) {
             Ok(print) => Ok(Some(print)),
@@ -319,20 +319,19 @@ fn restore_data(
                 log.warn(&format!("Skipping restore for layer {}: {error:#}", layer.id));
                 layer.remove().map(|()| None)
             }
-        });
-    let restored = restored.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
-    if layers.is_empty() || inputs.layer_index.is_none() {
-        return Ok(());
-    }
+        })?;
     let restored: Vec<_> =
         layers.iter().zip(restored).filter_map(|(layer, tar)| Some((layer, tar?))).collect();
+    if restored.is_empty() || !index.is_of_use() {
+        return Ok(());
+    }
     settle();
     let since = file_time();
     // Where a tree cannot be looked at, the exporter reads it, and says what is wrong.
     let look = |((layer, _), _): &(&(&Restorable, DiffId), _)| {
-        DirLayer::new(&layer.path, inputs.owner).look().ok().flatten()
+        anyhow::Ok(DirLayer::new(&layer.path, inputs.owner).look().ok().flatten())
     };
-    for (((_, diff_id), tar), outline) in restored.iter().zip(each(&restored, threads, look)) {
+    for (((_, diff_id), tar), outline) in restored.iter().zip(each(&restored, threads, look)?) {
         index.note(tar.print.as_ref(), diff_id.of_plain_blob(), begun);
         let outline =
             outline.filter(|outline| outline.print.is_some_and(|print| print.is_older_than(tar.extracted)));

@@ -514,11 +514,13 @@ fn hostile_archives_are_refused(executables: &Built) -> Result<()> {
     )
 }
 
+/// A damage done to the blob at a path.
+type Break<'a> = &'a dyn Fn(&Path) -> std::io::Result<()>;
+
 fn damaged_layouts_are_refused(executables: &Built) -> Result<()> {
     let repository = Repository::with(executables, &["run"])?;
     let layer = tar_of(&[(Type::Regular, "f", "x")])?;
     let blob = |dir: &Path| dir.join("blobs/sha256").join(&sha256(&layer)["sha256:".len()..]);
-    type Break<'a> = &'a dyn Fn(&Path) -> std::io::Result<()>;
     let damages: [(Break<'_>, &str, i32); 4] = [
         (&|blob| fs::remove_file(blob), "is not there", 1),
         (&|blob| fs::write(blob, "x"), "is corrupt where it comes from", 1),

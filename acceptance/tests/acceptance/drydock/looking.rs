@@ -64,6 +64,7 @@ fn ls_lists_what_there_is(executables: &Built) -> Result<()> {
     ensure!(names == "run-sparse:latest\nrun-two-platforms:latest\nrun:latest\n", "{names}");
     let table = repository.text(&["ls"])?;
     ensure!(table.starts_with("REPOSITORY ") && !table.contains('\x1b'), "{table}");
+    repository.refused(2, "is no pattern", &["ls", "["])?;
     repository.refused(2, "there are name, repository", &["ls", "--format", "{nome}"])?;
 
     fs::write(repository.path("run").join("index.json"), "{")?;

@@ -119,8 +119,8 @@ fn is_up(child: &mut Child, host: &str) -> Result<bool> {
 /// Writes a file of sources for hosts with plain HTTP; gives its path.
 fn sources(dir: &Path, hosts: &[&str], more: &str) -> Result<String> {
     let path = dir.join("sources.toml");
-    let hosts: String = hosts.iter().map(|host| format!("[host.'{host}']\nplain-http = true\n")).collect();
-    fs::write(&path, format!("{more}\n{hosts}"))?;
+    let hosts: Vec<String> = hosts.iter().map(|host| format!("[host.'{host}']\nplain-http = true")).collect();
+    fs::write(&path, format!("{more}\n{}\n", hosts.join("\n")))?;
     Ok(path.to_str().context("temporary folders are UTF-8")?.to_owned())
 }
 
