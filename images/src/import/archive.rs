@@ -161,7 +161,7 @@ fn unpacked(file: &File, format: Format, path: &Path, scratch: &Path, watch: &dy
     let mut size = 0;
     loop {
         let piece = input.fill_buf();
-        let piece = piece.with_context(|| SourceError::Compression { path: path.to_owned() })?;
+        let piece = piece.map_err(|source| SourceError::Compression { path: path.to_owned(), source })?;
         if piece.is_empty() {
             break;
         }

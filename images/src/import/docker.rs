@@ -133,13 +133,13 @@ impl DockerImage {
     }
 
     fn copy(&self, name: &str, sink: &mut dyn Sink, watch: &dyn Watch) -> Result<()> {
-        let damaged = || SourceError::Compression { path: name.into() };
+        let damaged = |source| SourceError::Compression { path: name.into(), source };
         let watched = Watched { inner: self.open(name)?.reader, watch };
         let mut input = BufReader::with_capacity(256 << 10, watched);
         let format = format_of_bytes(input.fill_buf()?);
         let mut input = BufReader::with_capacity(256 << 10, decompressed(input, format)?);
         loop {
-            let piece = input.fill_buf().with_context(damaged)?;
+            let piece = input.fill_buf().map_err(damaged)?;
             if piece.is_empty() {
                 return Ok(());
             }

@@ -72,6 +72,8 @@ pub enum SourceError {
     Compression {
         /// The file.
         path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
     },
     /// It ends within an entry.
     #[error("it is truncated: an entry of {size} bytes begins {left} bytes before its end")]

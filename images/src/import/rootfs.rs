@@ -113,7 +113,7 @@ fn tar(path: &Path, sink: &mut dyn Sink, watch: &dyn Watch) -> Result<()> {
     }
     // What follows the archive must be in order, too.
     crate::layer::drain(&mut archive.into_inner())
-        .map_err(|_| SourceError::Compression { path: path.to_owned() })?;
+        .map_err(|source| SourceError::Compression { path: path.to_owned(), source })?;
     write_end(sink)?;
     Ok(())
 }

@@ -315,7 +315,7 @@ fn sources_say_what_may_come(executables: &Built) -> Result<()> {
     text(&[&format!("docker://{host}/team/run:v1"), "by-reference"])?;
     refused(4, "`team/secret` is in its `deny`", &["hub/team/secret:v1", "x"])?;
     refused(4, "nothing in its `allow` matches", &["hub/other/run:v1", "x"])?;
-    refused(4, "the file of sources is strict", &["docker://example.com/x", "x"])?;
+    refused(4, "the file of sources is strict", &["docker://example.com/run", "x"])?;
     // The mirror has nothing; what comes from elsewhere is called as if it were not.
     ensure!(text(&["mirrored/run:v1"])?.starts_with(&format!("{host}/other/run:v1 is sha256:")));
     // Files, too, must be where they may come from.
