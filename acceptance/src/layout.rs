@@ -26,6 +26,7 @@ const OCI_TYPES: [&str; 5] = [
 ];
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
 /// The annotation that names an image in an index.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -124,7 +125,7 @@ impl Layout {
         Ok(self.read()?.0)
     }
 
-    /// All images, and the digests of the indexes between.
+    /// All images, and the descriptors of the indexes between and of artifacts.
     fn read(&self) -> Result<(Vec<Image>, Vec<Descriptor>)> {
         let mut images = Vec::new();
         let mut indexes = Vec::new();
@@ -137,6 +138,11 @@ impl Layout {
                 indexes.push(descriptor);
             } else {
                 let Manifest { config, layers } = self.document(&descriptor)?;
+                if config.media_type == EMPTY {
+                    // An artifact: a signature, a log.
+                    indexes.push(descriptor);
+                    continue;
+                }
                 let value = self.document(&config)?;
                 images.push(Image { descriptor, config_descriptor: config, config: value, layers });
             }

@@ -59,14 +59,41 @@ pub struct Flattened {
 /// rebased and reused layer by layer.
 pub fn flatten(image: &Image, to: &Name, options: Options, watch: &dyn Watch) -> Result<Flattened> {
     let layers: Vec<ImageLayer> = image.layers().collect();
-    let size: u64 = layers.iter().map(|layer| layer.descriptor.size).sum();
-    watch.begin("reading layers", size);
-    let files = read(&layers, watch)?;
-    watch.end();
-    let plan = Plan::of(&files, layers.len());
+    let files = look(&layers, watch)?;
     let waiting = |path: &_| watch.note(&format!("waiting for another program that writes to `{path}`"));
     let names = [to.path().clone()];
     let transaction = Transaction::begin(to.dir(), &names, LinkMode::Auto, options.durability, &waiting)?;
+    write_flat(transaction, image, &files, options, watch)
+}
+
+/// The same within a transaction: the image's blobs are there, and need no name.
+pub(crate) fn flatten_in(
+    transaction: Transaction,
+    image: &Image,
+    options: Options,
+    watch: &dyn Watch,
+) -> Result<Flattened> {
+    let files = look(&image.layers().collect::<Vec<_>>(), watch)?;
+    write_flat(transaction, image, &files, options, watch)
+}
+
+fn look(layers: &[ImageLayer], watch: &dyn Watch) -> Result<Files> {
+    watch.begin("reading layers", layers.iter().map(|layer| layer.descriptor.size).sum());
+    let files = read(layers, watch)?;
+    watch.end();
+    Ok(files)
+}
+
+fn write_flat(
+    transaction: Transaction,
+    image: &Image,
+    files: &Files,
+    options: Options,
+    watch: &dyn Watch,
+) -> Result<Flattened> {
+    let layers: Vec<ImageLayer> = image.layers().collect();
+    let size: u64 = layers.iter().map(|layer| layer.descriptor.size).sum();
+    let plan = Plan::of(files, layers.len());
     let blobs = transaction.blobs_dir();
     watch.begin("writing the layer", size);
     let source = |sink: &mut dyn Sink| write(&plan, &layers, sink, watch);

@@ -138,7 +138,7 @@ fn consume_tar<T>(
     Ok((consumed, rest.map(|()| DiffId::from_hash(tar.hash))))
 }
 
-fn drain(reader: &mut dyn Read) -> io::Result<()> {
+pub(crate) fn drain(reader: &mut dyn Read) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
         match reader.read(&mut buffer) {

@@ -4,6 +4,7 @@
 //! - [`Repository`] finds images by name; [`list`](mod@list), [`inspect`](mod@inspect), [`tree`](mod@tree),
 //!   [`diff`](mod@diff) and [`sbom`] look into them and return values that serialize as the documented JSON.
 //! - [`verify`](mod@verify) reads everything.
+//! - [`import`](mod@import) and [`export`] carry images from and to folders and archives, and from any [`import::Store`].
 //! - [`flatten`](mod@flatten), [`tag`](mod@tag) and [`clean`] write, through [`drydock_layout::Transaction`] and its
 //!   sweep alone.
 //!
@@ -21,8 +22,10 @@
 pub mod built;
 pub mod clean;
 pub mod diff;
+pub mod export;
 pub mod files;
 pub mod flatten;
+pub mod import;
 pub mod inspect;
 pub mod layer;
 pub mod list;

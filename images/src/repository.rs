@@ -200,7 +200,7 @@ fn likeness(wanted: &str, other: &str) -> f64 {
 }
 
 /// An absolute path without `.` and `..`.
-fn absolute(path: &Path) -> Result<PathBuf> {
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
     let text = path.display();
     let path = std::path::absolute(path).with_context(|| format!("cannot find out where `{text}` is"))?;
     if path.components().all(|component| component != Component::ParentDir) {

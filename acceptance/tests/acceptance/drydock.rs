@@ -1,9 +1,11 @@
 //! The executable `drydock` on repositories of layouts: those that are checked in, those that other people's tools and the
 //! phases make, and damaged and hostile ones.
 
+mod carrying;
 mod damaged;
 mod hostile;
 mod looking;
+mod registries;
 mod writing;
 
 use std::fs;
@@ -27,7 +29,9 @@ use crate::Built;
 pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
     let mut trials = looking::trials(executables);
     trials.extend(writing::trials(executables));
+    trials.extend(carrying::trials(executables));
     trials.extend(damaged::trials(executables));
+    trials.extend(registries::trials(executables));
     trials.extend(hostile::trials(executables));
     trials
 }

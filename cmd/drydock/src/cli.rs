@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use drydock_encode::compress::Compression;
+use drydock_images::export::Target;
+use drydock_images::import::Source;
 use drydock_images::list::Listed;
 use drydock_model::platform::Platform;
 
@@ -24,6 +26,8 @@ with `/`, `./` or `../`.";
 
 const LAYOUT_DIR: &str = "The layout repository [default: $CNB_OCI_LAYOUT_PATH, else /layout-repo if it is there, else ./layout-repo]";
 
+const SOURCES: &str = "The file that says what may come from where [default: $DRYDOCK_SOURCES, else drydock/sources.toml in $XDG_CONFIG_HOME or /etc]";
+
 /// Handles a repository of OCI image layouts.
 #[derive(Debug, Parser)]
 #[command(name = "drydock", version, after_help = EXIT_CODES, max_term_width = 110)]
@@ -39,6 +43,8 @@ pub(crate) struct Cli {
 pub(crate) struct Global {
     #[arg(long, global = true, value_name = "DIR", help = LAYOUT_DIR)]
     pub(crate) layout_dir: Option<PathBuf>,
+    #[arg(long, global = true, value_name = "FILE", help = SOURCES)]
+    pub(crate) sources: Option<PathBuf>,
     /// Print answers and errors only
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
@@ -147,6 +153,54 @@ pub(crate) enum Command {
         #[command(flatten)]
         platform: ForPlatform,
     },
+    /// Bring an image from elsewhere, with the digest that it has
+    Import {
+        /// `docker://NAME`, `oci:DIR[:tag]`, `oci-archive:FILE[:tag]`, `docker-archive:FILE[:name]`,
+        /// `rootfs:TAR-or-DIR`, `https://…` for an archive, `rootfs:https://…`, or `SOURCE/NAME` from the file of sources
+        #[arg(required_unless_present = "all")]
+        source: Option<Source>,
+        /// What it is called here [default: what it is called where it comes from]
+        name: Option<String>,
+        /// Only for this platform [default: all]
+        #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = platform)]
+        platform: Option<Platform>,
+        /// As one layer, for one platform
+        #[arg(long)]
+        flatten: bool,
+        /// How layers are compressed that are made anew: `gzip`, `zstd` or `none`, with a level if any: `gzip:6`
+        #[arg(long, default_value = "gzip:1")]
+        compression: Compression,
+        /// Every image that the file of sources lists
+        #[arg(long, conflicts_with = "source")]
+        all: bool,
+        /// Write the digest of what is imported into the lock file beside the file of sources
+        #[arg(long, conflicts_with = "locked")]
+        lock: bool,
+        /// Only what the lock file has, with the digest that it has
+        #[arg(long)]
+        locked: bool,
+    },
+    /// Write an image to elsewhere
+    Export {
+        name: String,
+        /// `docker://NAME`, `oci:DIR[:tag]`, `oci-archive:FILE[:tag]`, `docker-archive:FILE[:name]` or, for the files of the image,
+        /// `dir:DIR`; `-` as FILE is standard output
+        target: Target,
+        /// Only for this platform [default: all; for `docker-archive` and `dir` that of this machine]
+        #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = platform)]
+        platform: Option<Platform>,
+    },
+    /// Keep the credentials for a registry where docker and podman find them, too
+    Login {
+        registry: String,
+        #[arg(long, short)]
+        user: Option<String>,
+        /// Read the password from standard input; without this, it is asked for
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Forget the credentials for a registry
+    Logout { registry: String },
     /// Print what a shell needs to complete commands
     Completions { shell: clap_complete::Shell },
     /// Print the manual page, or that of a command

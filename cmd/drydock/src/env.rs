@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use drydock_registry::Environment;
+
 /// The layout repository.
 const OCI_LAYOUT_PATH: &str = "CNB_OCI_LAYOUT_PATH";
 /// Whether answers are without colour: here, and in all programs of a machine.
@@ -12,6 +14,12 @@ const NO_COLOR: [&str; 2] = ["CNB_NO_COLOR", "NO_COLOR"];
 #[expect(clippy::disallowed_methods, reason = "this is the one place for it")]
 fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// All variables, for whoever reaches registries.
+#[expect(clippy::disallowed_methods, reason = "this is the one place for it")]
+pub(crate) fn all() -> Environment {
+    std::env::vars_os().collect()
 }
 
 /// The layout repository where no flag names it.

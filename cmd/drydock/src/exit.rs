@@ -5,9 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::Error;
 use drydock_images::Unknown;
+use drydock_images::import::{Choose, SourceError};
 use drydock_images::layer::LayerError;
 use drydock_layout::LayoutError;
 use drydock_model::reference::ReferenceError;
+use drydock_registry::ErrorKind;
+use drydock_registry::sources::Refused;
 
 use crate::output::printable;
 use crate::progress::eprint_line;
@@ -26,6 +29,14 @@ pub(crate) const FAILED: u8 = 4;
 #[error("{0}")]
 pub(crate) struct Usage(pub(crate) String);
 
+fn of_registry(error: &drydock_registry::Error) -> (u8, Option<String>) {
+    match error.kind {
+        ErrorKind::NotFound { .. } => (UNKNOWN, None),
+        ErrorKind::DigestMismatch { .. } | ErrorKind::LengthMismatch { .. } => (FOUND, None),
+        _ => (FAILED, None),
+    }
+}
+
 /// What a failure amounts to.
 fn classify(error: &Error) -> (u8, Option<String>) {
     for cause in error.chain() {
@@ -34,6 +45,20 @@ fn classify(error: &Error) -> (u8, Option<String>) {
         }
         if cause.is::<Usage>() || cause.is::<ReferenceError>() || cause.is::<glob::PatternError>() {
             return (USAGE, None);
+        }
+        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let inner = inner.and_then(|inner| inner.downcast_ref::<drydock_registry::Error>());
+        if let Some(error) = cause.downcast_ref().or(inner) {
+            return of_registry(error);
+        }
+        if let Some(Refused::Name { .. }) = cause.downcast_ref() {
+            return (USAGE, None);
+        }
+        if cause.is::<SourceError>() {
+            return (FOUND, Some("nothing was imported; get a good copy from where it comes".to_owned()));
+        }
+        if cause.is::<Choose>() {
+            return (UNKNOWN, None);
         }
         if let Some(layout) = cause.downcast_ref::<LayoutError>() {
             return of_layout(layout);

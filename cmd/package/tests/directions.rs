@@ -38,6 +38,7 @@ const ALLOWED: [(&str, &[&str]); 10] = [
             "drydock-io",
             "drydock-layout",
             "drydock-model",
+            "drydock-registry",
             "drydock-spec",
         ],
     ),

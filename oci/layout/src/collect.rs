@@ -63,6 +63,12 @@ pub fn leads_to<'a>(
     Ok(reachable(layout, descriptors)?.descriptors)
 }
 
+/// What a blob that is in a layout refers to, without what has a digest of another algorithm. Of an index or a manifest, that is
+/// what the specification says; of other JSON, all that looks like a descriptor.
+pub fn refers_to(layout: &Path, descriptor: &Descriptor) -> Result<Vec<Descriptor>, LayoutError> {
+    Ok(references(layout, descriptor)?.descriptors)
+}
+
 fn reachable_from(layout: &Path, mut to_do: References) -> Result<Reached, LayoutError> {
     let mut found = Reached::default();
     // What a blob refers to depends on what it is said to be.

@@ -29,7 +29,7 @@ mod tree;
 
 use std::path::{Path, PathBuf};
 
-pub use collect::{GRACE, leads_to};
+pub use collect::{GRACE, leads_to, refers_to};
 pub use edit::Change;
 pub use error::LayoutError;
 pub use files::{BlobReader, Early, open_blob, read_blob};

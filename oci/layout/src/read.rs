@@ -148,27 +148,7 @@ impl Layout {
     }
 
     fn load(&self, descriptor: &Descriptor) -> Result<Image, LayoutError> {
-        let layout = self.path.path();
-        let manifest_path = blob_path(layout, &descriptor.digest);
-        let manifest: Manifest = self.files.read_json(layout, descriptor)?;
-        if manifest.config.oci_media_type() != media::CONFIG {
-            let reason = format!(
-                "its config has media type `{}`, which is not an image's",
-                manifest.config.media_type
-            );
-            return Err(LayoutError::Malformed { path: manifest_path, reason });
-        }
-        let config: ImageConfig = self.files.read_json(layout, &manifest.config)?;
-        if config.rootfs.diff_ids.len() != manifest.layers.len() {
-            let (ids, layers) = (config.rootfs.diff_ids.len(), manifest.layers.len());
-            let reason = format!(
-                "its {layers} layers do not fit the {ids} diff_ids of config {}",
-                manifest.config.digest
-            );
-            return Err(LayoutError::Malformed { path: manifest_path, reason });
-        }
-        let (layout, files) = (layout.to_owned(), self.files.clone());
-        Ok(Image { layout, files, descriptor: descriptor.clone(), manifest, config })
+        Image::load(self.path.path(), descriptor, &self.files)
     }
 }
 
@@ -232,6 +212,34 @@ pub struct ImageLayer {
 }
 
 impl Image {
+    /// The image with this manifest, of which all that belongs to it is in a layout's folder, whatever the index says.
+    pub fn read(layout: &Path, descriptor: &Descriptor) -> Result<Self, LayoutError> {
+        Self::load(layout, descriptor, &Early::default())
+    }
+
+    fn load(layout: &Path, descriptor: &Descriptor, files: &Early) -> Result<Self, LayoutError> {
+        let manifest_path = blob_path(layout, &descriptor.digest);
+        let manifest: Manifest = files.read_json(layout, descriptor)?;
+        if manifest.config.oci_media_type() != media::CONFIG {
+            let reason = format!(
+                "its config has media type `{}`, which is not an image's",
+                manifest.config.media_type
+            );
+            return Err(LayoutError::Malformed { path: manifest_path, reason });
+        }
+        let config: ImageConfig = files.read_json(layout, &manifest.config)?;
+        if config.rootfs.diff_ids.len() != manifest.layers.len() {
+            let (ids, layers) = (config.rootfs.diff_ids.len(), manifest.layers.len());
+            let reason = format!(
+                "its {layers} layers do not fit the {ids} diff_ids of config {}",
+                manifest.config.digest
+            );
+            return Err(LayoutError::Malformed { path: manifest_path, reason });
+        }
+        let (layout, files) = (layout.to_owned(), files.clone());
+        Ok(Self { layout, files, descriptor: descriptor.clone(), manifest, config })
+    }
+
     /// Exactly this image: `<path>@<digest>`.
     pub fn identifier(&self) -> String {
         format!("{}@{}", self.layout.display(), self.descriptor.digest)

@@ -274,6 +274,12 @@ impl LayoutPath {
         &self.ref_name
     }
 
+    /// The same folder, where the image is known by another name.
+    #[must_use]
+    pub fn called(self, ref_name: &str) -> Self {
+        Self { ref_name: ref_name.to_owned(), ..self }
+    }
+
     /// The registry that the name begins with.
     pub fn registry(&self) -> &str {
         &self.registry

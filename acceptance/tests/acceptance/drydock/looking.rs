@@ -296,6 +296,8 @@ fn json_is_documented(executables: &Built) -> Result<()> {
         (0, &["tag", "app", "other"]),
         (0, &["flatten", "app", "flat"]),
         (0, &["rm", "other"]),
+        (0, &["export", "app", "oci:elsewhere"]),
+        (0, &["import", "oci:elsewhere", "again"]),
     ] {
         let answer = repository.json(exit, arguments)?;
         let mut keys = BTreeSet::new();

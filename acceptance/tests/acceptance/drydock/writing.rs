@@ -173,7 +173,7 @@ fn tags_share_blobs(executables: &Built) -> Result<()> {
 }
 
 /// Adds a signature to the image of a layout; gives its digest.
-fn sign(repository: &Repository, name: &str) -> Result<String> {
+pub(super) fn sign(repository: &Repository, name: &str) -> Result<String> {
     let dir = repository.path(name);
     let put = |bytes: &str| -> Result<(String, usize)> {
         let digest = sha256(bytes.as_bytes());

@@ -1,7 +1,10 @@
 //! What is done for each command.
 
 mod diff;
+mod export;
+mod import;
 mod inspect;
+mod login;
 pub(crate) mod ls;
 mod meta;
 mod sbom;
@@ -11,15 +14,18 @@ mod write;
 
 use std::io::{self, Write as _};
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::thread;
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use drydock_images::Repository;
 
+use self::import::{Locking, Request};
 use crate::cli::{Cli, Command};
 use crate::output::Output;
 use crate::progress::{Progress, Signals};
+use crate::rules::Rules;
 use crate::{env, exit};
 
 /// What commands work with.
@@ -48,11 +54,18 @@ pub(crate) fn run() -> Result<u8> {
     }
     let dir = global.layout_dir.unwrap_or_else(env::layout_dir);
     let repository = Repository::new(&dir)?;
-    let talks = matches!(command, Command::Verify { .. } | Command::Gc { .. } | Command::Flatten { .. });
+    let talks = matches!(
+        command,
+        Command::Verify { .. }
+            | Command::Gc { .. }
+            | Command::Flatten { .. }
+            | Command::Import { .. }
+            | Command::Export { .. }
+    );
     let progress = Progress::new(global.quiet, global.json, talks, Signals::watch()?);
     let out = Output::new(env::no_color());
     let mut context = Context { repository, out, progress, json: global.json, quiet: global.quiet };
-    let done = dispatch(&mut context, command);
+    let done = dispatch(&mut context, command, global.sources.as_deref());
     let stopped = context.progress.signals.exit_code();
     match (done, stopped) {
         // It was done before the signal could stop it.
@@ -62,7 +75,8 @@ pub(crate) fn run() -> Result<u8> {
     }
 }
 
-fn dispatch(context: &mut Context, command: Command) -> Result<u8> {
+fn dispatch(context: &mut Context, command: Command, sources: Option<&Path>) -> Result<u8> {
+    let rules = || Rules::read(sources, env::all());
     match command {
         Command::Ls { pattern, format } => ls::ls(context, pattern.as_deref(), format.as_ref()),
         Command::Inspect { name, raw, platform } => inspect::inspect(context, &name, raw, &platform.get()),
@@ -79,6 +93,22 @@ fn dispatch(context: &mut Context, command: Command) -> Result<u8> {
         Command::Flatten { name, new, compression, platform } => {
             write::flatten(context, &name, new.as_deref(), compression, &platform.get())
         }
+        Command::Import { source, name, platform, flatten, compression, all: _, lock, locked } => {
+            let locking = match (lock, locked) {
+                (true, _) => Locking::Write,
+                (_, true) => Locking::Obey,
+                _ => Locking::Off,
+            };
+            let request = Request { platform, flatten, compression, locking };
+            import::import(context, &rules()?, source.as_ref(), name.as_deref(), &request)
+        }
+        Command::Export { name, target, platform } => {
+            export::export(context, &rules()?, &name, &target, platform.as_ref())
+        }
+        Command::Login { registry, user, password_stdin } => {
+            login::login(context, &rules()?, &registry, user, password_stdin)
+        }
+        Command::Logout { registry } => login::logout(context, &rules()?, &registry),
         Command::Completions { .. } | Command::Man { .. } => unreachable!("they need no repository"),
     }
 }

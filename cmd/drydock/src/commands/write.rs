@@ -15,7 +15,7 @@ use crate::output::bytes;
 
 impl Context {
     /// The image is there, but something of the old one is, too.
-    fn left(&self, left: Option<&String>) {
+    pub(super) fn left(&self, left: Option<&String>) {
         if let Some(left) = left {
             let text = format!("warning: what nothing leads to any more could not be removed: {left}");
             self.progress.say(&crate::output::printable(&text));

@@ -1,0 +1,298 @@
+//! The files of an image on the disk: all layers applied, in a new folder.
+//!
+//! A first pass over the layers finds out which files there are in the end ([`Files`]); only those are made. Folders on the
+//! way to them are opened one from the other and through no symlink, in a folder that is new, so nothing outside is reached,
+//! whatever the image holds. The folder gets its name when all is there.
+//!
+//! The superuser's files have owners, devices, all permissions, and extended attributes. Anybody else's are his own,
+//! without devices, setuid, setgid, and without attributes but those of users.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, BufRead, Write as _};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use drydock_io::file::TEMPORARY_PREFIX;
+use drydock_layout::{Image, ImageLayer};
+use drydock_tar::{Trail, remove_all, split_leaf};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
+    fsetxattr, linkat, makedev, mkdirat, mknodat, openat, symlinkat, utimensat,
+};
+use rustix::io::Errno;
+
+use crate::files::{Node, NodeKind};
+use crate::flatten;
+use crate::layer::{self, refused, unreadable};
+use crate::repository::absolute;
+use crate::watch::Watch;
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Unpacked {
+    /// How many files of all kinds there are.
+    pub files: u64,
+    /// Devices that were left out, since only the superuser makes them.
+    pub left_out: u64,
+}
+
+/// Unpacks an image into a folder that is not there yet, or empty.
+pub fn unpack(image: &Image, to: &Path, watch: &dyn Watch) -> Result<Unpacked> {
+    let to = absolute(to)?;
+    let is_free = match fs::read_dir(&to) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    if !is_free {
+        bail!("`{}` is there already, and is not an empty folder", to.display());
+    }
+    let layers: Vec<ImageLayer> = image.layers().collect();
+    let size: u64 = layers.iter().map(|layer| layer.descriptor.size).sum();
+    watch.begin("reading layers", size);
+    let files = flatten::read(&layers, watch)?;
+    watch.end();
+    let temporary = Temporary::beside(&to)?;
+    let mut maker = Maker::new(&temporary.0)?;
+    let mut contents: Vec<BTreeMap<u64, Vec<Vec<u8>>>> = vec![BTreeMap::new(); layers.len()];
+    let mut first_names: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
+    let (mut folders, mut made) = (Vec::new(), Ok(()));
+    files.walk(&mut |path, number, node| {
+        let mut visit = || {
+            match (&node.kind, node.entry) {
+                (NodeKind::File { .. }, Some(entry)) => {
+                    contents[node.layer].entry(entry).or_default().push(path.to_vec());
+                }
+                (NodeKind::Dir(_), _) => {
+                    maker.folder(path)?;
+                    folders.push((path.to_vec(), node));
+                }
+                (NodeKind::CharDevice(_) | NodeKind::BlockDevice(_), _) if !maker.is_root => {
+                    maker.unpacked.left_out += 1;
+                }
+                _ => {
+                    if let Some(first) = first_names.get(&number) {
+                        maker.link(first, path)?;
+                    } else {
+                        maker.other(path, node)?;
+                        first_names.insert(number, path.to_vec());
+                    }
+                }
+            }
+            watch.advance(0).map_err(anyhow::Error::from)
+        };
+        if made.is_ok() {
+            made = visit();
+        }
+    });
+    made?;
+    watch.begin("unpacking", size);
+    for (layer, wanted) in layers.iter().zip(&contents) {
+        if wanted.is_empty() {
+            watch.advance(layer.descriptor.size)?;
+            continue;
+        }
+        layer::entries(layer, watch, &mut |at, mut member| {
+            let Some(names) = wanted.get(&at) else { return Ok(()) };
+            let (first, links) = names.split_first().context("what stays has a name")?;
+            let node = files.get(first).filter(|node| matches!(node.kind, NodeKind::File { .. }));
+            let node = node.ok_or_else(|| refused(layer, member.entry.name, "has changed meanwhile"))?;
+            maker.file(first, node, &mut member.contents, layer)?;
+            links.iter().try_for_each(|name| maker.link(first, name))
+        })?;
+    }
+    // What is in a folder changes its time, and may need permissions that it will not have.
+    for (path, node) in folders.iter().rev() {
+        maker.attributes(path, node)?;
+    }
+    watch.end();
+    watch.advance(0)?;
+    let unpacked = maker.unpacked;
+    temporary.becomes(&to)?;
+    Ok(unpacked)
+}
+
+/// A folder that goes if it gets no other name.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn beside(to: &Path) -> Result<Self> {
+        let parent = to.parent().with_context(|| format!("`{}` has no parent", to.display()))?;
+        let failed = || format!("cannot make a folder in `{}`", parent.display());
+        let dir =
+            tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempdir_in(parent).with_context(failed)?;
+        Ok(Self(dir.keep()))
+    }
+
+    fn becomes(mut self, to: &Path) -> Result<()> {
+        fs::rename(&self.0, to).with_context(|| format!("cannot make `{}`", to.display()))?;
+        self.0 = PathBuf::new();
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.0.as_os_str().is_empty() {
+            // Why nothing was made has been said; what is left has a name that says what it is.
+            let _ = remove_all(&self.0);
+        }
+    }
+}
+
+/// Makes files below a folder.
+struct Maker<'a> {
+    into: &'a Path,
+    trail: Trail,
+    targets: Trail,
+    is_root: bool,
+    unpacked: Unpacked,
+}
+
+impl<'a> Maker<'a> {
+    fn new(into: &'a Path) -> Result<Self> {
+        let open = || {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            openat(CWD, into, flags, Mode::empty()).map(Trail::reaching)
+        };
+        let failed = || format!("cannot open `{}`", into.display());
+        let (trail, targets) = (open().with_context(failed)?, open().with_context(failed)?);
+        let is_root = rustix::process::geteuid().is_root();
+        Ok(Self { into, trail, targets, is_root, unpacked: Unpacked::default() })
+    }
+
+    /// Does something in the folder that holds a path.
+    fn at<T>(
+        &mut self,
+        path: &[u8],
+        action: &str,
+        make: impl FnOnce(BorrowedFd<'_>, &[u8]) -> rustix::io::Result<T>,
+    ) -> Result<T> {
+        let (parent, leaf) = split_leaf(path);
+        let leaf: &[u8] = if leaf.is_empty() { b"." } else { leaf };
+        let Self { into, trail, .. } = self;
+        let done = trail.go_to(parent).and_then(|()| make(trail.current()?.0, leaf));
+        done.with_context(|| format!("cannot {action} `{}`", into.join(OsStr::from_bytes(path)).display()))
+    }
+
+    fn folder(&mut self, path: &[u8]) -> Result<()> {
+        self.unpacked.files += 1;
+        if path.is_empty() {
+            return Ok(());
+        }
+        self.at(path, "make", |dir, leaf| mkdirat(dir, leaf, Mode::RWXU))
+    }
+
+    /// What is neither a folder nor a file.
+    fn other(&mut self, path: &[u8], node: &Node) -> Result<()> {
+        self.unpacked.files += 1;
+        let special = |file_type, device: u64| {
+            move |dir: BorrowedFd<'_>, leaf: &[u8]| mknodat(dir, leaf, file_type, Mode::RUSR, device)
+        };
+        match &node.kind {
+            NodeKind::Symlink(target) => {
+                self.at(path, "make", |dir, leaf| symlinkat(&**target, dir, leaf))?;
+            }
+            NodeKind::Fifo => self.at(path, "make", special(FileType::Fifo, 0))?,
+            NodeKind::CharDevice(device) => {
+                self.at(
+                    path,
+                    "make",
+                    special(FileType::CharacterDevice, makedev(device.major, device.minor)),
+                )?;
+            }
+            NodeKind::BlockDevice(device) => {
+                self.at(path, "make", special(FileType::BlockDevice, makedev(device.major, device.minor)))?;
+            }
+            NodeKind::File { .. } | NodeKind::Dir(_) => {}
+        }
+        self.attributes(path, node)
+    }
+
+    fn file(
+        &mut self,
+        path: &[u8],
+        node: &Node,
+        contents: &mut impl BufRead,
+        layer: &ImageLayer,
+    ) -> Result<()> {
+        self.unpacked.files += 1;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = self.at(path, "make", |dir, leaf| openat(dir, leaf, flags, Mode::RUSR | Mode::WUSR))?;
+        let mut file = fs::File::from(file);
+        loop {
+            let piece = contents.fill_buf().map_err(unreadable(layer))?;
+            if piece.is_empty() {
+                break;
+            }
+            let written = file.write_all(piece);
+            written.with_context(|| {
+                format!("cannot write `{}`", self.into.join(OsStr::from_bytes(path)).display())
+            })?;
+            let n = piece.len();
+            contents.consume(n);
+        }
+        self.xattrs(path, node, file.as_fd())?;
+        self.attributes(path, node)
+    }
+
+    fn link(&mut self, first: &[u8], path: &[u8]) -> Result<()> {
+        self.unpacked.files += 1;
+        let ((first_in, first_leaf), (parent, leaf)) = (split_leaf(first), split_leaf(path));
+        let Self { into, trail, targets, .. } = self;
+        let linked = targets.go_to(first_in).and_then(|()| trail.go_to(parent)).and_then(|()| {
+            linkat(targets.current()?.0, first_leaf, trail.current()?.0, leaf, AtFlags::empty())
+        });
+        linked.with_context(|| format!("cannot link `{}`", into.join(OsStr::from_bytes(path)).display()))
+    }
+
+    /// Owner, permissions and time, in this order: whoever changes the owner takes permissions away.
+    fn attributes(&mut self, path: &[u8], node: &Node) -> Result<()> {
+        let is_root = self.is_root;
+        if let NodeKind::Dir(_) = node.kind
+            && node.xattrs.is_some()
+        {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let dir = self.at(path, "open", |dir, leaf| openat(dir, leaf, flags, Mode::empty()))?;
+            self.xattrs(path, node, dir.as_fd())?;
+        }
+        self.at(path, "set the attributes of", |dir, leaf| {
+            if is_root {
+                let (uid, gid) = (Uid::from_raw(node.owner.uid), Gid::from_raw(node.owner.gid));
+                chownat(dir, leaf, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+            }
+            if !matches!(node.kind, NodeKind::Symlink(_)) {
+                let kept = if is_root { 0o7777 } else { 0o1777 };
+                chmodat(dir, leaf, Mode::from_raw_mode(node.mode & kept), AtFlags::empty())?;
+            }
+            let time =
+                Timespec { tv_sec: node.modified.seconds, tv_nsec: i64::from(node.modified.nanoseconds) };
+            let times = Timestamps { last_access: time, last_modification: time };
+            utimensat(dir, leaf, &times, AtFlags::SYMLINK_NOFOLLOW)
+        })
+    }
+
+    fn xattrs(&self, path: &[u8], node: &Node, file: BorrowedFd<'_>) -> Result<()> {
+        for (name, value) in node.xattrs.iter().flat_map(|all| all.iter()) {
+            if !self.is_root && !name.starts_with(b"user.") {
+                continue;
+            }
+            match fsetxattr(file, OsStr::from_bytes(name), value, XattrFlags::empty()) {
+                // Some file systems have none for users.
+                Err(Errno::NOTSUP) if !self.is_root => {}
+                set => set.with_context(|| {
+                    let path = self.into.join(OsStr::from_bytes(path));
+                    format!(
+                        "cannot set attribute `{}` of `{}`",
+                        String::from_utf8_lossy(name),
+                        path.display()
+                    )
+                })?,
+            }
+        }
+        Ok(())
+    }
+}

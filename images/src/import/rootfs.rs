@@ -1,0 +1,172 @@
+//! A plain file tree as an image of one layer.
+//!
+//! Of a tar, entries are kept as they are. A folder is archived in the order of its names: with owners if the process may be
+//! anybody, else all is root's; without extended attributes; hard links become files.
+
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use drydock_encode::compress::decompressed;
+use drydock_encode::pipeline::{self, Job};
+use drydock_io::sink::Sink;
+use drydock_layout::Transaction;
+use drydock_model::config::{History, ImageConfig, RootFs, Settings};
+use drydock_model::manifest::{Annotations, Descriptor, Manifest};
+use drydock_model::media;
+use drydock_model::platform::Platform;
+use drydock_tar::{
+    Archive, Device, Entry, Found, Kind, Member, NO_XATTRS, Owner, Time, Walk, open_file, write_contents,
+    write_end, write_padding,
+};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, openat, readlinkat, statat};
+
+use super::Options;
+use super::archive::{Watched, format_of};
+use super::docker::{failed, settings};
+use super::error::SourceError;
+use crate::files::Files;
+use crate::watch::Watch;
+
+/// What made the layer, for the history.
+const MADE_BY: &str = "drydock import rootfs";
+
+/// When images were made of which that does not matter, as buildpacks have it.
+const CREATED: &str = "1980-01-01T00:00:01Z";
+
+/// Writes all but the name.
+pub(super) fn write(
+    path: &Path,
+    transaction: &Transaction,
+    options: &Options,
+    watch: &dyn Watch,
+) -> Result<Descriptor> {
+    let read = || format!("cannot read `{}`", path.display());
+    let facts = fs::metadata(path).with_context(read)?;
+    watch.begin("importing", if facts.is_dir() { 0 } else { facts.len() });
+    let source = |sink: &mut dyn Sink| {
+        let written = if facts.is_dir() { folder(path, sink, watch) } else { tar(path, sink, watch) };
+        written.with_context(read)
+    };
+    let blobs = transaction.blobs_dir();
+    let job = Job { source: &source, known: None, blob: Some(&blobs), copy: None };
+    let mut done = pipeline::run(&[job], settings(options)).map_err(failed)?;
+    watch.end();
+    let done = done.pop().context("the pipeline returns what it did")?;
+    let blob = done.blob.context("the pipeline writes the blob that it was asked for")?;
+    let layer = Descriptor::new(blob.media_type, blob.digest, blob.size);
+    transaction.put_blob(blob.file, blob.digest)?;
+    let platform = options.platforms.first().cloned().unwrap_or_else(Platform::host);
+    let created = Some(CREATED.to_owned());
+    let config = ImageConfig {
+        created: created.clone(),
+        architecture: platform.architecture.clone(),
+        variant: platform.variant.clone(),
+        os: platform.os.clone(),
+        os_version: None,
+        config: Settings::default(),
+        rootfs: RootFs { r#type: "layers".to_owned(), diff_ids: vec![done.diff_id] },
+        history: vec![History { created, created_by: MADE_BY.to_owned(), ..History::default() }],
+        rest: serde_json::Map::new(),
+    };
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: media::MANIFEST.to_owned(),
+        config: transaction.put_bytes(media::CONFIG, &serde_json::to_vec(&config)?)?,
+        layers: vec![layer],
+        annotations: Annotations::new(),
+        rest: serde_json::Map::new(),
+    };
+    let root = transaction.put_bytes(media::MANIFEST, &serde_json::to_vec(&manifest)?)?;
+    Ok(Descriptor { platform: Some(platform), ..root })
+}
+
+/// Copies the entries of a tar, each of which must be one that a layer may have.
+fn tar(path: &Path, sink: &mut dyn Sink, watch: &dyn Watch) -> Result<()> {
+    let file = drydock_io::read::open(path)?;
+    let format = format_of(&file)?;
+    let input = BufReader::with_capacity(256 << 10, Watched { inner: file, watch });
+    let input = BufReader::with_capacity(256 << 10, decompressed(input, format)?);
+    let mut archive = Archive::new(input);
+    let (mut files, mut number) = (Files::new(), 0);
+    while let Some(Member { entry, mut contents }) = archive.read_next().map_err(SourceError::Tar)? {
+        let refused = |reason| SourceError::entry(entry.name, reason);
+        files.apply(0, number, &entry, None).map_err(refused)?;
+        number += 1;
+        entry.write(sink)?;
+        loop {
+            let piece =
+                contents.fill_buf().map_err(drydock_tar::ArchiveError::Read).map_err(SourceError::Tar)?;
+            if piece.is_empty() {
+                break;
+            }
+            sink.write_all(piece)?;
+            let n = piece.len();
+            contents.consume(n);
+        }
+        if let Kind::File { size } = entry.kind {
+            write_padding(size, sink)?;
+        }
+    }
+    // What follows the archive must be in order, too.
+    crate::layer::drain(&mut archive.into_inner())
+        .map_err(|source| SourceError::Compression { path: path.to_owned(), source })?;
+    write_end(sink)?;
+    Ok(())
+}
+
+/// Archives a folder.
+fn folder(path: &Path, sink: &mut dyn Sink, watch: &dyn Watch) -> Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat(CWD, path, flags, Mode::empty())?;
+    let mut walk = Walk::new(path, root)?;
+    let keeps_owners = rustix::process::geteuid().is_root();
+    let name = RefCell::new(Vec::new());
+    let full = || path.join(std::ffi::OsStr::from_bytes(&name.borrow()));
+    while let Some(Found { dir, path: above, leaf, file_type }) = walk.find_next()? {
+        watch.advance(0)?;
+        let slash: &[u8] = if above.is_empty() || leaf.is_empty() { b"" } else { b"/" };
+        *name.borrow_mut() = [above, slash, leaf].concat();
+        let failed = || format!("cannot read `{}`", full().display());
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+        let stat = statat(dir, leaf, flags).with_context(failed)?;
+        let (kind, target);
+        let mut contents: Option<File> = None;
+        match file_type {
+            FileType::Directory => {
+                name.borrow_mut().push(b'/');
+                kind = Kind::Dir;
+            }
+            FileType::RegularFile => {
+                let file = File::from(open_file(dir, leaf).with_context(failed)?);
+                kind = Kind::File { size: file.metadata().with_context(failed)?.len() };
+                contents = Some(file);
+            }
+            FileType::Symlink => {
+                target = readlinkat(dir, leaf, Vec::new()).with_context(failed)?.into_bytes();
+                kind = Kind::Symlink { target: &target };
+            }
+            FileType::Fifo => kind = Kind::Fifo,
+            FileType::CharacterDevice => kind = Kind::CharDevice(device(&stat)),
+            FileType::BlockDevice => kind = Kind::BlockDevice(device(&stat)),
+            // Sockets are of those who listen.
+            _ => continue,
+        }
+        let owner = if keeps_owners { Owner { uid: stat.st_uid, gid: stat.st_gid } } else { Owner::ROOT };
+        let modified = Time { seconds: stat.st_mtime, nanoseconds: 0 };
+        let mode = stat.st_mode & 0o7777;
+        Entry { name: &name.borrow(), kind, mode, owner, modified, xattrs: NO_XATTRS }.write(sink)?;
+        if let (Some(file), Kind::File { size }) = (contents, kind) {
+            write_contents(&file, size, sink, &full)?;
+        }
+    }
+    write_end(sink)?;
+    Ok(())
+}
+
+fn device(stat: &Stat) -> Device {
+    Device { major: rustix::fs::major(stat.st_rdev), minor: rustix::fs::minor(stat.st_rdev) }
+}
