@@ -19,6 +19,7 @@ pub(super) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
         [
             ("drydock::every_damage_is_found", every_damage_is_found),
             ("drydock::one_damage_does_not_hide_another", one_damage_does_not_hide_another),
+            ("drydock::copies_are_checked_each", copies_are_checked_each),
             ("drydock::contradictions_are_found", contradictions_are_found),
         ],
     )
@@ -112,6 +113,34 @@ fn one_damage_does_not_hide_another(executables: &Built) -> Result<()> {
     ensure!(repository.json(0, &["verify"])?[0]["status"] == "sparse");
     fs::remove_file(repository.path("run-two-platforms").join("blobs/sha256").join(of_blob(digests[1])))?;
     ensure!(repository.json(1, &["verify"])?[0]["status"] == "damaged");
+    Ok(())
+}
+
+/// Of files with one digest, one is decompressed; yet each is read, and each configuration compared.
+fn copies_are_checked_each(executables: &Built) -> Result<()> {
+    let tars = [super::tar_of(&[(tar::EntryType::Directory, "d/", "")])?];
+    for damaged in ["a", "base", "z"] {
+        let repository = Repository::new(executables)?;
+        for name in ["a", "base", "z"] {
+            repository.write_image(name, &tars)?;
+        }
+        let [_, _, layer] = blobs(&repository, "a")?;
+        let (_, turned) = DAMAGES[1];
+        turned(&repository.path(damaged).join("blobs/sha256").join(layer))?;
+        for found in repository.json(1, &["verify"])?.as_array().context("a list")? {
+            let is_damaged = found["name"] == format!("{damaged}:latest");
+            ensure!((found["status"] == "damaged") == is_damaged, "{damaged}: {found}");
+        }
+    }
+    let repository = Repository::new(executables)?;
+    for name in ["a", "base", "z"] {
+        repository.write_image(name, &tars)?;
+    }
+    let wrong_id = format!("sha256:{}", "1".repeat(64));
+    rewrite_config(&repository, |config| config["rootfs"]["diff_ids"] = json!([wrong_id]))?;
+    let found = repository.json(1, &["verify", "a", "base", "z"])?;
+    ensure!(found[0]["status"] == "whole" && found[2]["status"] == "whole", "{found}");
+    ensure!(found[1]["problems"].to_string().contains("diff ID"), "{found}");
     Ok(())
 }
 
