@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, Per
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 use rustix::io::Errno;
 
 use crate::read;
@@ -82,13 +82,13 @@ impl Drop for TempFile {
 /// what is in it does not end with a line feed, one is added: a killed process left half a line.
 pub fn open_to_append(path: &Path) -> io::Result<File> {
     // Without NONBLOCK, a FIFO would be waited for; a regular file does not care.
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let flags = i32::try_from(flags.bits()).expect("flags of Linux are small numbers");
-    let open = OpenOptions::new().read(true).append(true).create(true).mode(0o644).custom_flags(flags).open(path);
-    let mut file = open.map_err(|error| match Errno::from_io_error(&error) {
-        Some(Errno::LOOP) => io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link"),
-        _ => error,
-    })?;
+    let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC;
+    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let mut file = match openat(CWD, path, flags, Mode::from_raw_mode(0o644)) {
+        Ok(file) => File::from(file),
+        Err(Errno::LOOP) => return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link")),
+        Err(error) => return Err(error.into()),
+    };
     let size = match file.metadata()? {
         metadata if metadata.is_file() => metadata.len(),
         _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
@@ -193,7 +193,9 @@ mod tests {
         }
         std::os::unix::fs::symlink("target", path("link")).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, path("fifo"), rustix::fs::Mode::RWXU).unwrap();
-        for (name, want) in [("link", "symbolic link"), ("fifo", "not a regular"), (".", "directory"), ("no/log", "No such")] {
+        for (name, want) in
+            [("link", "symbolic link"), ("fifo", "not a regular"), (".", "directory"), ("no/log", "No such")]
+        {
             let error = open_to_append(&path(name)).unwrap_err().to_string();
             assert!(error.contains(want), "{name}: {error}");
         }
