@@ -240,10 +240,9 @@ fn beside_the_image(executables: &Built) -> Result<()> {
 
     let manifest: Value = serde_json::from_slice(&scene.layout().blob(&logs[0])?.context("it is there")?)?;
     let log = manifest["layers"][0]["digest"].as_str().context("it has a layer")?;
-    fs::write(
-        scene.layout().blob_path(log),
-        vec![b' '; manifest["layers"][0]["size"].as_u64().unwrap_or(0) as usize],
-    )?;
+    let path = scene.layout().blob_path(log);
+    let other = fs::read_to_string(&path)?.replace("one", "two");
+    fs::write(path, other)?;
     let damaged = run(&mut scene.drydock(&["log", APP_IMAGE]))?;
     ensure!(damaged.exit == 1 && damaged.stdout.is_empty(), "{}", damaged.text());
     Ok(())

@@ -1,5 +1,7 @@
 //! Logs of builds: beside images, and of builds that run.
 
+use std::collections::BTreeSet;
+
 use drydock_io::lock::is_written;
 
 use super::*;
@@ -68,7 +70,7 @@ fn it_goes_with_its_image_and_no_other_artifact_does() {
     let signature = put_artifact(&repository, "app", &subject);
     let signature: Descriptor = serde_json::from_value(signature).unwrap();
     let transaction = repository.begin(&["app"]).unwrap();
-    transaction.prepare(&[Change::Add(signature.clone())], &Default::default()).unwrap().publish().unwrap();
+    transaction.prepare(&[Change::Add(signature.clone())], &BTreeSet::new()).unwrap().publish().unwrap();
 
     let same = export_with_log(&repository, &["app"], "amd64", b"a", "again\n");
     assert_eq!(same, first);
