@@ -236,6 +236,8 @@ fn beside_the_image(executables: &Built) -> Result<()> {
     ensure!(inspected["referrers"] == want, "{inspected}");
     succeed(&mut scene.drydock(&["tag", APP_IMAGE, "other:v1"]))?;
     ensure!(scene.said(&["log", "other:v1"])? == text, "it goes with the image");
+    succeed(&mut scene.drydock(&["export", APP_IMAGE, "oci:./copy:latest"]))?;
+    ensure!(scene.said(&["log", "./copy"])? == text, "it goes with the image to other places");
     succeed(&mut scene.drydock(&["verify"]))?;
 
     let manifest: Value = serde_json::from_slice(&scene.layout().blob(&logs[0])?.context("it is there")?)?;
