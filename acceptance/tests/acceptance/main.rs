@@ -6,6 +6,7 @@
 mod archives;
 mod bad_input;
 mod bounds;
+mod build_logs;
 mod cache_image;
 mod caches;
 mod drop_in;
@@ -66,6 +67,7 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(caches::trials(&executables));
     trials.extend(foreign_files::trials(&executables));
     trials.extend(bounds::trials(&executables));
+    trials.extend(build_logs::trials(&executables));
     trials.extend(killed::trials(&executables));
     trials.extend(layer_index::trials(&executables));
     trials.extend(other_run_images::trials(&executables));

@@ -13,8 +13,8 @@ use drydock_model::reference::LayoutPath;
 use serde_json::Value as Json;
 
 use super::blob_path;
-use super::error::{IoContext as _, LayoutError};
-use super::files::{BlobReader, Early, hash, parse};
+use super::error::LayoutError;
+use super::files::{BlobReader, Early, checked, parse};
 use super::tree::{self, Entry};
 
 /// A layout whose indexes were read.
@@ -296,12 +296,6 @@ impl ImageLayer {
 
     /// Opens its blob once its digest and size were checked.
     pub fn open(&self) -> Result<BlobReader, LayoutError> {
-        let mut blob = self.open_unchecked()?;
-        let found = hash(&mut blob, |_| Ok(())).at("read", &self.path())?;
-        if found == self.descriptor.digest {
-            Ok(blob.rewound())
-        } else {
-            Err(LayoutError::Corrupt { path: self.path(), found })
-        }
+        checked(self.open_unchecked()?, &self.path(), self.descriptor.digest)
     }
 }

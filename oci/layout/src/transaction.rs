@@ -25,6 +25,7 @@ use drydock_model::media;
 use drydock_model::reference::{LayoutDir, LayoutPath};
 use serde::Serialize;
 
+use super::build_log::{self, NewLog};
 use super::collect::{collect, reachable};
 use super::edit::{self, Change};
 use super::error::{IoContext as _, LayoutError};
@@ -239,7 +240,11 @@ impl Transaction {
         Ok(descriptor)
     }
 
-    fn put_json(&self, media_type: &str, value: &impl Serialize) -> Result<Descriptor, LayoutError> {
+    pub(super) fn put_json(
+        &self,
+        media_type: &str,
+        value: &impl Serialize,
+    ) -> Result<Descriptor, LayoutError> {
         self.put_bytes(media_type, &to_json(value))
     }
 
@@ -309,6 +314,16 @@ impl Transaction {
 
     /// Writes everything of an image but the name: for [`Prepared::publish`].
     pub fn prepare_image(self, image: NewImage) -> Result<Prepared, LayoutError> {
+        self.prepare_image_and_log(image, None).map(|(prepared, _)| prepared)
+    }
+
+    /// The same with the log of the image's build beside it. If only the log cannot be written, the image goes without it, and
+    /// that is the second result.
+    pub fn prepare_image_and_log(
+        self,
+        image: NewImage,
+        log: Option<NewLog>,
+    ) -> Result<(Prepared, Option<LayoutError>), LayoutError> {
         let NewImage { mut config, layers, annotations, replaces } = image;
         config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
         let platform = config.platform();
@@ -333,7 +348,11 @@ impl Transaction {
             rest: serde_json::Map::new(),
         };
         let image = self.put_json(media::MANIFEST, &manifest)?;
-        self.prepare(&[Change::Image { image, platform, replaces }], &absent)
+        let log = log.map(|log| log.put(&self, &image)).transpose();
+        let (log, failed) = log.map_or_else(|error| (None, Some(error)), |log| (log, None));
+        let mut changes = vec![Change::Image { image, platform, replaces }];
+        changes.extend(log.map(Change::Add));
+        Ok((self.prepare(&changes, &absent)?, failed))
     }
 
     /// Writes everything that these changes of each name take, but the names themselves. Every blob that they lead to
@@ -455,6 +474,7 @@ impl Target {
         let layout = self.path.path();
         let mut index = self.before.index.clone();
         index.manifests.descriptors = entries.into_iter().map(|entry| entry.descriptor).collect();
+        build_log::drop_outdated(&self.path, &self.before.entries, &mut index)?;
         media::INDEX.clone_into(&mut index.media_type);
         let marker = layout.join("oci-layout");
         if self.before.text.is_none() {
