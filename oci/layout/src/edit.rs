@@ -123,7 +123,12 @@ pub(super) fn apply(
         }
         Change::Name(descriptor) => {
             let entry = Entry { descriptor: descriptor.clone(), content: Content::Artifact };
-            std::iter::once(with_name(entry)).chain(others()).collect()
+            // Of what is damaged nobody knows what it was: its name or its digest tells whether this is in place of it.
+            let is_lost = |other: &Entry| {
+                matches!(other.content, Content::Absent(_))
+                    && (other.ref_name() == Some(ref_name) || other.descriptor.digest == descriptor.digest)
+            };
+            std::iter::once(with_name(entry)).chain(others().filter(|other| !is_lost(other))).collect()
         }
         Change::Add(descriptor) => {
             let same = |entry: &&Entry| entry.descriptor == *descriptor;
