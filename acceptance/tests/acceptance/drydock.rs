@@ -1,9 +1,12 @@
 //! The executable `drydock` on repositories of layouts: those that are checked in, those that other people's tools and the
 //! phases make, and damaged and hostile ones.
 
+mod at_once;
 mod carrying;
 mod damaged;
+mod disks;
 mod hostile;
+mod killed;
 mod looking;
 mod registries;
 mod registry_faults;
@@ -37,6 +40,9 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
     trials.extend(damaged::trials(executables));
     trials.extend(registries::trials(executables));
     trials.extend(registry_faults::trials(executables));
+    trials.extend(disks::trials(executables));
+    trials.extend(killed::trials(executables));
+    trials.extend(at_once::trials(executables));
     trials.extend(hostile::trials(executables));
     trials
 }

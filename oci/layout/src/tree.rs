@@ -100,7 +100,7 @@ pub(super) fn read(
         .entries(index, 0)
 }
 
-/// What becomes of indexes, manifests and configurations that are not what they should be.
+/// What becomes of indexes, manifests and configurations that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Damage {
     /// They are an error.
@@ -130,9 +130,7 @@ impl Reader<'_> {
                 Err(LayoutError::MissingBlob { digest, .. }) if !self.is_ours(descriptor) => {
                     Content::Absent(digest)
                 }
-                Err(error) if self.damage == Damage::Tolerated && error.is_damage() => {
-                    Content::Absent(descriptor.digest)
-                }
+                Err(_) if self.damage == Damage::Tolerated => Content::Absent(descriptor.digest),
                 content => content?,
             };
             entries.push(Entry { descriptor: descriptor.clone(), content });

@@ -46,6 +46,8 @@ pub struct Answer {
     /// The length that is announced, if it is another than the body's.
     length: Option<usize>,
     then: Then,
+    /// Nothing but the body is sent: it has headers of its own.
+    is_raw: bool,
 }
 
 /// What follows the body.
@@ -64,7 +66,12 @@ enum Then {
 impl Answer {
     /// With this status and body.
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into(), length: None, then: Then::End }
+        Self { status, headers: Vec::new(), body: body.into(), length: None, then: Then::End, is_raw: false }
+    }
+
+    /// These bytes, which need not be an answer.
+    pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { is_raw: true, ..Self::new(0, bytes) }
     }
 
     /// With a header.
@@ -103,6 +110,9 @@ impl Answer {
     }
 
     fn send(&self, stream: &mut TcpStream, method: &str) -> io::Result<()> {
+        if self.is_raw {
+            return stream.write_all(&self.body);
+        }
         let length = self.length.unwrap_or(self.body.len());
         let length = ("Content-Length".to_owned(), length.to_string());
         let headers = self.headers.iter().chain((self.then != Then::Again).then_some(&length));

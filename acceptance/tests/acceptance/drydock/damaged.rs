@@ -112,7 +112,9 @@ fn imports_mend_what_is_damaged(executables: &Built) -> Result<()> {
                 let part = ["manifest", "config", "layer"][number];
                 let said = || format!("{what}: {part} of run, with {from}, named: {has_name}");
                 if what == "a folder" && from == "run" {
-                    repository.refused(4, "folder", &["import", &source(from), "run"]).with_context(said)?;
+                    // Whatever is in it is not the layout's.
+                    let import = ["import", &source(from), "run"];
+                    repository.refused(4, "Is a directory", &import).with_context(said)?;
                     continue;
                 }
                 repository.text(&["import", &source(from), "run"]).with_context(said)?;

@@ -41,7 +41,7 @@ pub(super) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
 }
 
 /// An image of three layers, the last of which is the largest of its blobs, as a registry serves it.
-fn image(executables: &Built) -> Result<(Repository, Served)> {
+pub(super) fn image(executables: &Built) -> Result<(Repository, Served)> {
     let repository = Repository::new(executables)?;
     let letters = |seed, length| -> String {
         noise(seed, length).into_iter().map(|byte| char::from(b'a' + byte % 16)).collect()
