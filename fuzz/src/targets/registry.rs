@@ -74,7 +74,7 @@ fn run(input: &[u8]) -> String {
     let auth = Auth::Given(Credentials::Password { user: "user".to_owned(), password });
     let plain = Host { plain_http: true, ca_file: None, auth };
     let proxy = format!("http://{host}");
-    let environment: Environment = [("ALL_PROXY", proxy.as_str())].into_iter().collect();
+    let environment: Environment = [("HTTPS_PROXY", proxy.as_str())].into_iter().collect();
     let retry = Retry {
         attempts: 2,
         first_wait: Duration::ZERO,
