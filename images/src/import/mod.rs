@@ -156,12 +156,8 @@ pub fn import(
     let waiting = |path: &LayoutPath| {
         watch.note(&format!("waiting for another program that writes to `{path}`"));
     };
-    let begin = if options.flatten {
-        Transaction::begin(to.dir(), &[to.path().clone()], LinkMode::Auto, options.write.durability, &waiting)
-    } else {
-        Transaction::begin_anew(to.dir(), to.path(), LinkMode::Auto, options.write.durability, &waiting)
-    };
-    let transaction = begin?;
+    let transaction =
+        Transaction::begin_anew(to.dir(), to.path(), LinkMode::Auto, options.write.durability, &waiting)?;
     let written = write(opened, &transaction, &others, to, options, watch);
     let Written { root, beside, brought } = match written {
         Ok(written) => written,

@@ -167,8 +167,8 @@ impl Transaction {
         Self::begin_with(dir, names, link, durability, Damage::Refused, waiting)
     }
 
-    /// For changes that take the place of all that a name stands for, by [`Change::Name`]: of that, and of what is beside it,
-    /// anything but the index may be damaged or missing.
+    /// For changes that take the place of what a name stands for: of that, and of what is beside it, anything but the index may
+    /// be damaged or missing.
     pub fn begin_anew(
         dir: &LayoutDir,
         name: &LayoutPath,

@@ -126,6 +126,12 @@ fn imports_mend_what_is_damaged(executables: &Built) -> Result<()> {
             }
         }
     }
+    // As one layer, too.
+    let repository = Repository::with(executables, &["run"])?;
+    fs::write(repository.path("run").join("blobs/sha256").join(&names[0]), "{")?;
+    repository.text(&["import", &source("run-v2"), "run", "--flatten"])?;
+    ensure!(repository.layout("run").verify()?.len() == 1);
+    ensure!(repository.json(0, &["verify", "run"])?[0]["status"] == "whole");
     // What cannot be read at all might have led to other images.
     let repository = Repository::with(executables, &["run"])?;
     fs::write(repository.path("run").join("index.json"), "{")?;
