@@ -37,8 +37,17 @@ fn run(input: &[u8]) -> String {
     let Ok(text) = str::from_utf8(input) else { return "no text".into() };
     let sources = match Sources::parse(text, Path::new("/sources")) {
         Ok(sources) => sources,
-        // The last line says what is wrong; before it are the line and a place in it.
-        Err(error) => return error.lines().last().unwrap_or_default().to_owned(),
+        // The last line says what is wrong, names quoted; before it are the line and a place in it.
+        Err(error) => {
+            let line = error.lines().last().unwrap_or_default();
+            return line
+                .split('`')
+                .find(|part| !part.is_empty())
+                .unwrap_or_default()
+                .chars()
+                .take(40)
+                .collect();
+        }
     };
     let mut said = String::new();
     let listed: Vec<String> = sources.images().collect();
@@ -57,7 +66,8 @@ fn run(input: &[u8]) -> String {
                 }
                 said.push('f');
             }
-            Err(error) => said += &error.to_string(),
+            // The kind alone: names are different each time.
+            Err(error) => said.extend(format!("{error:?}").chars().take_while(char::is_ascii_alphabetic)),
         }
     }
     for kind in [Kind::Registry, Kind::Archive, Kind::Layout, Kind::Rootfs] {
