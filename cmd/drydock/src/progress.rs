@@ -63,6 +63,14 @@ impl Signals {
         Ok(())
     }
 
+    /// Waits for somebody, when there is nothing to undo: a signal ends the process at once.
+    pub(crate) fn at_once<T>(&self, wait: impl FnOnce() -> T) -> T {
+        self.at_once.store(true, Ordering::Relaxed);
+        let came = wait();
+        self.at_once.store(self.exit_code().is_some(), Ordering::Relaxed);
+        came
+    }
+
     /// The exit code of a process that was stopped by a signal.
     pub(crate) fn exit_code(&self) -> Option<u8> {
         let first = self.first.load(Ordering::Relaxed);

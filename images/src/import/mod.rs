@@ -1,7 +1,8 @@
 //! Images from elsewhere: each as it is, with all its platforms and the digest that it has; or as one layer.
 //!
 //! What is imported is untrusted: nothing of it is unpacked to paths, each blob is hashed as it comes, and the name is
-//! switched when all is there. Limits:
+//! switched when all is there. If the way to the source breaks off before, or somebody stops it, blobs that came whole stay in
+//! their places: the next import takes them, or they go as all blobs go that nothing leads to. Limits:
 //!
 //! | what | limit |
 //! |---|---|

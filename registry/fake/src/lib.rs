@@ -110,19 +110,24 @@ impl Answer {
     }
 
     fn send(&self, stream: &mut TcpStream, method: &str) -> io::Result<()> {
-        if self.is_raw {
-            return stream.write_all(&self.body);
+        if !self.is_raw {
+            stream.write_all(self.head().as_bytes())?;
+            if method == "HEAD" {
+                return Ok(());
+            }
         }
+        self.send_body(stream)
+    }
+
+    fn head(&self) -> String {
         let length = self.length.unwrap_or(self.body.len());
         let length = ("Content-Length".to_owned(), length.to_string());
         let headers = self.headers.iter().chain((self.then != Then::Again).then_some(&length));
         let headers: Vec<_> = headers.map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        let head = format!("HTTP/1.1 {} Answer\r\nConnection: close\r\n{}", self.status, headers.concat());
-        stream.write_all(head.as_bytes())?;
-        stream.write_all(b"\r\n")?;
-        if method == "HEAD" {
-            return Ok(());
-        }
+        format!("HTTP/1.1 {} Answer\r\nConnection: close\r\n{}\r\n", self.status, headers.concat())
+    }
+
+    fn send_body(&self, stream: &mut TcpStream) -> io::Result<()> {
         stream.write_all(&self.body)?;
         loop {
             match self.then {

@@ -85,7 +85,7 @@ fn writers_and_readers_at_once(executables: &Built, rounds: u32) -> Result<()> {
         let target = format!("oci:{}", out.display());
         let mut exporter = project.exporter()?;
         exporter.arg("app");
-        let mut works = vec![
+        let mut works = [
             drydock(&["--sources", &rules, "import", &by_network[turn], "a"]),
             drydock(&["import", &by_file[1 - turn], "b"]),
             drydock(&["export", "a", &target]),

@@ -31,6 +31,7 @@ pub(super) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("drydock::imports_go_on_where_they_broke_off", imports_go_on_where_they_broke_off),
             ("drydock::failed_imports_are_taken_up_again", failed_imports_are_taken_up_again),
             ("drydock::stopped_imports_are_taken_up_again", stopped_imports_are_taken_up_again),
+            ("drydock::stopped_before_anything_came", stopped_before_anything_came),
             ("drydock::registries_refuse", registries_refuse),
             ("drydock::registries_are_busy", registries_are_busy),
             ("drydock::redirects_take_no_credentials_along", redirects_take_no_credentials_along),
@@ -202,6 +203,34 @@ fn stopped_imports_are_taken_up_again(executables: &Built) -> Result<()> {
         repository.is_tidy().with_context(|| what.clone())?;
         let asked = blobs_in(&fake.seen()[before..]);
         ensure!(asked == [largest.clone()], "{what}: {asked:?}");
+    }
+    Ok(())
+}
+
+/// Ctrl-C while nothing has come yet: from a registry that says nothing, for an import and a login.
+fn stopped_before_anything_came(executables: &Built) -> Result<()> {
+    let fake = Fake::start(|_, _| Answer::raw("").stalling());
+    let (repository, import) = (Repository::new(executables)?, Import::new(&[&fake])?);
+    let login = ["--sources", &import.file, "login", &fake.host, "--user", "u", "--password-stdin"];
+    let password = tempfile::NamedTempFile::new()?;
+    fs::write(password.path(), "hunter2\n")?;
+    for (words, signal, exit) in
+        [(&import.words()[..], Signal::INT, 130), (&login, Signal::INT, 130), (&login, Signal::TERM, 143)]
+    {
+        let before = fake.seen().len();
+        let mut command = repository.command_under(&[], words);
+        command.stdin(fs::File::open(password.path())?).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn()?;
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while fake.seen().len() == before {
+            ensure!(Instant::now() < deadline && child.try_wait()?.is_none(), "{words:?} asks for nothing");
+            sleep(Duration::from_millis(5));
+        }
+        let id = Pid::from_raw(i32::try_from(child.id())?).context("a process has a number")?;
+        kill_process(id, signal)?;
+        let status = child.wait()?;
+        ensure!(status.code() == Some(exit), "{words:?}: {status}");
+        ensure!(fs::read_dir(repository.dir.path())?.next().is_none(), "{words:?}: something is left");
     }
     Ok(())
 }
