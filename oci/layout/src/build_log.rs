@@ -16,7 +16,7 @@ use serde_json::{Map, Value as Json, json};
 use super::error::LayoutError;
 use super::files::Early;
 use super::transaction::Transaction;
-use super::tree::{self, Entry};
+use super::tree::{self, Damage, Entry};
 
 /// What tools name a file by that they make of a layer.
 const TITLE: &str = "org.opencontainers.image.title";
@@ -74,7 +74,8 @@ pub(super) fn drop_outdated(
     let images = |entries: &[Entry]| -> BTreeSet<Digest> {
         entries.iter().flat_map(Entry::images).map(|(image, _)| image.digest).collect()
     };
-    let (before, after) = (images(before), images(&tree::read(layout, index, &Early::default())?));
+    let (before, after) =
+        (images(before), images(&tree::read(layout, index, &Early::default(), Damage::Tolerated)?));
     let mut have_log = BTreeSet::new();
     let descriptors = &mut index.manifests.descriptors;
     descriptors.reverse();

@@ -34,7 +34,7 @@ use super::folders::{Undo, make_blobs_dir, make_layout_dir};
 use super::read::{ImageLayer, Layout};
 use super::seen::Seen;
 use super::share::{LinkMode, Shared, share, whole};
-use super::tree::Entry;
+use super::tree::{self, Damage, Entry};
 use super::{blob_path, blobs_dir};
 
 const MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -115,6 +115,8 @@ struct Target {
     /// The folder of all layouts.
     root: PathBuf,
     before: Before,
+    /// What the layout may be like.
+    damage: Damage,
     _lock: Lock,
 }
 
@@ -128,14 +130,15 @@ struct Before {
 }
 
 impl Before {
-    fn read(path: &LayoutPath) -> Result<Self, LayoutError> {
+    fn read(path: &LayoutPath, damage: Damage) -> Result<Self, LayoutError> {
         let index_path = path.path().join("index.json");
-        match Layout::open(path) {
-            Ok(layout) => {
+        match Layout::read_index(path) {
+            Ok(index) => {
                 let text = Early::default().read(&index_path)?;
                 let written = fs::metadata(&index_path).and_then(|file| file.modified());
                 let text = Some((text, written.at("look at", &index_path)?));
-                Ok(Self { index: layout.index().clone(), entries: layout.entries().to_vec(), text })
+                let entries = tree::read(path, &index, &Early::default(), damage)?;
+                Ok(Self { index, entries, text })
             }
             Err(LayoutError::NotFound(_)) => {
                 Ok(Self { index: Index::empty(), entries: Vec::new(), text: None })
@@ -162,7 +165,23 @@ impl Transaction {
         if let Some(name) = names.iter().find(|name| name.digest().is_some()) {
             return Err(LayoutError::NamedByDigest(name.path().to_owned()));
         }
-        Self::begin_with(dir, names, link, durability, waiting)
+        Self::begin_with(dir, names, link, durability, Damage::Refused, waiting)
+    }
+
+    /// For changes that take the place of what a name stands for: of that, and of what is beside it, anything but the index may
+    /// be damaged or missing.
+    pub fn begin_anew(
+        dir: &LayoutDir,
+        name: &LayoutPath,
+        link: LinkMode,
+        durability: Durability,
+        waiting: &dyn Fn(&LayoutPath),
+    ) -> Result<Self, LayoutError> {
+        if name.digest().is_some() {
+            return Err(LayoutError::NamedByDigest(name.path().to_owned()));
+        }
+        let names = std::slice::from_ref(name);
+        Self::begin_with(dir, names, link, durability, Damage::Tolerated, waiting)
     }
 
     /// For changes that bring nothing: the name may be a digest, too.
@@ -172,7 +191,8 @@ impl Transaction {
         durability: Durability,
         waiting: &dyn Fn(&LayoutPath),
     ) -> Result<Self, LayoutError> {
-        Self::begin_with(dir, std::slice::from_ref(name), LinkMode::Auto, durability, waiting)
+        let names = std::slice::from_ref(name);
+        Self::begin_with(dir, names, LinkMode::Auto, durability, Damage::Refused, waiting)
     }
 
     fn begin_with(
@@ -180,6 +200,7 @@ impl Transaction {
         names: &[LayoutPath],
         link: LinkMode,
         durability: Durability,
+        damage: Damage,
         waiting: &dyn Fn(&LayoutPath),
     ) -> Result<Self, LayoutError> {
         let mut made: Vec<(Identity, usize, Undo)> = Vec::new();
@@ -195,7 +216,7 @@ impl Transaction {
         let mut targets = Vec::with_capacity(made.len());
         for (_, number, undo) in made {
             let path = &names[number];
-            targets.push((number, Target::lock(dir, path, undo, &|| waiting(path))?));
+            targets.push((number, Target::lock(dir, path, undo, damage, &|| waiting(path))?));
         }
         targets.sort_by_key(|(number, _)| *number);
         let targets = targets.into_iter().map(|(_, target)| target).collect();
@@ -304,6 +325,14 @@ impl Transaction {
         Ok(found)
     }
 
+    /// Gives up, and leaves the blobs in their places although nothing leads to them: whoever tries again finds them. If
+    /// nobody does, they go as all such blobs go.
+    pub fn leave(mut self) {
+        for target in &mut self.targets {
+            target.undo.forget_files();
+        }
+    }
+
     fn verified(&self) -> MutexGuard<'_, BTreeSet<Digest>> {
         self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -403,6 +432,7 @@ impl Target {
         dir: &LayoutDir,
         path: &LayoutPath,
         mut undo: Undo,
+        damage: Damage,
         waiting: &dyn Fn(),
     ) -> Result<Self, LayoutError> {
         let lock = loop {
@@ -415,8 +445,9 @@ impl Target {
             }
         };
         make_blobs_dir(path.path(), &mut undo)?;
-        let before = Before::read(path)?;
-        let mut target = Self { path: path.clone(), undo, root: dir.path().to_owned(), before, _lock: lock };
+        let before = Before::read(path, damage)?;
+        let (path, root) = (path.clone(), dir.path().to_owned());
+        let mut target = Self { path, undo, root, before, damage, _lock: lock };
         target.undo.only_beside(target.index_path(), target.before.text().map(<[u8]>::to_vec));
         Ok(target)
     }
@@ -458,7 +489,7 @@ impl Target {
     ) -> Result<NewIndex, LayoutError> {
         let mut written: Vec<PathBuf> = blobs.iter().map(|digest| self.blob_path(digest)).collect();
         if !self.is_as_before() {
-            self.before = Before::read(&self.path)?;
+            self.before = Before::read(&self.path, self.damage)?;
             self.undo.only_beside(self.index_path(), self.before.text().map(<[u8]>::to_vec));
         }
         let mut entries = self.before.entries.clone();
