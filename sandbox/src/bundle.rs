@@ -113,7 +113,7 @@ pub fn config(sandbox: &Sandbox, id: &str, room: &Room) -> Result<Spec> {
 fn process(sandbox: &Sandbox) -> Json {
     let none: [&str; 0] = [];
     let own = if sandbox.user.uid == 0 { &CAPABILITIES[..] } else { &none };
-    let mut limits = vec![json!({"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 1_048_576})];
+    let mut limits = Vec::new();
     if let Some(pids) = sandbox.limits.pids.filter(|_| !are_delegated()) {
         // The kernel counts the processes of one user in one user namespace: two of them are the room's own.
         limits.push(json!({"type": "RLIMIT_NPROC", "soft": pids + 2, "hard": pids + 2}));

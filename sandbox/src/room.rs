@@ -79,7 +79,8 @@ fn refused(error: Errno) -> anyhow::Error {
 }
 
 fn inside() -> Result<Room> {
-    set_parent_process_death_signal(Some(Signal::KILL)).context("cannot tie this process to the one outside")?;
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .context("cannot tie this process to the one outside")?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).context("cannot keep mounts to this namespace")?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
@@ -204,7 +205,10 @@ fn start_helper(user: User, uid: u32, gid: u32) -> Result<Result<Child, String>>
         words(&ids::map(user.uid, uid, uids)).join(" "),
         words(&ids::map(user.gid, gid, gids)).join(" "),
     );
-    if !["/usr/bin/newuidmap", "/usr/local/bin/newuidmap", "/bin/newuidmap"].iter().any(|path| Path::new(path).exists()) {
+    if !["/usr/bin/newuidmap", "/usr/local/bin/newuidmap", "/bin/newuidmap"]
+        .iter()
+        .any(|path| Path::new(path).exists())
+    {
         return Ok(Err("newuidmap is missing: apt-get install uidmap".to_owned()));
     }
     let mut command = Command::new("/bin/sh");
@@ -228,4 +232,3 @@ impl Room {
         Ok(format!("{}/{}", read("/proc/self/uid_map")?, read("/proc/self/gid_map")?))
     }
 }
-

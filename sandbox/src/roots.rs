@@ -32,12 +32,7 @@ pub struct Root {
 
 /// The files of the image that has `key`: from the cache, or made by `make` in the folder that it is given, which is not there yet. For the users
 /// of another room (`users`: [`crate::room::Room::users`]) they are others.
-pub fn get(
-    cache: &Path,
-    key: &str,
-    users: &str,
-    make: &mut dyn FnMut(&Path) -> Result<()>,
-) -> Result<Root> {
+pub fn get(cache: &Path, key: &str, users: &str, make: &mut dyn FnMut(&Path) -> Result<()>) -> Result<Root> {
     let parent = cache.join(FOLDER);
     make_private(&parent)?;
     let name = format!("{key}-{}", users.replace(' ', "_").replace('/', "+"));

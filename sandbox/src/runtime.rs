@@ -18,6 +18,9 @@ use crate::wait::wait;
 /// Those that are known, the quickest first.
 const KNOWN: [&str; 3] = ["crun", "runc", "youki"];
 
+/// There where both hierarchies of control groups are in use at once, which crun refuses.
+const HYBRID: &str = "/sys/fs/cgroup/unified/cgroup.controllers";
+
 /// Where Debian has them, whatever the user's `PATH` says.
 const FOLDERS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -42,6 +45,7 @@ pub enum NoRuntime {
 }
 
 /// What a sandbox has of this process, and when it is stopped.
+#[expect(missing_debug_implementations, reason = "it holds a function")]
 pub struct Terms<'a> {
     /// Standard input.
     pub stdin: Stdio,
@@ -71,11 +75,13 @@ impl Runtime {
         let folders: Vec<PathBuf> = folders.filter(|folder| folder.is_absolute()).collect();
         let find = |name: &str| folders.iter().map(|dir| dir.join(name)).find(|path| path.is_file());
         let found = match asked {
-            Some(name) if name.contains('/') => {
-                std::path::absolute(name).ok().filter(|path| path.is_file())
-            }
+            Some(name) if name.contains('/') => std::path::absolute(name).ok().filter(|path| path.is_file()),
             Some(name) => find(name),
-            None => return KNOWN.into_iter().find_map(find).map(|path| Self { path }).ok_or(NoRuntime::Any),
+            None => {
+                let mut known = KNOWN;
+                known.sort_by_key(|name| *name == "crun" && Path::new(HYBRID).exists());
+                return known.into_iter().find_map(find).map(|path| Self { path }).ok_or(NoRuntime::Any);
+            }
         };
         found.map(|path| Self { path }).ok_or_else(|| NoRuntime::Named(asked.unwrap_or_default().to_owned()))
     }
@@ -93,7 +99,14 @@ impl Runtime {
     }
 
     /// Runs a sandbox to its end. Whatever it has started is gone then.
-    pub fn run(&self, sandbox: &Sandbox, name: &str, session: &Session, room: &Room, terms: Terms<'_>) -> Result<Ended> {
+    pub fn run(
+        &self,
+        sandbox: &Sandbox,
+        name: &str,
+        session: &Session,
+        room: &Room,
+        terms: Terms<'_>,
+    ) -> Result<Ended> {
         let (bundle, state) = (session.make(&format!("{name}/bundle"))?, session.make("state")?);
         let id = format!("{}-{name}", session.name());
         let path = bundle.join("config.json");
@@ -103,8 +116,7 @@ impl Runtime {
         let mut command = self.command(room, &state, limited);
         command.arg("run").arg("--bundle").arg(&bundle).arg(&id).current_dir(&bundle);
         command.stdin(terms.stdin).stdout(terms.stdout).stderr(terms.stderr);
-        let mut child =
-            command.spawn().with_context(|| format!("cannot start `{}`", self.path.display()))?;
+        let mut child = command.spawn().with_context(|| format!("cannot start `{}`", self.path.display()))?;
         let mut asked_at: Option<Instant> = None;
         let (mut killed, mut timed_out) = (false, false);
         let ended = wait(&mut child, &mut |pid| {
@@ -112,7 +124,8 @@ impl Runtime {
             if asked_at.is_none() && signal > 0 {
                 asked_at = Some(Instant::now());
                 pass_on(signal, pid);
-            } else if asked_at.is_none() && terms.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            } else if asked_at.is_none() && terms.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+            {
                 (asked_at, timed_out) = (Some(Instant::now()), true);
                 pass_on(15, pid);
             } else if !killed && asked_at.is_some_and(|at| at.elapsed() >= GRACE) {

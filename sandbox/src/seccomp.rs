@@ -35,9 +35,11 @@ pub(crate) fn profile() -> Json {
         json!({"names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": [is_not(0, AF_NETLINK)]}),
         json!({"names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": [is_not(2, NETLINK_AUDIT)]}),
     ];
-    rules.extend(PERSONALITIES.map(|value| {
-        json!({"names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": [is(0, value)]})
-    }));
+    rules.extend(
+        PERSONALITIES.map(
+            |value| json!({"names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": [is(0, value)]}),
+        ),
+    );
     let architectures: &[&str] = match std::env::consts::ARCH {
         "x86_64" => &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
         "aarch64" => &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
@@ -60,7 +62,9 @@ mod tests {
     fn no_call_is_allowed_and_refused() {
         let allowed: Vec<&str> = ALLOWED.split_whitespace().collect();
         assert!(allowed.is_sorted() && allowed.len() > 350);
-        for refused in REFUSED.split_whitespace().chain(["socket", "personality", "io_uring_setup", "keyctl_"]) {
+        for refused in
+            REFUSED.split_whitespace().chain(["socket", "personality", "io_uring_setup", "keyctl_"])
+        {
             assert!(!allowed.contains(&refused), "{refused}");
         }
         for needed in ["execve", "openat", "clone3", "futex", "accept4", "statx"] {

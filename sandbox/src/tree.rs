@@ -25,7 +25,13 @@ pub struct Tree {
 
 impl Tree {
     /// Puts an empty layer on `lower`: by the kernel, or where that refuses, on a copy, of which `note` is told.
-    pub fn over(lower: &Path, session: &Session, name: &str, room: &Room, note: &dyn Fn(&str)) -> Result<Self> {
+    pub fn over(
+        lower: &Path,
+        session: &Session,
+        name: &str,
+        room: &Room,
+        note: &dyn Fn(&str),
+    ) -> Result<Self> {
         let make = |part: &str| session.make(&format!("{name}/{part}"));
         let (upper, work, path) = (make("upper")?, make("work")?, make("root")?);
         let facts = fs::metadata(lower).with_context(|| format!("cannot read `{}`", lower.display()))?;
@@ -44,7 +50,9 @@ impl Tree {
         match mount("overlay", &path, "overlay", MountFlags::empty(), Some(options.as_c_str())) {
             Ok(()) => Ok(Self { path, mounted: true }),
             Err(error) => {
-                note(&format!("the kernel refuses an overlay ({error}): files are copied, which takes longer"));
+                note(&format!(
+                    "the kernel refuses an overlay ({error}): files are copied, which takes longer"
+                ));
                 copy(lower, &path)?;
                 Ok(Self { path, mounted: false })
             }
@@ -86,24 +94,48 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A text file of an image by its path there; none if there is none, or if it is longer than `limit`. No link leads out of `root`.
-pub fn read(root: &Path, path: &str, limit: u64) -> io::Result<Option<String>> {
-    let open = || {
-        let dir = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        openat2(dir, path.trim_start_matches('/'), flags, Mode::empty(), resolve).map_err(io::Error::from)
-    };
-    let file = match open() {
-        Ok(file) => fs::File::from(file),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
+/// What lies in an image at a path there, opened to be looked at, or with `flags`. No link leads out of `root`.
+fn open(root: &Path, path: &str, flags: OFlags) -> io::Result<fs::File> {
+    let dir = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let path = Some(path.trim_start_matches('/')).filter(|path| !path.is_empty()).unwrap_or(".");
+    Ok(openat2(dir, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)?.into())
+}
+
+/// Whether an image has a file at a path.
+pub fn is_file(root: &Path, path: &str) -> bool {
+    open(root, path, OFlags::PATH).and_then(|file| file.metadata()).is_ok_and(|facts| facts.is_file())
+}
+
+/// The names in a folder of an image, sorted, at most `limit` of them; none if there is no such folder.
+pub fn list(root: &Path, path: &str, limit: usize) -> io::Result<Vec<String>> {
+    let dir = match open(root, path, OFlags::RDONLY | OFlags::DIRECTORY) {
+        Ok(dir) => dir,
+        Err(error) if is_missing(&error) => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    if !file.metadata()?.is_file() {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(&dir)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name != "." && name != ".." && names.len() < limit {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// A text file of an image by its path there; none if there is none, or if it is longer than `limit`. No link leads out of `root`.
+pub fn read(root: &Path, path: &str, limit: u64) -> io::Result<Option<String>> {
+    // To open a device may do something.
+    if !is_file(root, path) {
         return Ok(None);
     }
+    let file = open(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes)?;
     Ok(if bytes.len() as u64 > limit { None } else { String::from_utf8(bytes).ok() })
@@ -141,6 +173,10 @@ mod tests {
             assert_eq!(read(&root, path, 10).unwrap().as_deref(), want, "{path}");
         }
         assert_eq!(read(&root, "etc/passwd", 3).unwrap(), None);
+        assert_eq!(list(&root, "/etc", 10).unwrap(), ["passwd"]);
+        assert!(list(&root, "none", 10).unwrap().is_empty());
+        assert!(list(&root, "host", 10).is_err() || list(&root, "host", 10).unwrap().is_empty());
+        assert!(is_file(&root, "/absolute") && !is_file(&root, "etc") && !is_file(&root, "out"));
     }
 
     #[test]
