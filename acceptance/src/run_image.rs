@@ -199,7 +199,8 @@ fn layer_of_folder(folder: &Path, name: &str) -> Result<Entries> {
         if found.file_type().is_dir() {
             add(&mut entries, path, mode, Kind::Dir, b"");
         } else {
-            let content = fs::read(found.path()).with_context(|| format!("read {}", found.path().display()))?;
+            let content =
+                fs::read(found.path()).with_context(|| format!("read {}", found.path().display()))?;
             add_file(&mut entries, path, mode, &content);
         }
     }

@@ -72,7 +72,10 @@ impl House {
         house.write_builder(cnb)?;
         house.write("etc/subuid", SUBORDINATE)?;
         house.write("etc/subgid", SUBORDINATE)?;
-        house.write("etc/passwd", &format!("root:x:0:0::/root:/bin/sh\ntester:x:{ORDINARY}:{ORDINARY}::/:/bin/sh\n"))?;
+        house.write(
+            "etc/passwd",
+            &format!("root:x:0:0::/root:/bin/sh\ntester:x:{ORDINARY}:{ORDINARY}::/:/bin/sh\n"),
+        )?;
         house.own()?;
         Ok(house)
     }
@@ -135,7 +138,10 @@ impl House {
     pub fn patient(&self, arguments: &[&str]) -> Command {
         let inner = self.command(arguments);
         let mut command = Command::new("timeout");
-        command.args(["--foreground", "--signal=KILL", PATIENCE]).arg(inner.get_program()).args(inner.get_args());
+        command
+            .args(["--foreground", "--signal=KILL", PATIENCE])
+            .arg(inner.get_program())
+            .args(inner.get_args());
         command.current_dir(self.dir.path()).stdin(Stdio::null()).env_clear();
         command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command
@@ -207,7 +213,9 @@ impl House {
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
         let ids = processes.filter_map(|entry| entry.file_name().into_string().ok());
         ids.filter(|id| id.bytes().all(|byte| byte.is_ascii_digit()) && *id != own)
-            .filter(|id| ["mountinfo", "cmdline"].iter().any(|file| mentions(Path::new("/proc").join(id).join(file))))
+            .filter(|id| {
+                ["mountinfo", "cmdline"].iter().any(|file| mentions(Path::new("/proc").join(id).join(file)))
+            })
             .map(|id| {
                 let words = fs::read(Path::new("/proc").join(&id).join("cmdline")).unwrap_or_default();
                 format!("{id} {}", String::from_utf8_lossy(&words).replace('\0', " "))

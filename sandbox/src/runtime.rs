@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use crate::bundle::{Sandbox, config};
-use crate::ids::Ids;
 use crate::limits::are_delegated;
 use crate::room::{Room, exit_code, pass_on};
 use crate::session::Session;
@@ -24,8 +23,8 @@ const HYBRID: &str = "/sys/fs/cgroup/unified/cgroup.controllers";
 /// Where Debian has them, whatever the user's `PATH` says.
 const FOLDERS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A process that is asked to end has so long for it.
-pub const GRACE: Duration = Duration::from_secs(10);
+/// A process that is asked to end because its time is over has so long for it.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// An installed runtime.
 #[derive(Debug, Clone)]
@@ -55,6 +54,8 @@ pub struct Terms<'a> {
     pub stderr: Stdio,
     /// The number of the signal that is to be passed on; 0 for none. It is asked for until there is one.
     pub signal: &'a dyn Fn() -> usize,
+    /// How long it may go on after a signal; without end if there is nothing here.
+    pub grace: Option<Duration>,
     /// The sandbox is stopped then.
     pub deadline: Option<Instant>,
 }
@@ -118,7 +119,7 @@ impl Runtime {
         command.stdin(terms.stdin).stdout(terms.stdout).stderr(terms.stderr);
         let mut child = command.spawn().with_context(|| format!("cannot start `{}`", self.path.display()))?;
         let mut asked_at: Option<Instant> = None;
-        let (mut killed, mut timed_out) = (false, false);
+        let (mut killed, mut timed_out, mut grace) = (false, false, terms.grace);
         let ended = wait(&mut child, &mut |pid| {
             let signal = (terms.signal)();
             if asked_at.is_none() && signal > 0 {
@@ -127,8 +128,9 @@ impl Runtime {
             } else if asked_at.is_none() && terms.deadline.is_some_and(|deadline| Instant::now() >= deadline)
             {
                 (asked_at, timed_out) = (Some(Instant::now()), true);
+                grace = grace.or(Some(GRACE));
                 pass_on(15, pid);
-            } else if !killed && asked_at.is_some_and(|at| at.elapsed() >= GRACE) {
+            } else if !killed && asked_at.zip(grace).is_some_and(|(at, grace)| at.elapsed() >= grace) {
                 killed = true;
                 // It does not listen; if it has ended meanwhile, there is nothing to kill.
                 let _ = self.command(room, &state, limited).args(["kill", &id, "KILL"]).output();
@@ -153,11 +155,6 @@ impl Runtime {
     pub fn path(&self) -> &Path {
         &self.path
     }
-}
-
-/// Whether `runtime` can do with the users that there are: one alone is too few for some.
-pub fn needs_more_users(runtime: &Runtime, room: &Room) -> bool {
-    room.ids == Ids::One && runtime.path.file_name() != Some(OsStr::new("crun"))
 }
 
 #[cfg(test)]

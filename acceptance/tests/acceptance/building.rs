@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use drydock_acceptance::app_build::AppBuild;
+use drydock_acceptance::here;
 use drydock_acceptance::packaged::Packaged;
 use drydock_acceptance::project::{self, succeed};
 use drydock_acceptance::sandboxed::{House, RUN, Who};
-use drydock_acceptance::here;
 use drydock_acceptance::stage::copy;
 use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
@@ -76,6 +76,7 @@ pub(crate) fn trials(executables: &Arc<Built>, houses: &Arc<Houses>) -> Vec<Tria
             ("building::libcnb_as_the_phases_make_it", libcnb_as_the_phases_make_it),
             ("building::node_app_that_answers", node_app_that_answers),
             ("building::options_reach_the_phases", options_reach_the_phases),
+            ("building::a_project_says_how_it_is_built", a_project_says_how_it_is_built),
             ("building::what_fails_says_why", what_fails_says_why),
             ("building::killed_at_any_moment", killed_at_any_moment),
             ("building::interrupted", interrupted),
@@ -108,7 +109,7 @@ command = [\"sh\", \"-c\", \"exit 7\"]
 END
 ";
 
-fn write_buildpack(cnb: &Path, script: &str) -> Result<()> {
+pub(crate) fn write_buildpack(cnb: &Path, script: &str) -> Result<()> {
     let buildpack = cnb.join("buildpacks/acme_a/1");
     let put = |path: &Path, text: &str| -> Result<()> {
         fs::create_dir_all(path.parent().context("it has a parent")?)?;
@@ -137,7 +138,7 @@ fn libcnb_as_the_phases_make_it(built: &Built, houses: &Houses) -> Result<()> {
     let by_hand = AppBuild::new(&here("libcnb-buildpack"), &[])?;
     libcnb::install_buildpack(&by_hand.stage.path("cnb/buildpacks/acme_greeter/0.1.0/bin"))?;
     by_hand.create(&houses.lifecycle()?, &std::collections::BTreeMap::new())?;
-    let wanted = by_hand.image()?.descriptor["digest"].clone();
+    let wanted = by_hand.image()?.descriptor.digest.clone();
 
     let cnb = by_hand.stage.path("cnb");
     fs::write(cnb.join("run.toml"), format!("[[images]]\nimage = '{RUN}'\n"))?;
@@ -146,10 +147,10 @@ fn libcnb_as_the_phases_make_it(built: &Built, houses: &Houses) -> Result<()> {
         let arguments = [&["--run-image", RUN][..], &LIBRARIES].concat();
         let output = house.built(&arguments)?;
         ensure!(output.text().contains("Installing the greeter"), "{}", output.text());
-        ensure!(house.image()?.descriptor["digest"] == wanted, "{who:?}: another image than by hand");
+        ensure!(house.image()?.descriptor.digest == wanted, "{who:?}: another image than by hand");
         let output = house.built(&[&arguments[..], &["--trust-builder"]].concat())?;
         ensure!(output.text().contains("The greeter is there"), "{}", output.text());
-        ensure!(house.image()?.descriptor["digest"] == wanted, "{who:?}, trusted: another image than by hand");
+        ensure!(house.image()?.descriptor.digest == wanted, "{who:?}, trusted: another image than by hand");
         let printed = succeed(&mut house.patient(&["run", "app", "--env", "GREETING=Salut"]))?;
         ensure!(printed.stdout == b"Salut, world!\n", "{who:?}: {}", printed.text());
         if who == Who::Ordinary {
@@ -175,10 +176,10 @@ fn node_app_that_answers(built: &Built, houses: &Houses) -> Result<()> {
         let arguments = [&further[..], trust].concat();
         let output = house.built(&arguments)?;
         ensure!(output.text().contains("Packages: npm ci"), "{}", output.text());
-        let first = house.image()?.descriptor["digest"].clone();
+        let first = house.image()?.descriptor.digest.clone();
         let output = house.built(&arguments)?;
         ensure!(output.text().contains("Packages: those of the build before"), "{}", output.text());
-        ensure!(house.image()?.descriptor["digest"] == first, "{who:?}: the same app is another image");
+        ensure!(house.image()?.descriptor.digest == first, "{who:?}: the same app is another image");
 
         let mut child = house.command(&["run", "app", "--env", "PORT=0"]).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
@@ -194,20 +195,48 @@ fn node_app_that_answers(built: &Built, houses: &Houses) -> Result<()> {
 }
 
 fn options_reach_the_phases(built: &Built, houses: &Houses) -> Result<()> {
-    let house = houses.with_script(built, Who::Ordinary, &format!("{GREETER}echo \"MARK=$MARK OTHER=$OTHER\"\nls /extra\n"))?;
+    let house = houses.with_script(
+        built,
+        Who::Ordinary,
+        &format!("{GREETER}echo \"MARK=$MARK OTHER=$OTHER\"\nls /extra\n"),
+    )?;
     house.write("app/file.env", "# variables\nMARK=from-file\nOTHER=from-file\n")?;
     let volume = format!("{}:/extra", house.path("app").display());
     let output = house.built(&[
-        "--env-file", "app/file.env", "--env", "MARK=given", "--volume", &volume, "--tag", "acme/second:1",
-        "--default-process", "fail", "--creation-time", "1700000000", "--report-output-dir", "report",
-        "--sbom-output-dir", "sbom", "--cache", "own-cache", "--workspace", "/elsewhere", "--buildpack", "acme/a",
-        "--output", "oci-archive:app.tar", "--network", "none",
+        "--env-file",
+        "app/file.env",
+        "--env",
+        "MARK=given",
+        "--volume",
+        &volume,
+        "--tag",
+        "acme/second:1",
+        "--default-process",
+        "fail",
+        "--creation-time",
+        "1700000000",
+        "--report-output-dir",
+        "report",
+        "--sbom-output-dir",
+        "sbom",
+        "--cache",
+        "own-cache",
+        "--workspace",
+        "/elsewhere",
+        "--buildpack",
+        "acme/a",
+        "--output",
+        "oci-archive:app.tar",
+        "--network",
+        "none",
     ])?;
     ensure!(output.text().contains("MARK=given OTHER=from-file\nfile.env\n"), "{}", output.text());
     let image = house.image()?;
     ensure!(image.config["created"] == "2023-11-14T22:13:20Z", "{}", image.config);
     ensure!(image.config["config"]["WorkingDir"] == "/elsewhere", "{}", image.config);
-    for file in ["report/report.toml", "app.tar", "own-cache", "layout-repo/index.docker.io/acme/second/1/index.json"] {
+    for file in
+        ["report/report.toml", "app.tar", "own-cache", "layout-repo/index.docker.io/acme/second/1/index.json"]
+    {
         ensure!(house.path(file).exists(), "{file} is missing");
     }
     for (arguments, exit, says) in [
@@ -217,12 +246,44 @@ fn options_reach_the_phases(built: &Built, houses: &Houses) -> Result<()> {
         (&["run", "app", "--network", "none", "--", "x"], 7, ""),
     ] {
         let output = project::run(&mut house.patient(arguments))?;
-        ensure!(output.exit == exit && output.text().contains(says), "{arguments:?}: {}\n{}", output.exit, output.text());
+        ensure!(
+            output.exit == exit && output.text().contains(says),
+            "{arguments:?}: {}\n{}",
+            output.exit,
+            output.text()
+        );
     }
     let answer = house.built(&["--json", "--clear-cache"])?;
     let answer: Value = serde_json::from_slice(&answer.stdout).with_context(|| answer.text())?;
     ensure!(answer["phases"].as_array().map(Vec::len) == Some(5), "{answer}");
     ensure!(answer["layers"]["added"].is_number() && answer["digest"].is_string(), "{answer}");
+    Ok(())
+}
+
+/// `project.toml`: the builder, variables, and which files are built.
+fn a_project_says_how_it_is_built(built: &Built, houses: &Houses) -> Result<()> {
+    let house = houses.with_script(
+        built,
+        Who::Ordinary,
+        &format!("{GREETER}ls /workspace | tr '\\n' ' '; echo $MARK\n"),
+    )?;
+    house.write("app/app.log", "log\n")?;
+    let version =
+        "[_]\nschema-version = '0.2'\n[io.buildpacks]\nbuilder = 'acme/builder'\nexclude = ['*.log']\n";
+    let env = "[[io.buildpacks.build.env]]\nname = 'MARK'\nvalue = 'described'\n";
+    house.write("app/project.toml", &format!("{version}{env}"))?;
+    let usual = house.build_arguments(&[])?;
+    let usual: Vec<&str> =
+        usual.into_iter().filter(|word| !["--builder", "acme/builder"].contains(word)).collect();
+    for (further, says) in
+        [(&[][..], "name project.toml described"), (&["--env", "MARK=given"], "name project.toml given")]
+    {
+        let output = succeed(&mut house.patient(&[&usual[..], further].concat()))?;
+        ensure!(output.text().contains(says), "{says}: {}", output.text());
+    }
+    fs::remove_file(house.path("app/project.toml"))?;
+    let output = project::run(&mut house.patient(&usual))?;
+    ensure!(output.exit == 2 && output.text().contains("--builder"), "{}", output.text());
     Ok(())
 }
 
@@ -239,7 +300,10 @@ fn what_fails_says_why(built: &Built, houses: &Houses) -> Result<()> {
         let output = house.build(further)?;
         ensure!(output.exit == exit, "{further:?}: exit code {}\n{}", output.exit, output.text());
         ensure!(output.text().contains(says), "{further:?}: {says} is not said:\n{}", output.text());
-        ensure!(!house.path("layout-repo/index.docker.io/library/app/latest/index.json").exists(), "{further:?}");
+        ensure!(
+            !house.path("layout-repo/index.docker.io/library/app/latest/index.json").exists(),
+            "{further:?}"
+        );
     }
     house.is_clean()
 }
@@ -250,9 +314,13 @@ fn killed_at_any_moment(built: &Built, houses: &Houses) -> Result<()> {
     for who in EVERYBODY {
         let house = houses.with_script(built, who, &format!("{GREETER}sleep 300 &\nsleep 0.2\n"))?;
         house.built(&[])?;
-        let wanted = house.image()?.descriptor["digest"].clone();
+        let wanted = house.image()?.descriptor.digest.clone();
         for round in 0..KILLS / 2 {
-            let mut child = house.command(&house.build_arguments(&["--clear-cache"])?).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+            let mut child = house
+                .command(&house.build_arguments(&["--clear-cache"])?)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()?;
             thread::sleep(Duration::from_millis(20 + 137 * round));
             child.kill()?;
             child.wait()?;
@@ -261,18 +329,26 @@ fn killed_at_any_moment(built: &Built, houses: &Houses) -> Result<()> {
             }
         }
         house.built(&[]).with_context(|| format!("{who:?}"))?;
-        ensure!(house.image()?.descriptor["digest"] == wanted, "{who:?}: another image than before");
+        ensure!(house.image()?.descriptor.digest == wanted, "{who:?}: another image than before");
     }
     Ok(())
 }
 
 /// Ctrl-C, SIGTERM and `--timeout` in the middle of a buildpack.
 fn interrupted(built: &Built, houses: &Houses) -> Result<()> {
-    let house = houses.with_script(built, Who::Ordinary, "#!/bin/sh\necho waiting\nsleep 300 & sleep 300\n")?;
+    let house =
+        houses.with_script(built, Who::Ordinary, "#!/bin/sh\necho waiting\nsleep 300 & sleep 300\n")?;
     for (signal, exit) in [(Signal::INT, 130), (Signal::TERM, 143)] {
-        let mut child = house.command(&house.build_arguments(&[])?).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut child = house
+            .command(&house.build_arguments(&[])?)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
         let mut lines = BufReader::new(child.stdout.take().context("a pipe")?).lines();
-        ensure!(lines.any(|line| line.is_ok_and(|line| line.contains("waiting"))), "the buildpack did not begin");
+        ensure!(
+            lines.any(|line| line.is_ok_and(|line| line.contains("waiting"))),
+            "the buildpack did not begin"
+        );
         kill_process(Pid::from_child(&child), signal)?;
         let status = child.wait()?;
         ensure!(status.code() == Some(exit), "{signal:?}: {status:?}");
@@ -286,9 +362,14 @@ fn interrupted(built: &Built, houses: &Houses) -> Result<()> {
 /// Two builds of one image wait for one another, those of two do not disturb each other.
 fn two_at_once(built: &Built, houses: &Houses) -> Result<()> {
     let house = houses.with_script(built, Who::Ordinary, GREETER)?;
-    let other = house.build_arguments(&[])?.iter().map(|word| if *word == "app" { "other" } else { word }).collect::<Vec<_>>();
+    let other = house
+        .build_arguments(&[])?
+        .iter()
+        .map(|word| if *word == "app" { "other" } else { word })
+        .collect::<Vec<_>>();
     // The source's folder has the name of the image.
-    let other: Vec<&str> = other.iter().enumerate().map(|(at, word)| if at == 5 { "app" } else { word }).collect();
+    let other: Vec<&str> =
+        other.iter().enumerate().map(|(at, word)| if at == 5 { "app" } else { word }).collect();
     let commands = [house.build_arguments(&[])?, house.build_arguments(&[])?, other];
     let children: Vec<_> = commands
         .iter()
@@ -301,4 +382,3 @@ fn two_at_once(built: &Built, houses: &Houses) -> Result<()> {
     house.is_clean()?;
     house.image().map(drop)
 }
-

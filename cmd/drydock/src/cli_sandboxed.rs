@@ -9,6 +9,8 @@ use drydock_sandbox::bundle::{Mount, Network};
 use drydock_sandbox::limits::Limits;
 
 use crate::cli::ForPlatform;
+use crate::commands::sandboxed::Selection;
+use crate::exit::Usage;
 
 /// What all of them take.
 #[derive(Debug, Args)]
@@ -95,9 +97,12 @@ pub(crate) struct Build {
     /// The app's source
     #[arg(long, short, value_name = "DIR", default_value = ".")]
     pub(crate) path: PathBuf,
-    /// The image that has the buildpacks
+    /// The image that has the buildpacks [default: project.toml says it]
     #[arg(long, short = 'B', value_name = "NAME")]
-    pub(crate) builder: String,
+    pub(crate) builder: Option<String>,
+    /// What the app says of its own build: a Project Descriptor 0.1 or 0.2 [default: project.toml in the source's folder]
+    #[arg(long, short = 'd', value_name = "FILE")]
+    pub(crate) descriptor: Option<PathBuf>,
     /// The image that the app image is based on [default: the builder says it]
     #[arg(long, value_name = "NAME")]
     pub(crate) run_image: Option<String>,
@@ -152,6 +157,20 @@ pub(crate) struct Build {
     pub(crate) output: Vec<Target>,
     #[command(flatten)]
     pub(crate) sandboxed: Sandboxed,
+    /// Variables of the descriptor.
+    #[arg(skip)]
+    pub(crate) described_env: Vec<String>,
+    /// The files of the source that the descriptor chooses.
+    #[arg(skip)]
+    pub(crate) selection: Selection,
+}
+
+impl Build {
+    /// The builder's name.
+    pub(crate) fn builder(&self) -> Result<&str, Usage> {
+        let missing = || Usage("no builder is named: name one with --builder, or in project.toml".to_owned());
+        self.builder.as_deref().ok_or_else(missing)
+    }
 }
 
 fn volume(text: &str) -> Result<Mount, String> {

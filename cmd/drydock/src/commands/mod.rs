@@ -7,7 +7,7 @@ mod inspect;
 mod login;
 pub(crate) mod ls;
 mod meta;
-mod sandboxed;
+pub(crate) mod sandboxed;
 mod sbom;
 mod tree;
 mod verify;
@@ -41,7 +41,7 @@ pub(crate) struct Context {
 
 /// Does what the command line asks for; gives the exit code.
 pub(crate) fn run() -> Result<u8> {
-    let Cli { global, command } = match Cli::try_parse() {
+    let Cli { global, mut command } = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             // Help that was asked for goes to standard output. Where nobody reads, nobody is to be told.
@@ -67,7 +67,7 @@ pub(crate) fn run() -> Result<u8> {
             | Command::Run(_)
             | Command::Shell(_)
     );
-    let place = sandboxed::enter(&repository, &command)?;
+    let place = sandboxed::enter(&repository, &mut command)?;
     if let Place::Done(code) = place {
         return Ok(code);
     }

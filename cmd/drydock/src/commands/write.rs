@@ -59,7 +59,9 @@ pub(crate) fn gc(context: &mut Context, dry_run: bool, room: Option<&Room>) -> R
     let unpacked = room.map(sandboxed::clean).transpose()?.unwrap_or_default();
     let out = &mut context.out;
     if context.json {
-        out.json(&cleaned)?;
+        let mut answer = serde_json::to_value(&cleaned)?;
+        answer["unpacked"] = json!(unpacked);
+        out.json(&answer)?;
     } else {
         for layout in cleaned.layouts.iter().filter(|_| !context.quiet) {
             out.line(&told(layout))?;
@@ -69,7 +71,7 @@ pub(crate) fn gc(context: &mut Context, dry_run: bool, room: Option<&Room>) -> R
         }
         if !context.quiet {
             if unpacked > 0 {
-                out.line(&format!("{unpacked} unpacked images or killed builds: removed"))?;
+                out.line(&format!("unpacked images that nobody has used for days: {unpacked} removed"))?;
             }
             let verb = if dry_run { "would be" } else { "are" };
             out.line(&format!("{} {verb} free", bytes(cleaned.freed)))?;

@@ -36,6 +36,9 @@ const MAX_FILE: u64 = 16 << 20;
 /// The phases where the builder is not trusted.
 const APART: [Phase; 5] = [Phase::Analyze, Phase::Detect, Phase::Restore, Phase::Build, Phase::Export];
 
+/// After a signal, a phase has so long to end what it has started.
+const GRACE: Duration = Duration::from_secs(10);
+
 /// How long a phase took.
 type Timed = (Phase, Duration);
 
@@ -43,8 +46,8 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
     let began = Instant::now();
     let lifecycle = lifecycle(options)?;
     let name = context.repository.locate(&options.name)?;
-    let builder = context.repository.image(&options.builder, &Platform::host())?;
-    let user = builder_user(&options.builder, &builder.config)?;
+    let builder = context.repository.image(options.builder()?, &Platform::host())?;
+    let user = builder_user(options.builder()?, &builder.config)?;
     let repository =
         fs::canonicalize(context.repository.dir().path()).context("cannot find the layout repository")?;
     let inner = |name: &str| inner_name(&context.repository.locate(name)?, &repository);
@@ -132,7 +135,8 @@ fn run(
         };
         let stdout = if context.json { standard_error()? } else { Stdio::inherit() };
         let sandbox = steps.sandbox(phase, &root);
-        let ended = shop.run(&sandbox, phase.name(), progress, (Stdio::null(), stdout), deadline)?;
+        let ended =
+            shop.run(&sandbox, phase.name(), progress, (Stdio::null(), stdout), (Some(GRACE), deadline))?;
         drop(tree);
         timed.push((phase, start.elapsed()));
         if ended.timed_out {

@@ -41,7 +41,8 @@ pub(super) struct Inputs {
 pub(super) fn builder_user(name: &str, config: &ImageConfig) -> Result<User> {
     let number = |variable: &str| -> Result<u32> {
         let text = config
-            .config.env(variable)
+            .config
+            .env(variable)
             .with_context(|| format!("`{name}` is no builder: its configuration does not set {variable}"))?;
         text.parse().with_context(|| format!("`{name}` is no usable builder: its {variable} is `{text}`"))
     };
@@ -65,6 +66,7 @@ impl Inputs {
         let (layers, platform) = (shop.session.make("layers")?, shop.session.make("platform/env")?);
         let workspace = shop.session.make("workspace")?;
         app(&options.path, &workspace)?;
+        options.selection.apply(&workspace)?;
         give(&workspace, user)?;
         give(&layers, user)?;
         for (name, value) in variables(options)? {
@@ -138,7 +140,10 @@ fn give(dir: &Path, user: User) -> Result<()> {
 
 /// The variables for the buildpacks; later ones win.
 fn variables(options: &Build) -> Result<Vec<(String, String)>> {
-    let mut found = Vec::new();
+    let mut found: Vec<(String, String)> = Vec::new();
+    for text in &options.described_env {
+        found.extend(variable(text)?);
+    }
     for path in &options.env_file {
         let failed = || format!("cannot read `{}`", path.display());
         let mut text = String::new();

@@ -1,6 +1,7 @@
 //! Commands that run something in a sandbox: what they share.
 
 mod build;
+mod descriptor;
 mod inputs;
 mod order;
 mod run;
@@ -8,7 +9,7 @@ mod steps;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use drydock_images::export::{self, Rights};
@@ -20,11 +21,12 @@ use drydock_sandbox::bundle::Sandbox;
 use drydock_sandbox::ids::{Ids, User};
 use drydock_sandbox::room::{self, Entered, Room};
 use drydock_sandbox::roots::{self, Root};
-use drydock_sandbox::runtime::{Ended, Runtime, Terms, needs_more_users};
+use drydock_sandbox::runtime::{Ended, Runtime, Terms};
 use drydock_sandbox::session::{self, Session};
 use drydock_sandbox::tree::Tree;
 
 pub(crate) use build::build;
+pub(crate) use descriptor::Selection;
 pub(crate) use run::{run, shell};
 
 use super::Context;
@@ -45,7 +47,10 @@ pub(crate) enum Place {
 }
 
 /// Enters a room if a command needs one. Must be called before there is a second thread.
-pub(crate) fn enter(repository: &Repository, command: &Command) -> Result<Place> {
+pub(crate) fn enter(repository: &Repository, command: &mut Command) -> Result<Place> {
+    if let Command::Build(build) = command {
+        descriptor::apply(build)?;
+    }
     let (user, sandboxed) = match command {
         Command::Run(run) => {
             let image = repository.image(&run.name, &run.platform.get())?;
@@ -56,8 +61,9 @@ pub(crate) fn enter(repository: &Repository, command: &Command) -> Result<Place>
             (numbers(&image.config), &shell.sandboxed)
         }
         Command::Build(build) => {
-            let image = repository.image(&build.builder, &Platform::host())?;
-            (Some(inputs::builder_user(&build.builder, &image.config)?), &build.sandboxed)
+            let builder = build.builder()?;
+            let image = repository.image(builder, &Platform::host())?;
+            (Some(inputs::builder_user(builder, &image.config)?), &build.sandboxed)
         }
         Command::Gc { dry_run: false } if env::cache_dir().is_some_and(|dir| dir.exists()) => {
             return enter_as(User { uid: 0, gid: 0 }).or_else(|error| {
@@ -117,14 +123,12 @@ struct Shop {
 
 impl Shop {
     fn open(room: Room, options: &Sandboxed, progress: &Progress) -> Result<Self> {
-        let runtime = Runtime::find(options.runtime.as_deref(), env::search_path().as_deref())?;
-        if needs_more_users(&runtime, &room) {
-            let text = format!(
-                "warning: `{}` may refuse to run with one user only; crun does not",
-                runtime.path().display()
-            );
-            progress.say(&text);
-        }
+        let find = |name: Option<&str>| Runtime::find(name, env::search_path().as_deref());
+        let runtime = match options.runtime.as_deref() {
+            // The only one that does without a superuser.
+            None if room.ids == Ids::One => find(Some("crun")).or_else(|_| find(None))?,
+            asked => find(asked)?,
+        };
         let limits = options.limits();
         if limits.any() && !drydock_sandbox::limits::are_delegated() {
             let instead = if limits.pids.is_some() { " (processes are limited for each user)" } else { "" };
@@ -165,10 +169,10 @@ impl Shop {
         name: &str,
         progress: &Progress,
         (stdin, stdout): (Stdio, Stdio),
-        deadline: Option<Instant>,
+        (grace, deadline): (Option<Duration>, Option<Instant>),
     ) -> Result<Ended> {
         let signal = || progress.signals.exit_code().map_or(0, |code| usize::from(code) - 128);
-        let terms = Terms { stdin, stdout, stderr: Stdio::inherit(), signal: &signal, deadline };
+        let terms = Terms { stdin, stdout, stderr: Stdio::inherit(), signal: &signal, grace, deadline };
         self.runtime.run(sandbox, name, &self.session, &self.room, terms)
     }
 }
