@@ -22,8 +22,8 @@ const MAX_ACCOUNTS: u64 = 1 << 20;
 /// Where processes of app images are, by their types.
 const PROCESSES: &str = "/cnb/process";
 
-/// Where a busybox from outside is.
-const BUSYBOX: &str = "/.drydock-busybox";
+/// Where a busybox from outside is: by this name, it is all its programs.
+const BUSYBOX: &str = "/.drydock/busybox";
 
 /// Programs that are shells, the most comfortable first.
 const SHELLS: [&str; 4] = ["/bin/bash", "/usr/bin/bash", "/bin/sh", "/usr/bin/sh"];
