@@ -137,11 +137,10 @@ const LIBRARIES: [&str; 4] = ["--volume", "/lib:/lib", "--volume", "/lib64:/lib6
 fn libcnb_as_the_phases_make_it(built: &Built, houses: &Houses) -> Result<()> {
     let by_hand = AppBuild::new(&here("libcnb-buildpack"), &[])?;
     libcnb::install_buildpack(&by_hand.stage.path("cnb/buildpacks/acme_greeter/0.1.0/bin"))?;
-    by_hand.create(&houses.lifecycle()?, &std::collections::BTreeMap::new())?;
-    let wanted = by_hand.image()?.descriptor.digest.clone();
-
     let cnb = by_hand.stage.path("cnb");
     fs::write(cnb.join("run.toml"), format!("[[images]]\nimage = '{RUN}'\n"))?;
+    by_hand.create(&houses.lifecycle()?, &std::collections::BTreeMap::new())?;
+    let wanted = by_hand.image()?.descriptor.digest.clone();
     for who in EVERYBODY {
         let house = houses.house(built, who, &cnb, &here("libcnb-buildpack/in/workspace"))?;
         let arguments = [&["--run-image", RUN][..], &LIBRARIES].concat();
@@ -216,17 +215,17 @@ fn options_reach_the_phases(built: &Built, houses: &Houses) -> Result<()> {
         "--creation-time",
         "1700000000",
         "--report-output-dir",
-        "report",
+        "home/report",
         "--sbom-output-dir",
-        "sbom",
+        "home/sbom",
         "--cache",
-        "own-cache",
+        "home/own-cache",
         "--workspace",
         "/elsewhere",
         "--buildpack",
         "acme/a",
         "--output",
-        "oci-archive:app.tar",
+        "oci-archive:home/app.tar",
         "--network",
         "none",
     ])?;
@@ -234,9 +233,12 @@ fn options_reach_the_phases(built: &Built, houses: &Houses) -> Result<()> {
     let image = house.image()?;
     ensure!(image.config["created"] == "2023-11-14T22:13:20Z", "{}", image.config);
     ensure!(image.config["config"]["WorkingDir"] == "/elsewhere", "{}", image.config);
-    for file in
-        ["report/report.toml", "app.tar", "own-cache", "layout-repo/index.docker.io/acme/second/1/index.json"]
-    {
+    for file in [
+        "home/report/report.toml",
+        "home/app.tar",
+        "home/own-cache",
+        "layout-repo/index.docker.io/acme/second/1/index.json",
+    ] {
         ensure!(house.path(file).exists(), "{file} is missing");
     }
     for (arguments, exit, says) in [
@@ -294,8 +296,6 @@ fn what_fails_says_why(built: &Built, houses: &Houses) -> Result<()> {
         (&["--run-image", "acme/none"][..], 32, "acme/none"),
         (&["--runtime", "no-such-runtime"], 4, "apt-get install crun"),
         (&["--buildpack", "acme/none"], 2, "has no buildpack `acme/none`"),
-        (&["--path", "app/name"], 2, "is no folder"),
-        (&["--lifecycle", "app"], 4, "has no `creator`"),
     ] {
         let output = house.build(further)?;
         ensure!(output.exit == exit, "{further:?}: exit code {}\n{}", output.exit, output.text());
@@ -304,6 +304,16 @@ fn what_fails_says_why(built: &Built, houses: &Houses) -> Result<()> {
             !house.path("layout-repo/index.docker.io/library/app/latest/index.json").exists(),
             "{further:?}"
         );
+    }
+    for (arguments, exit, says) in [
+        (["--path", "app/name", "--builder", "acme/builder"], 2, "is no folder"),
+        (["--path", "app", "--builder", RUN], 4, "is no builder"),
+        (["--path", "app", "--builder", "acme/none"], 3, "there is no image"),
+    ] {
+        let lifecycle = houses.lifecycle()?.display().to_string();
+        let arguments = [&["build", "app", "--lifecycle", &lifecycle][..], &arguments].concat();
+        let output = project::run(&mut house.patient(&arguments))?;
+        ensure!(output.exit == exit && output.text().contains(says), "{arguments:?}: {}", output.text());
     }
     house.is_clean()
 }

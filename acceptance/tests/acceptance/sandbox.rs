@@ -141,6 +141,8 @@ fn links_lead_nowhere(built: &Built, houses: &Houses) -> Result<()> {
 fn no_network(built: &Built, houses: &Houses) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen")?;
     let port = listener.local_addr()?.port();
+    // Whoever connects is let go at once; this ends with the tests.
+    std::thread::spawn(move || listener.incoming().for_each(drop));
     let script = format!(
         "{GREETER}\nif nc -w 2 127.0.0.1 {port} </dev/null; then echo reached; else echo alone; fi\n"
     );
@@ -176,7 +178,10 @@ fn extensions_are_refused(built: &Built, houses: &Houses) -> Result<()> {
     fs::write(extension.join("extension.toml"), "api = '0.10'\n[extension]\nid = 'acme/e'\nversion = '1'\n")?;
     for name in ["detect", "generate"] {
         let path = extension.join("bin").join(name);
-        fs::write(&path, "#!/bin/sh\necho 'FROM scratch' >\"${CNB_OUTPUT_DIR:-/tmp}/build.Dockerfile\"\n")?;
+        fs::write(
+            &path,
+            "#!/bin/sh\nprintf 'ARG base_image\\nFROM ${base_image}\\n' >\"${CNB_OUTPUT_DIR:-/tmp}/build.Dockerfile\"\n",
+        )?;
         succeed(Command::new("chmod").arg("755").arg(path))?;
     }
     let order = "[[order]]\n[[order.group]]\nid = 'acme/a'\nversion = '1'\n[[order-extensions]]\n[[order-extensions.group]]\nid = 'acme/e'\nversion = '1'\n";

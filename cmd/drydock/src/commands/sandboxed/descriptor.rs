@@ -3,7 +3,7 @@
 //! Specification: `extensions/project-descriptor.md`, versions 0.1 and 0.2. What the command line says wins.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -63,9 +63,10 @@ pub(crate) fn apply(options: &mut Build) -> Result<()> {
         None => (options.path.join(FILE), false),
     };
     let failed = || format!("cannot read `{}`", path.display());
+    let is_missing = |kind| matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory);
     let file = match fs::File::open(&path) {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_asked => return Ok(()),
+        Err(error) if is_missing(error.kind()) && !is_asked => return Ok(()),
         Err(error) => return Err(error).with_context(failed),
     };
     let mut text = String::new();
