@@ -125,7 +125,7 @@ pub(crate) struct Build {
     /// The process that the image starts by default
     #[arg(long, short = 'D', value_name = "TYPE")]
     pub(crate) default_process: Option<String>,
-    /// The folder that keeps layers for the next build [default: one for each image, in $XDG_CACHE_HOME/drydock/builds]
+    /// The folder that keeps layers for the next build [default: one for each image, with all that is cached]
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,
     /// Begin without what earlier builds have left

@@ -16,7 +16,7 @@ use drydock_model::digest::Digest;
 use drydock_model::platform::Platform;
 use drydock_sandbox::room::Room;
 use drydock_sandbox::tree;
-use drydock_spec::group::Group;
+use drydock_spec::group::{Group, GroupElement};
 use serde_json::json;
 
 use super::inputs::{Inputs, builder_user};
@@ -58,12 +58,12 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
 
     let progress = &context.progress;
     let shop = Shop::open(room, &options.sandboxed, progress)?;
-    let root = shop.unpacked(&builder, progress)?;
+    let unpacked = shop.unpacked(&builder, progress)?;
     let waiting = || progress.note(&format!("waiting for another build of `{name}`"));
     let inputs = Inputs::make(&shop, options, &name, user, &waiting)?;
     let mut buildpacks = Vec::new();
     if !options.buildpack.is_empty() {
-        let chosen = choose(&options.buildpack, &root.files)?;
+        let chosen = choose(&options.buildpack, &unpacked.files)?;
         let path = inputs.layers.join("order.toml");
         fs::write(&path, chosen.order).with_context(|| format!("cannot write `{}`", path.display()))?;
         buildpacks = chosen.mounts;
@@ -84,12 +84,12 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
     };
     let before = context.repository.image(&options.name, &Platform::host()).ok();
     let mut timed = Vec::new();
-    let code = run(context, &shop, &steps, &root.files, began, &mut timed)?;
+    let code = run(context, &shop, &steps, &unpacked.files, began, &mut timed)?;
     if code == 0 {
         keep(options, &inputs)?;
     }
     drop(inputs);
-    drop(root);
+    drop(unpacked);
     shop.session.end()?;
     if code != 0 {
         return Ok(code);
@@ -167,7 +167,7 @@ fn refuse_extensions(layers: &Path) -> Result<()> {
     let text =
         tree::read(layers, "group.toml", MAX_FILE).context("cannot read group.toml")?.unwrap_or_default();
     let group: Group = toml::from_str(&text).context("cannot parse group.toml")?;
-    let ids: Vec<String> = group.group_extensions.iter().map(|one| one.full_name()).collect();
+    let ids: Vec<String> = group.group_extensions.iter().map(GroupElement::full_name).collect();
     if !ids.is_empty() {
         bail!(
             "these image extensions take part, and `drydock build` cannot run what they write (Dockerfiles): {}; name \
@@ -301,7 +301,7 @@ fn tell(
     if context.quiet {
         return context.out.line(&digest.to_string());
     }
-    let times: Vec<String> =
+    let by_phase: Vec<String> =
         timed.iter().map(|(phase, time)| format!("{} {:.1} s", phase.name(), time.as_secs_f64())).collect();
     context.out.line(&format!("{} is {digest}", printable(&options.name)))?;
     context.out.line(&format!(
@@ -309,7 +309,7 @@ fn tell(
         bytes(size),
         layers.len()
     ))?;
-    context.out.line(&format!("  {:.1} s: {}", total.as_secs_f64(), times.join(", ")))
+    context.out.line(&format!("  {:.1} s: {}", total.as_secs_f64(), by_phase.join(", ")))
 }
 
 #[cfg(test)]

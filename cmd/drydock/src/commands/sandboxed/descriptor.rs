@@ -175,9 +175,10 @@ fn prune(dir: &Path, patterns: &Gitignore, keep: bool) -> Result<bool> {
         let (path, is_dir) = (entry.path(), entry.file_type().with_context(failed)?.is_dir());
         let fits = patterns.matched_path_or_any_parents(&path, is_dir).is_ignore();
         let stays = if is_dir {
-            let stays_itself = fits == keep;
+            let stays = fits == keep;
             // A folder that fits nothing may hold what does; one that is left out is so with all that it holds.
-            (stays_itself || keep) && (prune(&path, patterns, keep)? || stays_itself)
+            let holds = (stays || keep) && prune(&path, patterns, keep)?;
+            stays || holds
         } else {
             fits == keep
         };

@@ -105,8 +105,8 @@ impl Task<'_> {
     ) -> Result<u8> {
         let progress = &context.progress;
         let shop = Shop::open(room, self.options, progress)?;
-        let root = shop.unpacked(self.image, progress)?;
-        let tree: Tree = shop.tree(&root.files, "run", progress)?;
+        let unpacked = shop.unpacked(self.image, progress)?;
+        let tree: Tree = shop.tree(&unpacked.files, "run", progress)?;
         let settings = &self.image.config.config;
         let mut env = settings.env.clone();
         for (name, value) in
@@ -121,13 +121,13 @@ impl Task<'_> {
         let sandbox = Sandbox {
             root: tree.path().to_owned(),
             writable_root: true,
-            args: args(&root.files)?,
+            args: args(&unpacked.files)?,
             env,
             working_dir: Some(&settings.working_dir)
                 .filter(|dir| !dir.is_empty())
                 .map_or("/", |dir| dir)
                 .to_owned(),
-            user: user(&settings.user, &root.files)?,
+            user: user(&settings.user, &unpacked.files)?,
             mounts: self.options.volume.iter().cloned().chain(self.mounts).collect(),
             network: self.options.network(),
             limits: self.options.limits(),
