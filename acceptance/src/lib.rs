@@ -8,7 +8,7 @@
 //!
 //! Where a test needs no recording, it makes its own build ([`project`]).
 //!
-//! Beside that stand whole builds of apps ([`app_build`]), a full check of a layout ([`layout`]), other people's tools ([`tools`]), trees of files as values
+//! Beside that stand whole builds of apps ([`app_build`]), those that `drydock build` makes ([`sandboxed`]), a full check of a layout ([`layout`]), other people's tools ([`tools`]), trees of files as values
 //! ([`tree`]) and a run image made on the spot ([`run_image`]).
 //!
 //! The tests change owners and mount folders. As an ordinary user they run in a user namespace ([`namespace`]).
@@ -22,6 +22,7 @@ pub mod packaged;
 pub mod project;
 pub mod run;
 pub mod run_image;
+pub mod sandboxed;
 pub mod scenario;
 pub mod snapshot;
 pub mod stage;

@@ -37,6 +37,11 @@ impl Packaged {
         Ok(Self { files, dir })
     }
 
+    /// Lets every user reach the executables.
+    pub fn open_to_all(&self) -> Result<()> {
+        crate::stage::chmod(self.dir.path(), 0o755)
+    }
+
     /// The folder that belongs at `/cnb/lifecycle`.
     pub fn lifecycle(&self) -> PathBuf {
         self.dir.path().join("lifecycle")

@@ -38,10 +38,19 @@ pub fn write(dir: &Path) -> Result<RunImage> {
 
 /// The same with a third layer: these files of this machine, at the same absolute paths. Links become what they lead to.
 pub fn write_with(dir: &Path, files: &[PathBuf]) -> Result<RunImage> {
+    let added = if files.is_empty() { None } else { Some(layer_of(files)?) };
+    write_stack(dir, added, &[])
+}
+
+/// The same with `cnb`, a folder, as `/cnb`, and with what a builder says of its user.
+pub fn write_builder(dir: &Path, cnb: &Path) -> Result<RunImage> {
+    let ids = [format!("CNB_USER_ID={UID}"), format!("CNB_GROUP_ID={GID}")];
+    write_stack(dir, Some(layer_of_folder(cnb, "cnb")?), &ids)
+}
+
+fn write_stack(dir: &Path, added: Option<Entries>, env: &[String]) -> Result<RunImage> {
     let mut stack = vec![base_layer()?, update_layer()];
-    if !files.is_empty() {
-        stack.push(layer_of(files)?);
-    }
+    stack.extend(added);
     let mut tree = Tree::new();
     for (path, (node, _)) in stack.iter().flatten() {
         match removed_by(path) {
@@ -60,7 +69,10 @@ pub fn write_with(dir: &Path, files: &[PathBuf]) -> Result<RunImage> {
         diff_ids.push(crate::sha256(&tar));
         layers.push(blobs.add(&gzip.finish()?, "application/vnd.oci.image.layer.v1.tar+gzip")?);
     }
-    let config = config(&diff_ids)?;
+    let mut config = config(&diff_ids)?;
+    if let Some(variables) = config["config"]["Env"].as_array_mut() {
+        variables.extend(env.iter().map(|variable| json!(variable)));
+    }
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
@@ -172,6 +184,25 @@ fn layer_of(files: &[PathBuf]) -> Result<Entries> {
             add(&mut entries, parent.to_str().context("a path is UTF-8")?, 0o755, Kind::Dir, b"");
         }
         add_file(&mut entries, in_image.to_str().context("a path is UTF-8")?, mode, &content);
+    }
+    Ok(entries)
+}
+
+/// A layer of a folder's files, below another name.
+fn layer_of_folder(folder: &Path, name: &str) -> Result<Entries> {
+    let mut entries = Entries::new();
+    for found in walkdir::WalkDir::new(folder) {
+        let found = found.with_context(|| format!("list {}", folder.display()))?;
+        let path = Path::new(name).join(found.path().strip_prefix(folder).context("a walk stays inside")?);
+        let path = path.to_str().context("a path is UTF-8")?.trim_end_matches('/');
+        let mode = found.metadata()?.permissions().mode() & 0o777;
+        if found.file_type().is_dir() {
+            add(&mut entries, path, mode, Kind::Dir, b"");
+        } else {
+            let content =
+                fs::read(found.path()).with_context(|| format!("read {}", found.path().display()))?;
+            add_file(&mut entries, path, mode, &content);
+        }
     }
     Ok(entries)
 }

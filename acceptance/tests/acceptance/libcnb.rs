@@ -64,7 +64,7 @@ fn a_whole_build(executables: &Built) -> Result<()> {
 
 /// One executable under both names. A program copies it: a file that this process had open for writing could not be
 /// started while another thread starts something.
-fn install_buildpack(bin: &Path) -> Result<()> {
+pub(crate) fn install_buildpack(bin: &Path) -> Result<()> {
     let built = executables::build_apart(&here("libcnb-buildpack")).context("build the buildpack")?;
     fs::create_dir(bin).with_context(|| format!("make {}", bin.display()))?;
     succeed(Command::new("cp").arg(built).arg(bin.join("detect")))?;

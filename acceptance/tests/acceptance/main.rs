@@ -7,6 +7,7 @@ mod archives;
 mod bad_input;
 mod bounds;
 mod build_logs;
+mod building;
 mod cache_image;
 mod caches;
 mod drop_in;
@@ -26,6 +27,7 @@ mod real_image;
 mod rebased;
 mod repeated;
 mod reused;
+mod sandbox;
 mod scenarios;
 mod store;
 mod tools;
@@ -68,6 +70,9 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(foreign_files::trials(&executables));
     trials.extend(bounds::trials(&executables));
     trials.extend(build_logs::trials(&executables));
+    let houses = Arc::new(building::Houses::default());
+    trials.extend(building::trials(&executables, &houses));
+    trials.extend(sandbox::trials(&executables, &houses));
     trials.extend(killed::trials(&executables));
     trials.extend(layer_index::trials(&executables));
     trials.extend(other_run_images::trials(&executables));
@@ -115,7 +120,7 @@ impl Built {
 fn copy(executables: &Path) -> Result<TempDir> {
     let dir = tempfile::Builder::new().prefix("drydock-executables-").tempdir().context("make a folder")?;
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).context("open the folder to all")?;
-    for name in ["analyzer", "builder", "creator", "detector", "exporter", "rebaser", "restorer"] {
+    for name in ["analyzer", "builder", "creator", "detector", "drydock", "exporter", "rebaser", "restorer"] {
         project::succeed(Command::new("cp").arg(executables.join(name)).arg(dir.path()))?;
     }
     Ok(dir)

@@ -96,7 +96,7 @@ fn only_the_app_is_new(before: &Image, after: &Image) -> Result<()> {
 }
 
 /// The machine's Node.js, and the files that it needs.
-fn node() -> Result<Vec<PathBuf>> {
+pub(crate) fn node() -> Result<Vec<PathBuf>> {
     // Debian's reads some of its own modules from files.
     const MODULES: &str = r#"
         const match = (define) => define.match(/^NODE_SHARED_BUILTIN_\w+_PATH="?([^"]+)/);
@@ -112,7 +112,7 @@ fn node() -> Result<Vec<PathBuf>> {
 }
 
 /// What npm must know to reach its registry from here.
-fn proxies() -> BTreeMap<&'static str, String> {
+pub(crate) fn proxies() -> BTreeMap<&'static str, String> {
     let names = ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
     #[expect(clippy::disallowed_methods, reason = "this machine's way to the network")]
     names.into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?))).collect()
@@ -137,6 +137,11 @@ fn answers(unpacked: &Unpacked, meal: &str) -> Result<()> {
     let output = app.0.stdout.take().context("the app's output is a pipe")?;
     let mut line = String::new();
     BufReader::new(output).read_line(&mut line)?;
+    asks(&line, meal)
+}
+
+/// Asks an app that has said on which port it listens.
+pub(crate) fn asks(line: &str, meal: &str) -> Result<()> {
     let port = line.trim().strip_prefix("listening on port ");
     let port: u16 = port.with_context(|| format!("the app says {line:?}"))?.parse()?;
     let answer = get(port, "/lunch/2024-02-29")?;

@@ -9,6 +9,7 @@ use drydock_images::import::Source;
 use drydock_images::list::Listed;
 use drydock_model::platform::Platform;
 
+use crate::cli_sandboxed::{Build, Run, Shell};
 use crate::commands::ls::Format;
 
 /// What `--help` ends with.
@@ -200,6 +201,15 @@ pub(crate) enum Command {
         #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = platform)]
         platform: Option<Platform>,
     },
+    /// Build an app's source into an image, without a daemon and without root
+    ///
+    /// The builder and the run image are in the layout repository, and so will be the app image. Exit codes are those of the phase that
+    /// fails: 20 if no group of buildpacks fits, 51 if a buildpack fails, …
+    Build(Box<Build>),
+    /// Start an app image to try it; signals and the exit code pass through
+    Run(Box<Run>),
+    /// Start a shell in an image's file system; nothing that is changed there is kept
+    Shell(Box<Shell>),
     /// Keep the credentials for a registry where docker and podman find them, too
     Login {
         registry: String,
@@ -226,7 +236,7 @@ pub(crate) enum SbomFormat {
     Syft,
 }
 
-fn platform(text: &str) -> Result<Platform, String> {
+pub(crate) fn platform(text: &str) -> Result<Platform, String> {
     let parts: Vec<&str> = text.split('/').collect();
     match parts.as_slice() {
         [os, architecture, rest @ ..] if rest.len() < 2 && parts.iter().all(|part| !part.is_empty()) => {

@@ -7,6 +7,8 @@ use drydock_registry::Environment;
 
 /// The layout repository.
 const OCI_LAYOUT_PATH: &str = "CNB_OCI_LAYOUT_PATH";
+/// What is kept to be quicker the next time: for all programs of a user.
+const CACHE_HOME: [(&str, &str); 2] = [("XDG_CACHE_HOME", "drydock"), ("HOME", ".cache/drydock")];
 /// Whether answers are without colour: here, and in all programs of a machine.
 const NO_COLOR: [&str; 2] = ["CNB_NO_COLOR", "NO_COLOR"];
 
@@ -27,6 +29,30 @@ pub(crate) fn layout_dir() -> PathBuf {
     let usual = Path::new("/layout-repo");
     let here = || if usual.is_dir() { usual.to_owned() } else { "layout-repo".into() };
     variable(OCI_LAYOUT_PATH).map_or_else(here, PathBuf::from)
+}
+
+/// The folder of what can be made again; none if nothing says where the user's files are.
+pub(crate) fn cache_dir() -> Option<PathBuf> {
+    let absolute = |(name, below): (&str, &str)| {
+        variable(name).map(PathBuf::from).filter(|dir| dir.is_absolute()).map(|dir| dir.join(below))
+    };
+    CACHE_HOME.into_iter().find_map(absolute)
+}
+
+/// Where programs are looked for.
+pub(crate) fn search_path() -> Option<OsString> {
+    variable("PATH")
+}
+
+/// What says that this process is in a room.
+pub(crate) fn room() -> Option<OsString> {
+    variable(drydock_sandbox::room::MARK)
+}
+
+/// A variable of the user that is to be handed on by its name; an empty one is empty.
+#[expect(clippy::disallowed_methods, reason = "this is the one place for it")]
+pub(crate) fn handed_on(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
 }
 
 /// Whether colour is refused.

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use drydock_package::{cargo, workspace};
 
 /// What each package of the project may depend on of the others, directly. Who is not here may depend on all.
-const ALLOWED: [(&str, &[&str]); 10] = [
+const ALLOWED: [(&str, &[&str]); 11] = [
     ("drydock-model", &[]),
     ("drydock-io", &[]),
     ("drydock-spec", &["drydock-env"]),
@@ -14,6 +14,7 @@ const ALLOWED: [(&str, &[&str]); 10] = [
     ("drydock-tar", &["drydock-io", "drydock-model"]),
     ("drydock-layout", &["drydock-io", "drydock-model"]),
     ("drydock-registry", &["drydock-io", "drydock-model"]),
+    ("drydock-sandbox", &["drydock-io", "drydock-tar"]),
     (
         "drydock-phases",
         &[
@@ -39,19 +40,22 @@ const ALLOWED: [(&str, &[&str]); 10] = [
             "drydock-layout",
             "drydock-model",
             "drydock-registry",
+            "drydock-sandbox",
             "drydock-spec",
+            "drydock-tar",
         ],
     ),
 ];
 
 /// What is for people at a terminal, and not for phases.
-const FOR_PEOPLE: [&str; 8] = [
+const FOR_PEOPLE: [&str; 9] = [
     "clap_complete",
     "clap_derive",
     "clap_mangen",
     "drydock-cli",
     "drydock-images",
     "drydock-registry",
+    "drydock-sandbox",
     "indicatif",
     "strsim",
 ];

@@ -17,7 +17,7 @@ use drydock_model::reference::{LayoutDir, LayoutPath};
 
 pub use archive::{docker_archive, oci_archive};
 pub use target::{File, NoTarget, Target};
-pub use unpack::{Unpacked, unpack};
+pub use unpack::{Rights, Unpacked, unpack};
 
 use crate::repository::{Name, absolute};
 use crate::tag::referrers;

@@ -4,8 +4,7 @@
 //! way to them are opened one from the other and through no symlink, in a folder that is new, so nothing outside is reached,
 //! whatever the image holds. The folder gets its name when all is there.
 //!
-//! The superuser's files have owners, devices, all permissions, and extended attributes. Anybody else's are his own,
-//! without devices, setuid, setgid, and without attributes but those of users.
+//! What is kept of owners, devices, permissions and extended attributes depends on who unpacks ([`Rights`]).
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -31,6 +30,33 @@ use crate::layer::{self, refused, unreadable};
 use crate::repository::absolute;
 use crate::watch::Watch;
 
+/// What the process may make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// The superuser: everything.
+    Superuser,
+    /// Who has rights over the users of a user namespace: files of these users, with attributes of users and capabilities; no devices.
+    Namespace,
+    /// Anybody else: files of his own, without setuid, setgid, and without attributes but those of users.
+    User,
+}
+
+impl Rights {
+    /// Those that come with this process's user.
+    pub fn of_user() -> Self {
+        if rustix::process::geteuid().is_root() { Self::Superuser } else { Self::User }
+    }
+
+    /// Whether an extended attribute can be set.
+    fn allow(self, attribute: &[u8]) -> bool {
+        match self {
+            Self::Superuser => true,
+            Self::Namespace => attribute.starts_with(b"user.") || attribute == b"security.capability",
+            Self::User => attribute.starts_with(b"user."),
+        }
+    }
+}
+
 /// What came of it.
 #[derive(Debug, Default)]
 pub struct Unpacked {
@@ -41,7 +67,7 @@ pub struct Unpacked {
 }
 
 /// Unpacks an image into a folder that is not there yet, or empty.
-pub fn unpack(image: &Image, to: &Path, watch: &dyn Watch) -> Result<Unpacked> {
+pub fn unpack(image: &Image, to: &Path, rights: Rights, watch: &dyn Watch) -> Result<Unpacked> {
     let to = absolute(to)?;
     let is_free = match fs::read_dir(&to) {
         Ok(mut entries) => entries.next().is_none(),
@@ -56,7 +82,7 @@ pub fn unpack(image: &Image, to: &Path, watch: &dyn Watch) -> Result<Unpacked> {
     let files = flatten::read(&layers, watch)?;
     watch.end();
     let temporary = Temporary::beside(&to)?;
-    let mut maker = Maker::new(&temporary.0)?;
+    let mut maker = Maker::new(&temporary.0, rights)?;
     let mut contents: Vec<BTreeMap<u64, Vec<Vec<u8>>>> = vec![BTreeMap::new(); layers.len()];
     let mut first_names: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
     let (mut folders, mut made) = (Vec::new(), Ok(()));
@@ -70,7 +96,9 @@ pub fn unpack(image: &Image, to: &Path, watch: &dyn Watch) -> Result<Unpacked> {
                     maker.folder(path)?;
                     folders.push((path.to_vec(), node));
                 }
-                (NodeKind::CharDevice(_) | NodeKind::BlockDevice(_), _) if !maker.is_root => {
+                (NodeKind::CharDevice(_) | NodeKind::BlockDevice(_), _)
+                    if maker.rights != Rights::Superuser =>
+                {
                     maker.unpacked.left_out += 1;
                 }
                 _ => {
@@ -148,20 +176,19 @@ struct Maker<'a> {
     into: &'a Path,
     trail: Trail,
     targets: Trail,
-    is_root: bool,
+    rights: Rights,
     unpacked: Unpacked,
 }
 
 impl<'a> Maker<'a> {
-    fn new(into: &'a Path) -> Result<Self> {
+    fn new(into: &'a Path, rights: Rights) -> Result<Self> {
         let open = || {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             openat(CWD, into, flags, Mode::empty()).map(Trail::reaching)
         };
         let failed = || format!("cannot open `{}`", into.display());
         let (trail, targets) = (open().with_context(failed)?, open().with_context(failed)?);
-        let is_root = rustix::process::geteuid().is_root();
-        Ok(Self { into, trail, targets, is_root, unpacked: Unpacked::default() })
+        Ok(Self { into, trail, targets, rights, unpacked: Unpacked::default() })
     }
 
     /// Does something in the folder that holds a path.
@@ -252,7 +279,7 @@ impl<'a> Maker<'a> {
     /// changes the owner takes capabilities and permissions away, and without permission to write there are no attributes.
     fn attributes(&mut self, path: &[u8], node: &Node, file: Option<BorrowedFd<'_>>) -> Result<()> {
         const ACTION: &str = "set the attributes of";
-        if self.is_root {
+        if self.rights != Rights::User {
             let (uid, gid) = (Uid::from_raw(node.owner.uid), Gid::from_raw(node.owner.gid));
             self.at(path, ACTION, |dir, leaf| {
                 chownat(dir, leaf, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
@@ -267,7 +294,7 @@ impl<'a> Maker<'a> {
             let dir = self.at(path, "open", |dir, leaf| openat(dir, leaf, flags, Mode::empty()))?;
             self.xattrs(path, node, dir.as_fd())?;
         }
-        let kept = if self.is_root { 0o7777 } else { 0o1777 };
+        let kept = if self.rights == Rights::User { 0o1777 } else { 0o7777 };
         self.at(path, ACTION, |dir, leaf| {
             if !matches!(node.kind, NodeKind::Symlink(_)) {
                 chmodat(dir, leaf, Mode::from_raw_mode(node.mode & kept), AtFlags::empty())?;
@@ -281,12 +308,12 @@ impl<'a> Maker<'a> {
 
     fn xattrs(&self, path: &[u8], node: &Node, file: BorrowedFd<'_>) -> Result<()> {
         for (name, value) in node.xattrs.iter().flat_map(|all| all.iter()) {
-            if !self.is_root && !name.starts_with(b"user.") {
+            if !self.rights.allow(name) {
                 continue;
             }
             match fsetxattr(file, OsStr::from_bytes(name), value, XattrFlags::empty()) {
                 // Some file systems have none for users.
-                Err(Errno::NOTSUP) if !self.is_root => {}
+                Err(Errno::NOTSUP) if self.rights != Rights::Superuser => {}
                 set => set.with_context(|| {
                     let path = self.into.join(OsStr::from_bytes(path));
                     format!(

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use drydock_images::export::{self, File, Target};
+use drydock_images::export::{self, File, Rights, Target};
 use drydock_images::{Name, Watch as _};
 use drydock_io::file::TempFile;
 use drydock_layout::Durability;
@@ -53,7 +53,7 @@ pub(crate) fn export(
         }
         Target::Dir(dir) => {
             let image = one()?;
-            let unpacked = export::unpack(&image, dir, progress)?;
+            let unpacked = export::unpack(&image, dir, Rights::of_user(), progress)?;
             if unpacked.left_out > 0 {
                 let text =
                     format!("warning: {} devices are left out: only root makes them", unpacked.left_out);

@@ -8,6 +8,7 @@ mod log;
 mod login;
 pub(crate) mod ls;
 mod meta;
+pub(crate) mod sandboxed;
 mod sbom;
 mod tree;
 mod verify;
@@ -23,6 +24,7 @@ use clap::Parser as _;
 use drydock_images::Repository;
 
 use self::import::{Locking, Request};
+use self::sandboxed::Place;
 use crate::cli::{Cli, Command};
 use crate::output::Output;
 use crate::progress::{Progress, Signals};
@@ -40,7 +42,7 @@ pub(crate) struct Context {
 
 /// Does what the command line asks for; gives the exit code.
 pub(crate) fn run() -> Result<u8> {
-    let Cli { global, command } = match Cli::try_parse() {
+    let Cli { global, mut command } = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             // Help that was asked for goes to standard output. Where nobody reads, nobody is to be told.
@@ -62,11 +64,18 @@ pub(crate) fn run() -> Result<u8> {
             | Command::Flatten { .. }
             | Command::Import { .. }
             | Command::Export { .. }
+            | Command::Build(_)
+            | Command::Run(_)
+            | Command::Shell(_)
     );
+    let place = sandboxed::enter(&repository, &mut command)?;
+    if let Place::Done(code) = place {
+        return Ok(code);
+    }
     let progress = Progress::new(global.quiet, global.json, talks, Signals::watch()?);
     let out = Output::new(env::no_color());
     let mut context = Context { repository, out, progress, json: global.json, quiet: global.quiet };
-    let done = dispatch(&mut context, command, global.sources.as_deref());
+    let done = dispatch(&mut context, command, place, global.sources.as_deref());
     let stopped = context.progress.signals.exit_code();
     match (done, stopped) {
         // It was done before the signal could stop it.
@@ -76,9 +85,17 @@ pub(crate) fn run() -> Result<u8> {
     }
 }
 
-fn dispatch(context: &mut Context, command: Command, sources: Option<&Path>) -> Result<u8> {
+fn dispatch(context: &mut Context, command: Command, place: Place, sources: Option<&Path>) -> Result<u8> {
     let rules = || Rules::read(sources, env::all());
+    let room = match place {
+        Place::Inside(room) => Some(room),
+        Place::Outside | Place::Done(_) => None,
+    };
+    let in_room = "the command has entered a room";
     match command {
+        Command::Build(options) => sandboxed::build(context, room.context(in_room)?, &rules()?, &options),
+        Command::Run(options) => sandboxed::run(context, room.context(in_room)?, &options),
+        Command::Shell(options) => sandboxed::shell(context, room.context(in_room)?, &options),
         Command::Ls { pattern, format } => ls::ls(context, pattern.as_deref(), format.as_ref()),
         Command::Inspect { name, raw, platform } => inspect::inspect(context, &name, raw, &platform.get()),
         Command::Tree { name, layer, platform } => tree::tree(context, &name, layer, &platform.get()),
@@ -91,7 +108,7 @@ fn dispatch(context: &mut Context, command: Command, sources: Option<&Path>) -> 
         Command::Verify { names } => verify::verify(context, &names),
         Command::Tag { name, new } => write::tag(context, &name, &new),
         Command::Rm { names } => write::remove(context, &names),
-        Command::Gc { dry_run } => write::gc(context, dry_run),
+        Command::Gc { dry_run } => write::gc(context, dry_run, room.as_ref()),
         Command::Flatten { name, new, compression, platform } => {
             write::flatten(context, &name, new.as_deref(), compression, &platform.get())
         }

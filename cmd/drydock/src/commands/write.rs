@@ -7,9 +7,10 @@ use drydock_images::flatten::{self, Options};
 use drydock_images::{Name, tag as tagging};
 use drydock_layout::Durability;
 use drydock_model::platform::Platform;
+use drydock_sandbox::room::Room;
 use serde_json::json;
 
-use super::{Context, cores};
+use super::{Context, cores, sandboxed};
 use crate::exit;
 use crate::output::bytes;
 
@@ -53,11 +54,14 @@ pub(crate) fn remove(context: &mut Context, names: &[String]) -> Result<u8> {
     Ok(0)
 }
 
-pub(crate) fn gc(context: &mut Context, dry_run: bool) -> Result<u8> {
+pub(crate) fn gc(context: &mut Context, dry_run: bool, room: Option<&Room>) -> Result<u8> {
     let cleaned = clean::gc(&context.repository, dry_run, &context.progress)?;
+    let unpacked = room.map(sandboxed::clean).transpose()?.unwrap_or_default();
     let out = &mut context.out;
     if context.json {
-        out.json(&cleaned)?;
+        let mut answer = serde_json::to_value(&cleaned)?;
+        answer["unpacked"] = json!(unpacked);
+        out.json(&answer)?;
     } else {
         for layout in cleaned.layouts.iter().filter(|_| !context.quiet) {
             out.line(&told(layout))?;
@@ -66,6 +70,9 @@ pub(crate) fn gc(context: &mut Context, dry_run: bool) -> Result<u8> {
             out.line(&format!("{name}: somebody writes to it, left alone"))?;
         }
         if !context.quiet {
+            if unpacked > 0 {
+                out.line(&format!("unpacked images that nobody has used for days: {unpacked} removed"))?;
+            }
             let verb = if dry_run { "would be" } else { "are" };
             out.line(&format!("{} {verb} free", bytes(cleaned.freed)))?;
         }

@@ -1,0 +1,241 @@
+//! What a sandbox keeps buildpacks and apps from, tried by a buildpack that tries all of it.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::Command;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+use drydock_acceptance::project::{self, succeed};
+use drydock_acceptance::sandboxed::Who;
+use drydock_acceptance::tree;
+use libtest_mimic::Trial;
+
+use crate::Built;
+use crate::building::{GREETER, Houses, with_houses};
+
+/// This module's tests.
+pub(crate) fn trials(executables: &Arc<Built>, houses: &Arc<Houses>) -> Vec<Trial> {
+    with_houses(
+        executables,
+        houses,
+        [
+            ("sandbox::nothing_of_the_machine_is_seen", nothing_of_the_machine_is_seen),
+            ("sandbox::nothing_shared_is_changed", nothing_shared_is_changed),
+            ("sandbox::links_lead_nowhere", links_lead_nowhere),
+            ("sandbox::no_network", no_network),
+            ("sandbox::processes_are_limited", processes_are_limited),
+            ("sandbox::extensions_are_refused", extensions_are_refused),
+            ("sandbox::phases_run_no_foreign_library", phases_run_no_foreign_library),
+            ("sandbox::shells", shells),
+            ("sandbox::gc_removes_what_is_old", gc_removes_what_is_old),
+        ],
+    )
+}
+
+const EVERYBODY: [Who; 2] = [Who::Root, Who::Ordinary];
+
+/// Each line of what it prints begins with a word that says what was tried.
+const SPY: &str = r#"
+echo "status $(grep -E '^(CapEff|CapPrm|NoNewPrivs|Seccomp):' /proc/self/status | tr -d '\t' | tr '\n' ' ')"
+for path in /layout-repo /cache "$HOUSE" "$HOUSE/home/secret" /proc/1/root/home/cnb/x; do
+    if [ -e "$path" ]; then echo "sees $path"; fi
+done
+echo "processes $(ls /proc | grep -c '^[0-9]')"
+if kill -0 1 2>/dev/null && [ "$(id -u)" = 0 ]; then echo "kills"; fi
+if mount -t tmpfs none /mnt 2>/dev/null; then echo "mounts"; fi
+if mknod /tmp/device b 8 0 2>/dev/null; then echo "makes devices"; fi
+if hostname other 2>/dev/null; then echo "renames the machine"; fi
+env | sed 's/^/env /'
+setsid sleep 300 </dev/null >/dev/null 2>&1 &
+"#;
+
+fn nothing_of_the_machine_is_seen(built: &Built, houses: &Houses) -> Result<()> {
+    for who in EVERYBODY {
+        for trust in [&[][..], &["--trust-builder"][..]] {
+            let house = houses.with_script(built, who, &format!("{GREETER}{SPY}"))?;
+            house.write("home/secret", "secret\n")?;
+            let dir = format!("HOUSE={}", house.path("").display());
+            let arguments = house.build_arguments(&[&["--env", &dir][..], trust].concat())?;
+            let output = succeed(house.patient(&arguments).env("OF_THE_MACHINE", "1"))?;
+            let (text, about) = (output.text(), format!("{who:?} {trust:?}"));
+            // The creator is let see the repository and the cache.
+            let sees =
+                |line: &&str| line.starts_with("sees ") && (trust.is_empty() || line.contains("house"));
+            ensure!(!text.lines().any(|line| sees(&line)), "{about}:\n{text}");
+            for line in ["kills", "mounts", "makes devices", "renames the machine"] {
+                ensure!(!text.lines().any(|found| found == line), "{about}:\n{text}");
+            }
+            let status = "status CapPrm:0000000000000000 CapEff:0000000000000000 NoNewPrivs:1 Seccomp:2";
+            ensure!(text.contains(status), "{about}:\n{text}");
+            ensure!(text.contains("env HOME=/home/cnb"), "{about}:\n{text}");
+            ensure!(!text.contains("OF_THE_MACHINE"), "{about}:\n{text}");
+            let processes = text.lines().find_map(|line| line.strip_prefix("processes "));
+            let processes: usize = processes.context("it counts processes")?.parse()?;
+            ensure!(processes < 10, "{about}: {processes} processes are seen");
+            house.is_clean()?;
+        }
+    }
+    Ok(())
+}
+
+/// What a buildpack writes beside its folders is gone with its sandbox, and the unpacked builder is as it was.
+fn nothing_shared_is_changed(built: &Built, houses: &Houses) -> Result<()> {
+    const WRITER: &str = "
+        if [ -e /tmp/mark ]; then echo 'a mark is left'; fi
+        echo x >/tmp/mark; echo x >/home/cnb/mark
+        rm -rf /home/cnb/.profile; chmod 000 /home/cnb
+        for file in /cnb/order.toml /bin/busybox /etc/passwd; do echo x 2>/dev/null >$file && echo \"writes $file\"; done
+        true
+    ";
+    for who in EVERYBODY {
+        let house = houses.with_script(built, who, &format!("{GREETER}{WRITER}"))?;
+        house.built(&[])?;
+        let roots = house.path("home/.cache/drydock/roots");
+        let before = tree::read(&roots)?;
+        for trust in [&[][..], &["--trust-builder"][..]] {
+            let output = house.built(trust)?;
+            for said in ["a mark is left", "writes /"] {
+                ensure!(!output.text().contains(said), "{who:?}: {}", output.text());
+            }
+        }
+        let changed = tree::differences(&before, &tree::read(&roots)?);
+        ensure!(changed.is_empty(), "{who:?}: the unpacked builder has changed: {}", changed.join("\n"));
+    }
+    Ok(())
+}
+
+/// Links that a buildpack plants are not followed by what runs outside its sandbox.
+fn links_lead_nowhere(built: &Built, houses: &Houses) -> Result<()> {
+    const PLANTER: &str = "
+        mkdir -p /layers/sbom/launch/acme_a
+        ln -s \"$HOUSE/home/secret\" /layers/sbom/launch/acme_a/secret.json
+        ln -s \"$HOUSE/home\" /layers/sbom/launch/home
+        ln -s \"$HOUSE/home/secret\" /layers/greeter-link
+        ln -s /layout-repo/index.docker.io/acme/run/base/index.json /layers/report.toml
+        ln -s \"$HOUSE/home/secret\" /workspace/link
+    ";
+    for who in EVERYBODY {
+        let house = houses.with_script(built, who, &format!("{GREETER}{PLANTER}"))?;
+        house.write("home/secret", "the secret\n")?;
+        let repository = house.path("layout-repo/index.docker.io/acme");
+        let before = tree::read(&repository)?;
+        let dir = format!("HOUSE={}", house.path("").display());
+        let output =
+            house.build(&["--env", &dir, "--sbom-output-dir", "sbom", "--report-output-dir", "report"])?;
+        let changed = tree::differences(&before, &tree::read(&repository)?);
+        ensure!(changed.is_empty(), "{who:?}: {}\n{}", changed.join("\n"), output.text());
+        ensure!(
+            fs::read_to_string(house.path("home/secret"))? == "the secret\n",
+            "{who:?}: the secret has changed"
+        );
+        for folder in ["sbom", "report"] {
+            let found = Command::new("grep").args(["-rs", "the secret"]).arg(house.path(folder)).output()?;
+            ensure!(found.stdout.is_empty(), "{who:?}: {}", String::from_utf8_lossy(&found.stdout));
+        }
+        house.is_clean()?;
+    }
+    Ok(())
+}
+
+fn no_network(built: &Built, houses: &Houses) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen")?;
+    let port = listener.local_addr()?.port();
+    // Whoever connects is let go at once; this ends with the tests.
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let script = format!(
+        "{GREETER}\nif nc -w 2 127.0.0.1 {port} </dev/null; then echo reached; else echo alone; fi\n"
+    );
+    for who in EVERYBODY {
+        let house = houses.with_script(built, who, &script)?;
+        for (network, says) in [("host", "reached"), ("none", "alone")] {
+            let output = house.built(&["--network", network])?;
+            ensure!(output.text().lines().any(|line| line == says), "{who:?}, {network}: {}", output.text());
+        }
+    }
+    Ok(())
+}
+
+fn processes_are_limited(built: &Built, houses: &Houses) -> Result<()> {
+    let script = format!("{GREETER}\nfor number in $(seq 200); do sleep 2 & done\necho all of them\n");
+    for who in EVERYBODY {
+        let house = houses.with_script(built, who, &script)?;
+        ensure!(house.built(&[])?.text().contains("all of them"), "{who:?}: it fails without a limit");
+        let output = house.build(&["--pids-limit", "40"])?;
+        ensure!(output.exit == 51, "{who:?}: exit code {}\n{}", output.exit, output.text());
+        ensure!(output.text().contains("can't fork"), "{who:?}: {}", output.text());
+        house.is_clean()?;
+    }
+    Ok(())
+}
+
+fn extensions_are_refused(built: &Built, houses: &Houses) -> Result<()> {
+    let dir = tempfile::tempdir().context("make a folder")?;
+    let cnb = dir.path().join("cnb");
+    crate::building::write_buildpack(&cnb, GREETER)?;
+    let extension = cnb.join("extensions/acme_e/1");
+    fs::create_dir_all(extension.join("bin"))?;
+    fs::write(extension.join("extension.toml"), "api = '0.10'\n[extension]\nid = 'acme/e'\nversion = '1'\n")?;
+    for name in ["detect", "generate"] {
+        let path = extension.join("bin").join(name);
+        fs::write(
+            &path,
+            "#!/bin/sh\nprintf 'ARG base_image\\nFROM ${base_image}\\n' >\"${CNB_OUTPUT_DIR:-/tmp}/build.Dockerfile\"\n",
+        )?;
+        succeed(Command::new("chmod").arg("755").arg(path))?;
+    }
+    let order = "[[order]]\n[[order.group]]\nid = 'acme/a'\nversion = '1'\n[[order-extensions]]\n[[order-extensions.group]]\nid = 'acme/e'\nversion = '1'\n";
+    fs::write(cnb.join("order.toml"), order)?;
+    fs::create_dir(dir.path().join("app"))?;
+    let house = houses.house(built, Who::Ordinary, &cnb, &dir.path().join("app"))?;
+    for (trust, says) in [(&[][..], "acme/e@1"), (&["--trust-builder"][..], "extension")] {
+        let output = house.build(trust)?;
+        ensure!(output.exit != 0 && output.text().contains(says), "{}\n{}", output.exit, output.text());
+        house.is_clean()?;
+    }
+    // Without them, the same builder builds.
+    house.built(&["--buildpack", "acme/a"]).map(drop)
+}
+
+fn phases_run_no_foreign_library(built: &Built, houses: &Houses) -> Result<()> {
+    let house = houses.with_script(built, Who::Root, GREETER)?;
+    let dynamic = built.get()?.dir().to_str().context("a path is UTF-8")?.to_owned();
+    let arguments = ["build", "app", "--builder", "acme/builder", "--path", "app", "--lifecycle", &dynamic];
+    let output = project::run(&mut house.patient(&arguments))?;
+    ensure!(output.exit == 4 && output.text().contains("linked dynamically"), "{}", output.text());
+    Ok(())
+}
+
+fn shells(built: &Built, houses: &Houses) -> Result<()> {
+    for who in EVERYBODY {
+        let house = houses.with_script(built, who, GREETER)?;
+        let script = house.path("home/script");
+        house.write("home/script", "id -u; pwd; echo x >/tmp/x && echo written; exit 5\n")?;
+        for further in [&[][..], &["--busybox", "/bin/busybox"][..]] {
+            let mut command = house.patient(&[&["shell", "acme/run:base"][..], further].concat());
+            let output = project::run(command.stdin(fs::File::open(&script)?))?;
+            ensure!(output.exit == 5, "{who:?}: exit code {}\n{}", output.exit, output.text());
+            ensure!(output.stdout == b"1000\n/home/cnb\nwritten\n", "{who:?}: {}", output.text());
+            house.is_clean()?;
+        }
+    }
+    Ok(())
+}
+
+fn gc_removes_what_is_old(built: &Built, houses: &Houses) -> Result<()> {
+    for who in EVERYBODY {
+        let house = houses.with_script(built, who, GREETER)?;
+        house.built(&[])?;
+        let roots = house.path("home/.cache/drydock/roots");
+        let names =
+            || -> Result<Vec<_>> { Ok(fs::read_dir(&roots)?.flatten().map(|entry| entry.path()).collect()) };
+        succeed(&mut house.patient(&["gc"]))?;
+        let there = names()?;
+        ensure!(there.len() == 1, "{who:?}: {there:?}");
+        succeed(Command::new("touch").args(["-d", "8 days ago"]).args(&there))?;
+        succeed(&mut house.patient(&["gc"]))?;
+        ensure!(names()?.is_empty(), "{who:?}: {:?}", names()?);
+        house.built(&[])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,290 @@
+//! What can be asked of commands that run something in a sandbox.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use drydock_images::export::Target;
+use drydock_sandbox::bundle::{Mount, Network};
+use drydock_sandbox::limits::Limits;
+
+use crate::cli::ForPlatform;
+use crate::commands::sandboxed::Selection;
+use crate::exit::Usage;
+
+/// What all of them take.
+#[derive(Debug, Args)]
+pub(crate) struct Sandboxed {
+    /// The OCI runtime: a name or a path [default: the first of crun, runc, youki that is installed]
+    #[arg(long, value_name = "RUNTIME")]
+    pub(crate) runtime: Option<String>,
+    /// A file or folder of this machine that can be seen there; read-only unless it says `rw`
+    #[arg(long, value_name = "HOST:PATH[:ro|rw]", value_parser = volume)]
+    pub(crate) volume: Vec<Mount>,
+    /// Whom it can talk to: whom this machine can talk to (and the machine itself), or nobody
+    #[arg(long, value_enum, default_value = "host")]
+    network: Reach,
+    /// Memory at most: bytes, or with `k`, `m`, `g`
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<u64>,
+    /// Cores at most: `1.5`
+    #[arg(long, value_name = "N", value_parser = cores)]
+    cpus: Option<u64>,
+    /// Processes and threads at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pids_limit: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Reach {
+    Host,
+    None,
+}
+
+impl Sandboxed {
+    pub(crate) fn limits(&self) -> Limits {
+        Limits { memory: self.memory, cpus: self.cpus, pids: self.pids_limit }
+    }
+
+    pub(crate) fn network(&self) -> Network {
+        match self.network {
+            Reach::Host => Network::Host,
+            Reach::None => Network::None,
+        }
+    }
+}
+
+/// `drydock run`.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    pub(crate) name: String,
+    /// The process of an app image that is started [default: the image's own default]
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) process: Option<String>,
+    /// A variable; without a value, that of this command
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    #[command(flatten)]
+    pub(crate) sandboxed: Sandboxed,
+    #[command(flatten)]
+    pub(crate) platform: ForPlatform,
+    /// Arguments in place of those that the image has
+    #[arg(last = true)]
+    pub(crate) args: Vec<String>,
+}
+
+/// `drydock shell`.
+#[derive(Debug, Args)]
+pub(crate) struct Shell {
+    pub(crate) name: String,
+    /// A static busybox of this machine, for an image that has no shell
+    #[arg(long, value_name = "FILE")]
+    pub(crate) busybox: Option<PathBuf>,
+    /// A variable; without a value, that of this command
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    #[command(flatten)]
+    pub(crate) sandboxed: Sandboxed,
+    #[command(flatten)]
+    pub(crate) platform: ForPlatform,
+}
+
+/// `drydock build`.
+#[derive(Debug, Args)]
+pub(crate) struct Build {
+    /// What the app image is called
+    pub(crate) name: String,
+    /// The app's source
+    #[arg(long, short, value_name = "DIR", default_value = ".")]
+    pub(crate) path: PathBuf,
+    /// The image that has the buildpacks [default: project.toml says it]
+    #[arg(long, short = 'B', value_name = "NAME")]
+    pub(crate) builder: Option<String>,
+    /// What the app says of its own build: a Project Descriptor 0.1 or 0.2 [default: project.toml in the source's folder]
+    #[arg(long, short = 'd', value_name = "FILE")]
+    pub(crate) descriptor: Option<PathBuf>,
+    /// The image that the app image is based on [default: the builder says it]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) run_image: Option<String>,
+    /// A buildpack instead of the builder's order, given once for each, in their order: `ID[@VERSION]` for one of the builder's, or
+    /// a folder that begins with `/`, `./` or `../`
+    #[arg(long, short, value_name = "ID|DIR")]
+    pub(crate) buildpack: Vec<String>,
+    /// A variable for the buildpacks; without a value, that of this command
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// A file of such variables, one a line; `--env` wins over it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// A further name of the app image
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) tag: Vec<String>,
+    /// The image whose layers may be reused [default: the one that is to be replaced]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) previous_image: Option<String>,
+    /// The process that the image starts by default
+    #[arg(long, short = 'D', value_name = "TYPE")]
+    pub(crate) default_process: Option<String>,
+    /// The folder that keeps layers for the next build [default: one for each image, with all that is cached]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+    /// Begin without what earlier builds have left
+    #[arg(long)]
+    pub(crate) clear_cache: bool,
+    /// Write all SBOM files below this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) sbom_output_dir: Option<PathBuf>,
+    /// Write `report.toml` into this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) report_output_dir: Option<PathBuf>,
+    /// When the image is said to have been made, in seconds since 1970, or `now` [default: in 1980]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) creation_time: Option<u64>,
+    /// Where buildpacks see the app
+    #[arg(long, value_name = "PATH", default_value = "/workspace", value_parser = inner_path)]
+    pub(crate) workspace: String,
+    /// Let the builder's programs see the layout repository and the cache: all phases run in one sandbox
+    #[arg(long)]
+    pub(crate) trust_builder: bool,
+    /// The folder of the phases [default: `lifecycle` beside this program, or that program's own folder]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) lifecycle: Option<PathBuf>,
+    /// Stop the build after this time: `90s`, `15m`, `1h`
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Write the image to elsewhere too, as `drydock export` does: `oci-archive:FILE`, `docker-archive:FILE`, `docker://NAME`, …
+    #[arg(long, short, value_name = "TARGET")]
+    pub(crate) output: Vec<Target>,
+    #[command(flatten)]
+    pub(crate) sandboxed: Sandboxed,
+    /// Variables of the descriptor.
+    #[arg(skip)]
+    pub(crate) described_env: Vec<String>,
+    /// The files of the source that the descriptor chooses.
+    #[arg(skip)]
+    pub(crate) selection: Selection,
+}
+
+impl Build {
+    /// The builder's name.
+    pub(crate) fn builder(&self) -> Result<&str, Usage> {
+        let missing = || Usage("no builder is named: name one with --builder, or in project.toml".to_owned());
+        self.builder.as_deref().ok_or_else(missing)
+    }
+}
+
+fn volume(text: &str) -> Result<Mount, String> {
+    let (rest, writable) = match text.rsplit_once(':') {
+        Some((rest, "ro")) => (rest, false),
+        Some((rest, "rw")) => (rest, true),
+        _ => (text, false),
+    };
+    let (from, to) = rest.split_once(':').ok_or("expected `HOST:PATH`, as in `/home/me/m2:/cache/m2:rw`")?;
+    let from = std::fs::canonicalize(from).map_err(|error| format!("cannot find `{from}`: {error}"))?;
+    Ok(Mount { from, to: inner_path(to)?, writable })
+}
+
+/// A path in a sandbox.
+fn inner_path(text: &str) -> Result<String, String> {
+    let path = Path::new(text);
+    let is_plain = path.components().all(|part| !matches!(part, std::path::Component::ParentDir));
+    if path.is_absolute() && is_plain && path.parent().is_some() {
+        Ok(text.trim_end_matches('/').to_owned())
+    } else {
+        Err(format!("expected an absolute path without `..`, not `{text}`"))
+    }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let lower = text.to_lowercase();
+    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match &lower[digits.len()..] {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        _ => return Err("expected a number with `k`, `m` or `g`, as in `512m`".to_owned()),
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "expected a size, as in `512m`".to_owned())
+}
+
+/// Thousandths of a core.
+fn cores(text: &str) -> Result<u64, String> {
+    let expected = || "expected a number of cores, as in `1.5`".to_owned();
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let whole: u64 = whole.parse().map_err(|_| expected())?;
+    if fraction.is_empty() || fraction.len() > 3 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(expected());
+    }
+    let fraction: u64 = format!("{fraction:0<3}").parse().map_err(|_| expected())?;
+    whole.checked_mul(1000).map(|whole| whole + fraction).filter(|cores| *cores > 0).ok_or_else(expected)
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match &text[digits.len()..] {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err("expected a time, as in `90s`, `15m` or `1h`".to_owned()),
+    };
+    let seconds = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    let seconds = seconds.filter(|seconds| *seconds > 0);
+    seconds.map(Duration::from_secs).ok_or_else(|| "expected a time, as in `90s`".to_owned())
+}
+
+/// Seconds since 1970.
+fn time(text: &str) -> Result<u64, String> {
+    if text == "now" {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        return now.map(|now| now.as_secs()).map_err(|error| error.to_string());
+    }
+    text.parse().map_err(|_| "expected `now` or seconds since 1970".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_times_and_cores_are_read() {
+        for (text, want) in
+            [("512m", Some(512 << 20)), ("1G", Some(1 << 30)), ("7", Some(7)), ("0", None), ("1t", None)]
+        {
+            assert_eq!(size(text).ok(), want, "{text}");
+        }
+        for (text, want) in [
+            ("1", Some(1000)),
+            ("1.5", Some(1500)),
+            ("0.25", Some(250)),
+            ("0", None),
+            ("x", None),
+            ("1.2345", None),
+        ] {
+            assert_eq!(cores(text).ok(), want, "{text}");
+        }
+        for (text, want) in
+            [("90s", Some(90)), ("2m", Some(120)), ("1h", Some(3600)), ("0", None), ("1d", None)]
+        {
+            assert_eq!(duration(text).ok(), want.map(Duration::from_secs), "{text}");
+        }
+        assert_eq!((time("5"), time("x").is_err()), (Ok(5), true));
+    }
+
+    #[test]
+    fn volumes_are_read_only_unless_they_say_otherwise() {
+        let mount = |to: &str, writable| Some(Mount { from: "/".into(), to: to.to_owned(), writable });
+        for (text, want) in [
+            ("/:/m", mount("/m", false)),
+            ("/:/m/:ro", mount("/m", false)),
+            ("/:/m:rw", mount("/m", true)),
+            ("/", None),
+            ("/:m", None),
+            ("/:/m/../n", None),
+            ("/no/such/folder:/m", None),
+        ] {
+            assert_eq!(volume(text).ok(), want, "{text}");
+        }
+    }
+}

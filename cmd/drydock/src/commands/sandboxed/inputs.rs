@@ -1,0 +1,191 @@
+//! What a build begins with: folders in its session that the sandboxes see.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use drydock_images::Name;
+use drydock_io::lock::Lock;
+use drydock_model::config::ImageConfig;
+use drydock_model::digest::Digest;
+use drydock_sandbox::ids::User;
+use drydock_sandbox::tree;
+use rustix::process::geteuid;
+
+use super::{Shop, variable};
+use crate::cli_sandboxed::Build;
+use crate::exit::Usage;
+
+/// Bytes that a file with variables may have.
+const MAX_ENV_FILE: u64 = 1 << 20;
+
+/// The folders.
+pub(super) struct Inputs {
+    /// `/layers`.
+    pub(super) layers: PathBuf,
+    /// The app.
+    pub(super) workspace: PathBuf,
+    /// `/platform`.
+    pub(super) platform: PathBuf,
+    /// `/cache`.
+    pub(super) cache: PathBuf,
+    /// Nobody else builds with this cache meanwhile.
+    _lock: Lock,
+}
+
+/// Who a builder's buildpacks are.
+pub(super) fn builder_user(name: &str, config: &ImageConfig) -> Result<User> {
+    let number = |variable: &str| -> Result<u32> {
+        let text = config
+            .config
+            .env(variable)
+            .with_context(|| format!("`{name}` is no builder: its configuration does not set {variable}"))?;
+        text.parse().with_context(|| format!("`{name}` is no usable builder: its {variable} is `{text}`"))
+    };
+    let user = User { uid: number("CNB_USER_ID")?, gid: number("CNB_GROUP_ID")? };
+    if user.uid == 0 {
+        bail!("`{name}` is no usable builder: its buildpacks would run as root (CNB_USER_ID is 0)");
+    }
+    Ok(user)
+}
+
+impl Inputs {
+    /// Makes them. `waiting` is called if another build has the cache.
+    pub(super) fn make(
+        shop: &Shop,
+        options: &Build,
+        name: &Name,
+        user: User,
+        waiting: &dyn Fn(),
+    ) -> Result<Self> {
+        let (cache, lock) = cache(&shop.cache, options, name, waiting)?;
+        let (layers, platform) = (shop.session.make("layers")?, shop.session.make("platform/env")?);
+        let workspace = shop.session.make("workspace")?;
+        app(&options.path, &workspace)?;
+        options.selection.apply(&workspace)?;
+        give(&workspace, user)?;
+        give(&layers, user)?;
+        for (name, value) in variables(options)? {
+            let path = platform.join(&name);
+            fs::write(&path, value).with_context(|| format!("cannot write `{}`", path.display()))?;
+            open_to_all(&path, 0o644)?;
+        }
+        let platform = platform.parent().context("it has a parent")?.to_owned();
+        for dir in [&layers, &workspace, &platform, &platform.join("env")] {
+            open_to_all(dir, 0o755)?;
+        }
+        Ok(Self { layers, workspace, platform, cache, _lock: lock })
+    }
+}
+
+fn open_to_all(path: &Path, mode: u32) -> Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .with_context(|| format!("cannot change the mode of `{}`", path.display()))
+}
+
+/// The folder of the cache, which nobody else uses until the lock is dropped.
+fn cache(caches: &Path, options: &Build, name: &Name, waiting: &dyn Fn()) -> Result<(PathBuf, Lock)> {
+    let key = name.path().path().display().to_string();
+    let short = name.text().rsplit('/').next().unwrap_or_default().replace([':', '@'], "_");
+    let own = caches.join("builds").join(format!("{short}-{}", &Digest::of(key.as_bytes()).hex()[..16]));
+    let dir = options.cache.clone().unwrap_or_else(|| own.join("cache"));
+    for dir in [&own, &dir] {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
+    }
+    // The phases lock the cache itself.
+    let lock = Lock::acquire(&own, waiting).with_context(|| format!("cannot lock `{}`", own.display()))?;
+    let dir = fs::canonicalize(&dir).with_context(|| format!("cannot find `{}`", dir.display()))?;
+    if options.clear_cache {
+        for entry in fs::read_dir(&dir).with_context(|| format!("cannot list `{}`", dir.display()))? {
+            let path = entry.with_context(|| format!("cannot list `{}`", dir.display()))?.path();
+            drydock_tar::remove_all(&path).with_context(|| format!("cannot remove `{}`", path.display()))?;
+        }
+    }
+    Ok((dir, lock))
+}
+
+/// A copy of the app's source.
+fn app(from: &Path, to: &Path) -> Result<()> {
+    let found = fs::canonicalize(from).with_context(|| format!("cannot find `{}`", from.display()))?;
+    if !found.is_dir() {
+        return Err(Usage(format!(
+            "`{}` is no folder: --path names the folder of the app's source",
+            from.display()
+        ))
+        .into());
+    }
+    tree::copy(&found, to)
+}
+
+/// Gives a folder, with all that is in it, to the user of the buildpacks. Who is not root has no other files in a room.
+fn give(dir: &Path, user: User) -> Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    chown(dir, Some(user.uid), Some(user.gid))
+        .with_context(|| format!("cannot give away `{}`", dir.display()))?;
+    let owner = format!("{}:{}", user.uid, user.gid);
+    let arguments = ["--recursive", "--no-dereference", &owner, "--"].map(OsStr::new);
+    let output = Command::new("chown").args(arguments).arg(dir).output().context("cannot start `chown`")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        bail!("cannot give `{}` to the user of the buildpacks: {}", dir.display(), said.trim());
+    }
+    Ok(())
+}
+
+/// The variables for the buildpacks; later ones win.
+fn variables(options: &Build) -> Result<Vec<(String, String)>> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    for text in &options.described_env {
+        found.extend(variable(text)?);
+    }
+    for path in &options.env_file {
+        let failed = || format!("cannot read `{}`", path.display());
+        let mut text = String::new();
+        let file = fs::File::open(path).with_context(failed)?;
+        file.take(MAX_ENV_FILE + 1).read_to_string(&mut text).with_context(failed)?;
+        if text.len() as u64 > MAX_ENV_FILE {
+            bail!("`{}` is longer than {MAX_ENV_FILE} bytes", path.display());
+        }
+        found.extend(lines(&text).map(variable).collect::<Result<Vec<_>>>()?.into_iter().flatten());
+    }
+    for text in &options.env {
+        found.extend(variable(text)?);
+    }
+    Ok(found)
+}
+
+/// Those that are neither empty nor comments.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_variables_have_comments() {
+        let found: Vec<&str> = lines("# x\nA=1\n\n  # y\nB=2 # no comment\n").collect();
+        assert_eq!(found, ["A=1", "B=2 # no comment"]);
+    }
+
+    #[test]
+    fn builders_say_who_builds() {
+        let mut config: ImageConfig = serde_json::from_str(
+            r#"{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":[]}}"#,
+        )
+        .unwrap();
+        assert!(builder_user("b", &config).unwrap_err().to_string().contains("`b` is no builder"));
+        config.config.set_env("CNB_USER_ID", "1001");
+        config.config.set_env("CNB_GROUP_ID", "1000");
+        assert_eq!(builder_user("b", &config).unwrap(), User { uid: 1001, gid: 1000 });
+        config.config.set_env("CNB_USER_ID", "0");
+        assert!(builder_user("b", &config).is_err());
+    }
+}

@@ -1,0 +1,230 @@
+//! Commands that run something in a sandbox: what they share.
+
+mod build;
+mod descriptor;
+mod inputs;
+mod order;
+mod run;
+mod steps;
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use drydock_images::export::{self, Rights};
+use drydock_images::{Repository, Watch as _};
+use drydock_layout::Image;
+use drydock_model::config::ImageConfig;
+use drydock_model::platform::Platform;
+use drydock_sandbox::bundle::Sandbox;
+use drydock_sandbox::ids::{Ids, User};
+use drydock_sandbox::room::{self, Entered, Room};
+use drydock_sandbox::roots::{self, Root};
+use drydock_sandbox::runtime::{Ended, Runtime, Terms};
+use drydock_sandbox::session::{self, Session};
+use drydock_sandbox::tree::Tree;
+
+pub(crate) use build::build;
+pub(crate) use descriptor::Selection;
+pub(crate) use run::{run, shell};
+
+use super::Context;
+use crate::cli::Command;
+use crate::cli_sandboxed::Sandboxed;
+use crate::env;
+use crate::exit::Usage;
+use crate::progress::{Progress, eprint_line};
+
+/// Where this process is.
+pub(crate) enum Place {
+    /// Where it was started: the command needs no room.
+    Outside,
+    /// In a room.
+    Inside(Room),
+    /// The process in the room has done the command, with this exit code.
+    Done(u8),
+}
+
+/// Enters a room if a command needs one. Must be called before there is a second thread.
+pub(crate) fn enter(repository: &Repository, command: &mut Command) -> Result<Place> {
+    if let Command::Build(build) = command {
+        descriptor::apply(build)?;
+    }
+    let (user, sandboxed) = match command {
+        Command::Run(run) => {
+            let image = repository.image(&run.name, &run.platform.get())?;
+            (numbers(&image.config), &run.sandboxed)
+        }
+        Command::Shell(shell) => {
+            let image = repository.image(&shell.name, &shell.platform.get())?;
+            (numbers(&image.config), &shell.sandboxed)
+        }
+        Command::Build(build) => {
+            let builder = build.builder()?;
+            let image = repository.image(builder, &Platform::host())?;
+            (Some(inputs::builder_user(builder, &image.config)?), &build.sandboxed)
+        }
+        Command::Gc { dry_run: false } if env::cache_dir().is_some_and(|dir| dir.exists()) => {
+            return enter_as(User { uid: 0, gid: 0 }).or_else(|error| {
+                eprint_line(&format!("warning: unpacked images are not cleaned: {error:#}"));
+                Ok(Place::Outside)
+            });
+        }
+        _ => return Ok(Place::Outside),
+    };
+    // Before anything else is done: what is missing is said at once.
+    Runtime::find(sandboxed.runtime.as_deref(), env::search_path().as_deref())?;
+    // Whose name is known only to the image is the superuser as long as it is not unpacked.
+    enter_as(user.unwrap_or(User { uid: 0, gid: 0 }))
+}
+
+fn enter_as(user: User) -> Result<Place> {
+    let warn = |text: &str| eprint_line(&format!("warning: {text}"));
+    Ok(match room::enter(user, env::room().as_deref(), &warn)? {
+        Entered::Inside(room) => Place::Inside(room),
+        Entered::Left(code) => Place::Done(code),
+    })
+}
+
+/// The user of an image's configuration, if it is given by numbers.
+fn numbers(config: &ImageConfig) -> Option<User> {
+    let (uid, gid) = config.config.user.split_once(':').unwrap_or((&config.config.user, "0"));
+    Some(User { uid: uid.parse().ok()?, gid: gid.parse().ok()? })
+}
+
+/// The cache's folder.
+fn cache_dir() -> Result<PathBuf> {
+    env::cache_dir().context("there is no place for a cache: set XDG_CACHE_HOME or HOME to an absolute path")
+}
+
+/// Removes unpacked images that have not been used for days, and what killed commands left; gives their number.
+pub(crate) fn clean(room: &Room) -> Result<usize> {
+    let cache = cache_dir()?;
+    let runtime = Runtime::find(None, env::search_path().as_deref()).ok();
+    Ok(remove_stale(&cache, runtime.as_ref(), room)? + roots::clean(&cache, roots::KEPT)?)
+}
+
+fn remove_stale(cache: &Path, runtime: Option<&Runtime>, room: &Room) -> Result<usize> {
+    session::remove_stale(cache, &|left| {
+        if let Some(runtime) = runtime {
+            runtime.forget(room, &left.join("state"), true);
+        }
+    })
+}
+
+/// All that it takes to run something.
+struct Shop {
+    room: Room,
+    runtime: Runtime,
+    cache: PathBuf,
+    session: Session,
+}
+
+impl Shop {
+    fn open(room: Room, options: &Sandboxed, progress: &Progress) -> Result<Self> {
+        let find = |name: Option<&str>| Runtime::find(name, env::search_path().as_deref());
+        let runtime = match options.runtime.as_deref() {
+            // The only one that does without a superuser.
+            None if room.ids == Ids::One => find(Some("crun")).or_else(|_| find(None))?,
+            asked => find(asked)?,
+        };
+        let limits = options.limits();
+        if limits.any() && !drydock_sandbox::limits::are_delegated() {
+            let instead = if limits.pids.is_some() { " (processes are limited for each user)" } else { "" };
+            progress.say(&format!(
+                "warning: no control group is delegated to this user: memory and cores are not limited{instead}"
+            ));
+        }
+        let cache = cache_dir()?;
+        remove_stale(&cache, Some(&runtime), &room)?;
+        let session = Session::begin(&cache)?;
+        Ok(Self { room, runtime, cache, session })
+    }
+
+    /// The files of an image, unpacked when nobody has done so before.
+    fn unpacked(&self, image: &Image, progress: &Progress) -> Result<Root> {
+        let rights = match self.room.ids {
+            Ids::All => Rights::Superuser,
+            Ids::Several => Rights::Namespace,
+            Ids::One => Rights::User,
+        };
+        let users = self.room.users().context("cannot read the users of this namespace")?;
+        let root = roots::get(&self.cache, &chain_id(image), &users, &mut |to| {
+            export::unpack(image, to, rights, progress).map(drop)
+        })?;
+        progress.advance(0)?;
+        Ok(root)
+    }
+
+    /// A file system with these files that can be written to.
+    fn tree(&self, files: &Path, name: &str, progress: &Progress) -> Result<Tree> {
+        Tree::over(files, &self.session, name, &self.room, &|text| progress.note(text))
+    }
+
+    /// Runs a sandbox to its end.
+    fn run(
+        &self,
+        sandbox: &Sandbox,
+        name: &str,
+        progress: &Progress,
+        (stdin, stdout): (Stdio, Stdio),
+        (grace, deadline): (Option<Duration>, Option<Instant>),
+    ) -> Result<Ended> {
+        let signal = || progress.signals.exit_code().map_or(0, |code| usize::from(code) - 128);
+        let terms = Terms { stdin, stdout, stderr: Stdio::inherit(), signal: &signal, grace, deadline };
+        self.runtime.run(sandbox, name, &self.session, &self.room, terms)
+    }
+}
+
+/// What stands for all layers of an image: equal layers in an equal order have one ID.
+fn chain_id(image: &Image) -> String {
+    use drydock_model::digest::Digest;
+    let mut layers = image.layers().map(|layer| layer.diff_id.to_string());
+    let Some(first) = layers.next() else { return "empty".to_owned() };
+    let chain =
+        layers.fold(first, |chain, layer| Digest::of(format!("{chain} {layer}").as_bytes()).to_string());
+    chain.rsplit(':').next().unwrap_or_default().to_owned()
+}
+
+/// `NAME=value`, or `NAME` for a variable of this process: the name and its value; none if that is not set.
+fn variable(text: &str) -> Result<Option<(String, String)>> {
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => match env::handed_on(text).map(std::ffi::OsString::into_string) {
+            Some(Ok(value)) => (text, Some(value)),
+            Some(Err(_)) => return Err(Usage(format!("the variable `{text}` is not UTF-8")).into()),
+            None => (text, None),
+        },
+    };
+    let is_name = !name.is_empty() && !name.contains(['/', '\0']) && name != "." && name != "..";
+    if !is_name {
+        return Err(Usage(format!("`{text}` is no variable: expected `NAME=VALUE` or `NAME`")).into());
+    }
+    Ok(value.map(|value| (name.to_owned(), value)))
+}
+
+/// Sets variables in an environment as runtimes take it.
+fn set(env: &mut Vec<String>, name: &str, value: &str) {
+    env.retain(|entry| entry.split('=').next() != Some(name));
+    env.push(format!("{name}={value}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_have_names() {
+        let pair = |name: &str, value: &str| Some((name.to_owned(), value.to_owned()));
+        assert_eq!(variable("A=b=c").unwrap(), pair("A", "b=c"));
+        assert_eq!(variable("A=").unwrap(), pair("A", ""));
+        assert_eq!(variable("DRYDOCK_NO_SUCH_VARIABLE").unwrap(), None);
+        for text in ["", "=x", "../x=1", "a/b=1"] {
+            assert!(variable(text).is_err(), "{text}");
+        }
+        let mut env = vec!["A=1".to_owned(), "AB=2".to_owned()];
+        set(&mut env, "A", "3");
+        assert_eq!(env, ["AB=2", "A=3"]);
+    }
+}

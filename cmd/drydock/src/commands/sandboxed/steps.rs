@@ -1,0 +1,247 @@
+//! The sandboxes of a build, and what each phase is told and sees in its own.
+//!
+//! | phase | its files | sees besides |
+//! |---|---|---|
+//! | analyzer | none but the phases | layers, layout repository |
+//! | detector | the builder's | layers; app, platform (read-only) |
+//! | restorer | none but the phases | layers, cache; layout repository (read-only) |
+//! | builder | the builder's | layers, app; platform (read-only) |
+//! | exporter | none but the phases | layers, cache, layout repository; app (read-only) |
+//! | creator | the builder's | all of these |
+//!
+//! No program of the builder runs where the layout repository or the cache is to be seen, unless the creator is asked for.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use drydock_images::Name;
+use drydock_sandbox::bundle::{Mount, Sandbox};
+use drydock_sandbox::ids::User;
+use drydock_sandbox::tree;
+use rustix::process::geteuid;
+
+use super::inputs::Inputs;
+use super::set;
+use crate::cli_sandboxed::Build;
+
+/// The Platform API that the phases are spoken to in.
+const PLATFORM_API: &str = "0.14";
+/// Where the phases see what is theirs.
+const LIFECYCLE: &str = "/cnb/lifecycle";
+const LAYOUT_REPO: &str = "/layout-repo";
+const LAYERS: &str = "/layers";
+const PLATFORM: &str = "/platform";
+const CACHE: &str = "/cache";
+
+/// Bytes that a file may have in which a builder names its run images.
+const MAX_RUN_TOML: u64 = 1 << 20;
+
+/// A phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Analyze,
+    Detect,
+    Restore,
+    Build,
+    Export,
+    Create,
+}
+
+impl Phase {
+    /// The executable.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Analyze => "analyzer",
+            Self::Detect => "detector",
+            Self::Restore => "restorer",
+            Self::Build => "builder",
+            Self::Export => "exporter",
+            Self::Create => "creator",
+        }
+    }
+
+    /// Whether it runs among the builder's files, which it may change for itself.
+    pub(super) fn is_in_builder(self) -> bool {
+        matches!(self, Self::Detect | Self::Build | Self::Create)
+    }
+
+    /// Whether it runs nothing but what others wrote.
+    fn is_foreign(self) -> bool {
+        matches!(self, Self::Detect | Self::Build)
+    }
+}
+
+/// What all phases of a build have in common.
+pub(super) struct Steps<'a> {
+    pub(super) options: &'a Build,
+    pub(super) inputs: &'a Inputs,
+    /// Who the buildpacks are.
+    pub(super) user: User,
+    /// The builder's environment.
+    pub(super) env: &'a [String],
+    /// The layout repository.
+    pub(super) repository: &'a Path,
+    /// The phases.
+    pub(super) lifecycle: PathBuf,
+    /// The app image, as the phases name it; then its further names.
+    pub(super) names: Vec<String>,
+    pub(super) run_image: Option<String>,
+    pub(super) previous_image: Option<String>,
+    /// Buildpacks that are not the builder's.
+    pub(super) buildpacks: Vec<Mount>,
+    pub(super) quiet: bool,
+    pub(super) color: bool,
+}
+
+/// An image's name as the phases understand it, which have the layout repository elsewhere.
+pub(super) fn inner_name(name: &Name, repository: &Path) -> Result<String> {
+    if !name.text().starts_with(['/', '.']) {
+        return Ok(name.text().to_owned());
+    }
+    let Ok(below) = name.path().path().strip_prefix(repository) else {
+        bail!("`{name}` is not in the layout repository `{}`", repository.display());
+    };
+    Ok(format!("{LAYOUT_REPO}/{}", below.display()))
+}
+
+impl Steps<'_> {
+    /// The sandbox of a phase, with these files.
+    pub(super) fn sandbox(&self, phase: Phase, root: &Path) -> Sandbox {
+        // Who has other users' files to prepare must be root; an ordinary user has none.
+        let user =
+            if geteuid().is_root() && !phase.is_foreign() { User { uid: 0, gid: 0 } } else { self.user };
+        let mut mounts = self.mounts(phase);
+        if phase.is_in_builder() {
+            mounts.extend(self.buildpacks.iter().chain(&self.options.sandboxed.volume).cloned());
+        }
+        Sandbox {
+            root: root.to_owned(),
+            writable_root: phase.is_in_builder(),
+            args: self.args(phase),
+            env: self.environment(phase),
+            working_dir: if phase.is_in_builder() { self.options.workspace.clone() } else { "/".to_owned() },
+            user,
+            mounts,
+            network: self.options.sandboxed.network(),
+            limits: self.options.sandboxed.limits(),
+            terminal: false,
+        }
+    }
+
+    fn args(&self, phase: Phase) -> Vec<String> {
+        let mut args = vec![format!("{LIFECYCLE}/{}", phase.name())];
+        let mut flag = |name: &str, value: &str| args.extend([name.to_owned(), value.to_owned()]);
+        let (analyzes, exports) =
+            (matches!(phase, Phase::Analyze | Phase::Create), matches!(phase, Phase::Export | Phase::Create));
+        if phase != Phase::Analyze && phase != Phase::Restore {
+            flag("-app", &self.options.workspace);
+        }
+        if analyzes {
+            for (name, value) in [("-run-image", &self.run_image), ("-previous-image", &self.previous_image)]
+            {
+                if let Some(value) = value {
+                    flag(name, value);
+                }
+            }
+            for tag in &self.names[1..] {
+                flag("-tag", tag);
+            }
+        }
+        if exports || phase == Phase::Restore {
+            flag("-cache-dir", CACHE);
+        }
+        if let Some(process) = self.options.default_process.as_deref().filter(|_| exports) {
+            flag("-process-type", process);
+        }
+        if self.options.clear_cache {
+            match phase {
+                Phase::Analyze | Phase::Restore => args.push("-skip-layers".to_owned()),
+                Phase::Create => args.push("-skip-restore".to_owned()),
+                _ => {}
+            }
+        }
+        if phase == Phase::Export {
+            args.extend(self.names.iter().cloned());
+        } else if analyzes {
+            args.push(self.names[0].clone());
+        }
+        args
+    }
+
+    fn environment(&self, phase: Phase) -> Vec<String> {
+        let mut env = if phase.is_in_builder() { self.env.to_vec() } else { Vec::new() };
+        let ids = [self.user.uid, self.user.gid].map(|id| id.to_string());
+        for (name, value) in [
+            ("CNB_PLATFORM_API", PLATFORM_API),
+            ("CNB_USE_OCI_LAYOUT", "true"),
+            ("CNB_OCI_LAYOUT_PATH", LAYOUT_REPO),
+            ("CNB_USER_ID", &ids[0]),
+            ("CNB_GROUP_ID", &ids[1]),
+        ] {
+            set(&mut env, name, value);
+        }
+        if self.quiet {
+            set(&mut env, "CNB_LOG_LEVEL", "error");
+        }
+        if !self.color {
+            set(&mut env, "CNB_NO_COLOR", "true");
+        }
+        if let Some(time) = self.options.creation_time {
+            set(&mut env, "SOURCE_DATE_EPOCH", &time.to_string());
+        }
+        env
+    }
+
+    fn mounts(&self, phase: Phase) -> Vec<Mount> {
+        let Inputs { layers, workspace, platform, cache, .. } = self.inputs;
+        let mount =
+            |from: &Path, to: &str, writable| Mount { from: from.to_owned(), to: to.to_owned(), writable };
+        let mut mounts = vec![mount(&self.lifecycle, LIFECYCLE, false), mount(layers, LAYERS, true)];
+        let mut add = |from: &Path, to: &str, writable| mounts.push(mount(from, to, writable));
+        let app = self.options.workspace.as_str();
+        let repository = self.repository;
+        match phase {
+            Phase::Analyze => add(repository, LAYOUT_REPO, true),
+            Phase::Detect => {
+                add(workspace, app, false);
+                add(platform, PLATFORM, false);
+            }
+            Phase::Restore => {
+                add(cache, CACHE, true);
+                add(repository, LAYOUT_REPO, false);
+            }
+            Phase::Build => {
+                add(workspace, app, true);
+                add(platform, PLATFORM, false);
+            }
+            Phase::Export => {
+                add(workspace, app, false);
+                add(cache, CACHE, true);
+                add(repository, LAYOUT_REPO, true);
+            }
+            Phase::Create => {
+                add(workspace, app, true);
+                add(platform, PLATFORM, false);
+                add(cache, CACHE, true);
+                add(repository, LAYOUT_REPO, true);
+            }
+        }
+        mounts
+    }
+}
+
+/// A folder for the phases that run among no files of the builder's: with those in which it names run images.
+pub(super) fn make_bare(dir: &Path, builder: &Path) -> Result<()> {
+    let cnb = dir.join("cnb");
+    fs::create_dir_all(&cnb).with_context(|| format!("cannot make `{}`", cnb.display()))?;
+    for name in ["run.toml", "stack.toml"] {
+        let text = tree::read(builder, &format!("/cnb/{name}"), MAX_RUN_TOML)
+            .with_context(|| format!("cannot read the builder's /cnb/{name}"))?;
+        if let Some(text) = text {
+            let path = cnb.join(name);
+            fs::write(&path, text).with_context(|| format!("cannot write `{}`", path.display()))?;
+        }
+    }
+    Ok(())
+}

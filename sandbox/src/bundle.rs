@@ -1,0 +1,262 @@
+//! `config.json` of an OCI runtime bundle: what a sandbox is, with Podman's defaults for everything that is not said.
+//!
+//! Specification: <https://github.com/opencontainers/runtime-spec/blob/main/config.md>.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use oci_spec::runtime::Spec;
+use serde_json::{Value as Json, json};
+
+use crate::ids::{Ids, User};
+use crate::limits::{Limits, are_delegated};
+use crate::room::Room;
+use crate::seccomp;
+
+/// A process and all that it sees.
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    /// The folder that is its `/`.
+    pub root: PathBuf,
+    /// Whether anything but mounts can be written.
+    pub writable_root: bool,
+    /// The program and its arguments.
+    pub args: Vec<String>,
+    /// The whole environment, `NAME=value`; the runtime adds `HOME` where it is missing.
+    pub env: Vec<String>,
+    /// Where it starts.
+    pub working_dir: String,
+    /// Who it is.
+    pub user: User,
+    /// What of the machine it sees.
+    pub mounts: Vec<Mount>,
+    /// Whom it can talk to.
+    pub network: Network,
+    /// What it may use.
+    pub limits: Limits,
+    /// Whether it has a terminal: that of this process.
+    pub terminal: bool,
+}
+
+/// A file or folder of the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Where it is, absolute.
+    pub from: PathBuf,
+    /// Where the sandbox sees it, absolute.
+    pub to: String,
+    /// Whether it can be written.
+    pub writable: bool,
+}
+
+/// Whom a sandbox can talk to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// Whom the machine can talk to, and the machine.
+    Host,
+    /// Nobody.
+    None,
+}
+
+/// What the superuser of a sandbox can do; nobody else there can do anything of it, and nobody can get more.
+const CAPABILITIES: [&str; 11] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
+/// What tells of the machine, or acts on it.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// How the network's names are found, where it is the machine's.
+const RESOLVER: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
+
+/// Of a core, in millionths of a second: over this time its use is counted.
+const PERIOD: u64 = 100_000;
+
+/// `config.json`, checked against the types of the specification.
+pub fn config(sandbox: &Sandbox, id: &str, room: &Room) -> Result<Spec> {
+    let config = json!({
+        "ociVersion": "1.0.2",
+        "root": {"path": sandbox.root, "readonly": !sandbox.writable_root},
+        "hostname": "drydock",
+        "process": process(sandbox),
+        "mounts": mounts(sandbox, room),
+        "linux": linux(sandbox, id, room),
+    });
+    serde_json::from_value(config).context("what a sandbox is does not fit the specification")
+}
+
+fn process(sandbox: &Sandbox) -> Json {
+    let none: [&str; 0] = [];
+    let own = if sandbox.user.uid == 0 { &CAPABILITIES[..] } else { &none };
+    let mut limits = Vec::new();
+    if let Some(pids) = sandbox.limits.pids.filter(|_| !are_delegated()) {
+        // The kernel counts the processes of one user in one user namespace: two of them are the room's own.
+        limits.push(json!({"type": "RLIMIT_NPROC", "soft": pids + 2, "hard": pids + 2}));
+    }
+    json!({
+        "terminal": sandbox.terminal,
+        "user": {"uid": sandbox.user.uid, "gid": sandbox.user.gid, "umask": 0o022},
+        "args": sandbox.args,
+        "env": sandbox.env,
+        "cwd": sandbox.working_dir,
+        "capabilities": {"bounding": CAPABILITIES, "effective": own, "permitted": own,
+                         "inheritable": none, "ambient": none},
+        "rlimits": limits,
+        "noNewPrivileges": true,
+    })
+}
+
+fn mounts(sandbox: &Sandbox, room: &Room) -> Vec<Json> {
+    let mount = |to: &str, kind: &str, options: &[&str]| json!({"destination": to, "type": kind, "source": kind, "options": options});
+    let mut mounts = vec![
+        mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
+        mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+        mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+    ];
+    // Only who owns the network namespace may mount it.
+    if sandbox.network == Network::None || room.ids == Ids::All {
+        mounts.push(mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]));
+    }
+    let bind = |from: &Path, to: &str, writable: bool| {
+        let access = if writable { "rw" } else { "ro" };
+        json!({"destination": to, "type": "bind", "source": from,
+               "options": ["rbind", "rprivate", "nosuid", "nodev", access]})
+    };
+    if sandbox.network == Network::Host {
+        let there = RESOLVER.iter().map(Path::new).filter(|path| path.exists());
+        mounts.extend(there.map(|path| bind(path, &path.display().to_string(), false)));
+    }
+    mounts.extend(sandbox.mounts.iter().map(|mount| bind(&mount.from, &mount.to, mount.writable)));
+    mounts
+}
+
+fn linux(sandbox: &Sandbox, id: &str, room: &Room) -> Json {
+    let mut namespaces = vec!["pid", "ipc", "uts", "mount"];
+    if sandbox.network == Network::None {
+        namespaces.push("network");
+    }
+    if room.ids == Ids::One {
+        namespaces.push("user");
+    }
+    let namespaces: Vec<Json> = namespaces.iter().map(|kind| json!({"type": kind})).collect();
+    let mut linux = json!({
+        "namespaces": namespaces,
+        "maskedPaths": MASKED,
+        "readonlyPaths": READ_ONLY,
+        "seccomp": seccomp::profile(),
+    });
+    if room.ids == Ids::One {
+        let one = |id: u32| json!([{"containerID": id, "hostID": id, "size": 1}]);
+        linux["uidMappings"] = one(sandbox.user.uid);
+        linux["gidMappings"] = one(sandbox.user.gid);
+    }
+    if sandbox.limits.any() && are_delegated() {
+        linux["cgroupsPath"] = json!(format!("/drydock/{id}"));
+        linux["resources"] = resources(&sandbox.limits);
+    }
+    linux
+}
+
+fn resources(limits: &Limits) -> Json {
+    let mut resources = json!({});
+    if let Some(memory) = limits.memory {
+        resources["memory"] = json!({"limit": memory});
+    }
+    if let Some(cpus) = limits.cpus {
+        resources["cpu"] = json!({"period": PERIOD, "quota": cpus * PERIOD / 1000});
+    }
+    if let Some(pids) = limits.pids {
+        resources["pids"] = json!({"limit": pids});
+    }
+    resources
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sandbox(uid: u32, network: Network) -> Sandbox {
+        Sandbox {
+            root: "/r".into(),
+            writable_root: false,
+            args: vec!["/bin/true".to_owned()],
+            env: vec!["A=b".to_owned()],
+            working_dir: "/".to_owned(),
+            user: User { uid, gid: uid },
+            mounts: vec![Mount { from: "/from".into(), to: "/to".to_owned(), writable: false }],
+            network,
+            limits: Limits::default(),
+            terminal: false,
+        }
+    }
+
+    fn written(sandbox: &Sandbox, ids: Ids) -> Json {
+        serde_json::to_value(config(sandbox, "id", &Room { ids }).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn nobody_gets_more_than_is_said() {
+        let found = written(&sandbox(1000, Network::Host), Ids::Several);
+        assert_eq!(found["root"], json!({"path": "/r", "readonly": true}));
+        assert_eq!(found["process"]["env"], json!(["A=b"]));
+        assert_eq!(found["process"]["noNewPrivileges"], true);
+        for set in ["effective", "permitted", "inheritable", "ambient"] {
+            assert_eq!(found["process"]["capabilities"][set], json!([]), "{set}");
+        }
+        let superuser = written(&sandbox(0, Network::Host), Ids::All);
+        let effective = superuser["process"]["capabilities"]["effective"].as_array().unwrap();
+        assert_eq!(effective.len(), CAPABILITIES.len());
+        assert!(!effective.contains(&json!("CAP_SYS_ADMIN")));
+        let mount = found["mounts"].as_array().unwrap().last().unwrap();
+        assert_eq!(mount["options"], json!(["rbind", "rprivate", "nosuid", "nodev", "ro"]));
+        assert_eq!(found["linux"]["seccomp"]["defaultAction"], "SCMP_ACT_ERRNO");
+    }
+
+    #[test]
+    fn namespaces_are_those_that_are_needed() {
+        let kinds = |network, ids| -> Vec<String> {
+            let found = written(&sandbox(1000, network), ids);
+            let namespaces = found["linux"]["namespaces"].as_array().unwrap().clone();
+            namespaces.iter().map(|one| one["type"].as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(kinds(Network::Host, Ids::All), ["pid", "ipc", "uts", "mount"]);
+        assert_eq!(kinds(Network::None, Ids::Several), ["pid", "ipc", "uts", "mount", "network"]);
+        assert_eq!(kinds(Network::Host, Ids::One), ["pid", "ipc", "uts", "mount", "user"]);
+    }
+
+    #[test]
+    fn limits_are_counted_as_the_kernel_counts() {
+        let limits = Limits { memory: Some(1 << 30), cpus: Some(1500), pids: Some(64) };
+        let want = json!({"memory": {"limit": 1_073_741_824}, "cpu": {"period": 100_000, "quota": 150_000},
+                          "pids": {"limit": 64}});
+        assert_eq!(resources(&limits), want);
+        assert_eq!(resources(&Limits::default()), json!({}));
+    }
+}

@@ -1,0 +1,174 @@
+//! The OCI runtime that is installed, and how it is asked to run a bundle.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use crate::bundle::{Sandbox, config};
+use crate::limits::are_delegated;
+use crate::room::{Room, exit_code, pass_on};
+use crate::session::Session;
+use crate::wait::wait;
+
+/// Those that are known, the quickest first.
+const KNOWN: [&str; 3] = ["crun", "runc", "youki"];
+
+/// There where both hierarchies of control groups are in use at once, which crun refuses.
+const HYBRID: &str = "/sys/fs/cgroup/unified/cgroup.controllers";
+
+/// Where Debian has them, whatever the user's `PATH` says.
+const FOLDERS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A process that is asked to end because its time is over has so long for it.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// An installed runtime.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    path: PathBuf,
+}
+
+/// There is no runtime.
+#[derive(Debug, thiserror::Error)]
+pub enum NoRuntime {
+    /// None that is known.
+    #[error("no OCI runtime is installed: apt-get install crun (or runc)")]
+    Any,
+    /// Not the one that was asked for.
+    #[error("there is no OCI runtime `{0}`: name crun, runc, youki or a path (apt-get install crun)")]
+    Named(String),
+}
+
+/// What a sandbox has of this process, and when it is stopped.
+#[expect(missing_debug_implementations, reason = "it holds a function")]
+pub struct Terms<'a> {
+    /// Standard input.
+    pub stdin: Stdio,
+    /// Standard output.
+    pub stdout: Stdio,
+    /// Standard error.
+    pub stderr: Stdio,
+    /// The number of the signal that is to be passed on; 0 for none. It is asked for until there is one.
+    pub signal: &'a dyn Fn() -> usize,
+    /// How long it may go on after a signal; without end if there is nothing here.
+    pub grace: Option<Duration>,
+    /// The sandbox is stopped then.
+    pub deadline: Option<Instant>,
+}
+
+/// How a sandbox ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Its exit code; 128 and the signal's number if one ended it.
+    pub code: u8,
+    /// Whether it was stopped because its time was over.
+    pub timed_out: bool,
+}
+
+impl Runtime {
+    /// The one that is asked for, by name or path, or else the first that is installed. `path` is the user's `PATH`.
+    pub fn find(asked: Option<&str>, path: Option<&OsStr>) -> Result<Self, NoRuntime> {
+        let folders = path.into_iter().chain([OsStr::new(FOLDERS)]).flat_map(std::env::split_paths);
+        let folders: Vec<PathBuf> = folders.filter(|folder| folder.is_absolute()).collect();
+        let find = |name: &str| folders.iter().map(|dir| dir.join(name)).find(|path| path.is_file());
+        let found = match asked {
+            Some(name) if name.contains('/') => std::path::absolute(name).ok().filter(|path| path.is_file()),
+            Some(name) => find(name),
+            None => {
+                let mut known = KNOWN;
+                known.sort_by_key(|name| *name == "crun" && Path::new(HYBRID).exists());
+                return known.into_iter().find_map(find).map(|path| Self { path }).ok_or(NoRuntime::Any);
+            }
+        };
+        found.map(|path| Self { path }).ok_or_else(|| NoRuntime::Named(asked.unwrap_or_default().to_owned()))
+    }
+
+    fn command(&self, room: &Room, state: &Path, limited: bool) -> Command {
+        let mut command = Command::new(&self.path);
+        command.arg("--root").arg(state);
+        // Without limits there is nothing to manage; and it could not be managed everywhere.
+        if self.path.file_name() == Some(OsStr::new("crun")) && !limited {
+            command.arg("--cgroup-manager=disabled");
+        }
+        command.env_clear().env("PATH", FOLDERS);
+        room.as_superuser(&mut command);
+        command
+    }
+
+    /// Runs a sandbox to its end. Whatever it has started is gone then.
+    pub fn run(
+        &self,
+        sandbox: &Sandbox,
+        name: &str,
+        session: &Session,
+        room: &Room,
+        terms: Terms<'_>,
+    ) -> Result<Ended> {
+        let (bundle, state) = (session.make(&format!("{name}/bundle"))?, session.make("state")?);
+        let id = format!("{}-{name}", session.name());
+        let path = bundle.join("config.json");
+        let text = serde_json::to_vec(&config(sandbox, &id, room)?)?;
+        fs::write(&path, text).with_context(|| format!("cannot write `{}`", path.display()))?;
+        let limited = sandbox.limits.any() && are_delegated();
+        let mut command = self.command(room, &state, limited);
+        command.arg("run").arg("--bundle").arg(&bundle).arg(&id).current_dir(&bundle);
+        command.stdin(terms.stdin).stdout(terms.stdout).stderr(terms.stderr);
+        let mut child = command.spawn().with_context(|| format!("cannot start `{}`", self.path.display()))?;
+        let mut asked_at: Option<Instant> = None;
+        let (mut killed, mut timed_out, mut grace) = (false, false, terms.grace);
+        let ended = wait(&mut child, &mut |pid| {
+            let signal = (terms.signal)();
+            if asked_at.is_none() && signal > 0 {
+                asked_at = Some(Instant::now());
+                pass_on(signal, pid);
+            } else if asked_at.is_none() && terms.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+            {
+                (asked_at, timed_out) = (Some(Instant::now()), true);
+                grace = grace.or(Some(GRACE));
+                pass_on(15, pid);
+            } else if !killed && asked_at.zip(grace).is_some_and(|(at, grace)| at.elapsed() >= grace) {
+                killed = true;
+                // It does not listen; if it has ended meanwhile, there is nothing to kill.
+                let _ = self.command(room, &state, limited).args(["kill", &id, "KILL"]).output();
+            }
+        });
+        let ended = ended.with_context(|| format!("cannot wait for `{}`", self.path.display()))?;
+        // A runtime that was killed leaves what it would have removed.
+        self.forget(room, &state, limited);
+        Ok(Ended { code: exit_code(ended), timed_out })
+    }
+
+    /// Removes what is left of sandboxes of which a folder knows: their control groups.
+    pub fn forget(&self, room: &Room, state: &Path, limited: bool) {
+        for entry in fs::read_dir(state).into_iter().flatten().flatten() {
+            let mut command = self.command(room, state, limited);
+            // What cannot be removed is empty, and in nobody's way.
+            let _ = command.args(["delete", "--force"]).arg(entry.file_name()).output();
+        }
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runtimes_are_found_or_named_in_the_error() {
+        let missing = Runtime::find(Some("no-such-runtime"), None).unwrap_err();
+        assert!(missing.to_string().contains("`no-such-runtime`") && missing.to_string().contains("crun"));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("own");
+        fs::write(&path, "").unwrap();
+        assert_eq!(Runtime::find(path.to_str(), None).unwrap().path(), path);
+        assert_eq!(Runtime::find(Some("own"), Some(dir.path().as_os_str())).unwrap().path(), path);
+    }
+}

@@ -1,0 +1,141 @@
+//! Folders of commands that are running, and what is left of those that were killed.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use drydock_io::lock::Lock;
+use drydock_tar::remove_all;
+
+/// The folder of the cache that has them.
+const FOLDER: &str = "sessions";
+
+/// A command's folder; dropped, it is gone. It is locked: who can lock it knows that its command was killed.
+#[derive(Debug)]
+pub struct Session {
+    dir: PathBuf,
+    /// None when the folder has been removed.
+    lock: Option<Lock>,
+}
+
+impl Session {
+    /// Makes a folder in the cache.
+    pub fn begin(cache: &Path) -> Result<Self> {
+        let parent = cache.join(FOLDER);
+        make_private(&parent)?;
+        // Who removes what is left may take a folder that is not locked yet.
+        for _ in 0..100 {
+            let made = tempfile::Builder::new().prefix("s").tempdir_in(&parent);
+            let dir = made.with_context(|| format!("cannot make a folder in `{}`", parent.display()))?.keep();
+            match Lock::acquire(&dir, &|| {}) {
+                Ok(lock) => return Ok(Self { dir, lock: Some(lock) }),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot lock `{}`", dir.display()));
+                }
+            }
+        }
+        bail!("somebody removes every folder that is made in `{}`", parent.display())
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A word that is this session's alone.
+    pub fn name(&self) -> String {
+        let name = self.dir.file_name().unwrap_or_default().to_string_lossy();
+        format!("drydock-{}", name.trim_start_matches('.'))
+    }
+
+    /// Makes a folder in it.
+    pub fn make(&self, name: &str) -> Result<PathBuf> {
+        let dir = self.dir.join(name);
+        fs::create_dir_all(&dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
+        Ok(dir)
+    }
+
+    /// Removes the folder, with what was made in it by any user of the room.
+    pub fn end(mut self) -> Result<()> {
+        let removed = remove_all(&self.dir);
+        self.lock = None;
+        removed.with_context(|| format!("cannot remove `{}`", self.dir.display()))
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.lock.take().is_some() {
+            // The command has failed and says why; the next one tries again.
+            let _ = remove_all(&self.dir);
+        }
+    }
+}
+
+/// Removes what killed commands left: `undo` is given each of their folders first.
+pub fn remove_stale(cache: &Path, undo: &dyn Fn(&Path)) -> Result<usize> {
+    remove_unlocked(&cache.join(FOLDER), &|_| true, undo)
+}
+
+/// Removes the folders in a folder that nobody has locked, if they are `wanted`; gives their number.
+pub(crate) fn remove_unlocked(
+    parent: &Path,
+    wanted: &dyn Fn(&fs::DirEntry) -> bool,
+    undo: &dyn Fn(&Path),
+) -> Result<usize> {
+    let entries = match fs::read_dir(parent) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error).with_context(|| format!("cannot list `{}`", parent.display())),
+    };
+    let mut removed = 0;
+    for entry in entries.flatten().filter(|entry| wanted(entry)) {
+        let path = entry.path();
+        let is_folder = entry.file_type().is_ok_and(|file_type| file_type.is_dir());
+        // Who is gone already, or cannot be opened, is left to whoever can.
+        if let Ok(Some(_lock)) = if is_folder { Lock::try_acquire(&path) } else { Ok(None) } {
+            undo(&path);
+            remove_all(&path).with_context(|| format!("cannot remove `{}`", path.display()))?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// A folder that only its owner can look into: there are files of images in it that are setuid.
+pub(crate) fn make_private(dir: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let failed = || format!("cannot make `{}`", dir.display());
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn what_killed_commands_left_is_removed_and_nothing_else() {
+        let cache = tempfile::tempdir().unwrap();
+        let running = Session::begin(cache.path()).unwrap();
+        fs::write(running.make("a/b").unwrap().join("file"), "").unwrap();
+        let killed = cache.path().join(FOLDER).join("killed");
+        fs::create_dir_all(killed.join("state")).unwrap();
+        let undone = Cell::new(0);
+        let undo = |dir: &Path| {
+            assert_eq!(dir, killed);
+            undone.set(undone.get() + 1);
+        };
+        assert_eq!(remove_stale(cache.path(), &undo).unwrap(), 1);
+        assert_eq!(undone.get(), 1);
+        assert!(!killed.exists() && running.dir().join("a/b/file").exists());
+        let dir = running.dir().to_owned();
+        running.end().unwrap();
+        assert!(!dir.exists());
+        drop(Session::begin(cache.path()).unwrap());
+        assert_eq!(fs::read_dir(cache.path().join(FOLDER)).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,193 @@
+//! A file system for one sandbox: the shared files of an image, and above them a folder that takes what is written.
+
+use std::ffi::CString;
+use std::fs;
+use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use crate::ids::Ids;
+use crate::room::Room;
+use crate::session::Session;
+
+/// The file system; dropped, it is no longer mounted.
+#[derive(Debug)]
+pub struct Tree {
+    path: PathBuf,
+    mounted: bool,
+}
+
+impl Tree {
+    /// Puts an empty layer on `lower`: by the kernel, or where that refuses, on a copy, of which `note` is told.
+    pub fn over(
+        lower: &Path,
+        session: &Session,
+        name: &str,
+        room: &Room,
+        note: &dyn Fn(&str),
+    ) -> Result<Self> {
+        let make = |part: &str| session.make(&format!("{name}/{part}"));
+        let (upper, work, path) = (make("upper")?, make("work")?, make("root")?);
+        let facts = fs::metadata(lower).with_context(|| format!("cannot read `{}`", lower.display()))?;
+        let alike = fs::set_permissions(&upper, fs::Permissions::from_mode(facts.mode() & 0o7777))
+            .and_then(|()| chown(&upper, Some(facts.uid()), Some(facts.gid())));
+        alike.with_context(|| format!("cannot change the owner of `{}`", upper.display()))?;
+        let mut options = Vec::new();
+        for (option, dir) in [("lowerdir=", lower), (",upperdir=", &upper), (",workdir=", &work)] {
+            options.extend_from_slice(option.as_bytes());
+            options.extend(escaped(dir));
+        }
+        if room.ids != Ids::All {
+            options.extend_from_slice(b",userxattr");
+        }
+        let options = CString::new(options).context("a path has a zero byte")?;
+        match mount("overlay", &path, "overlay", MountFlags::empty(), Some(options.as_c_str())) {
+            Ok(()) => Ok(Self { path, mounted: true }),
+            Err(error) => {
+                note(&format!(
+                    "the kernel refuses an overlay ({error}): files are copied, which takes longer"
+                ));
+                copy(lower, &path)?;
+                Ok(Self { path, mounted: false })
+            }
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        if self.mounted {
+            // At the latest it goes with this process, whose mounts are its own.
+            let _ = unmount(&self.path, UnmountFlags::DETACH);
+        }
+    }
+}
+
+/// In the options of an overlay these characters mean something.
+fn escaped(path: &Path) -> Vec<u8> {
+    let bytes = path.as_os_str().as_bytes().iter();
+    bytes.flat_map(|byte| if b"\\:,".contains(byte) { vec![b'\\', *byte] } else { vec![*byte] }).collect()
+}
+
+/// Copies what is in a folder into another that is there, with owners, times and attributes as far as this process may.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    let output = Command::new("cp")
+        .args(["--archive", "--reflink=auto", "--no-target-directory", "--"])
+        .args([from, to])
+        .output()
+        .context("cannot start `cp`")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        bail!("cannot copy `{}` to `{}`: {}", from.display(), to.display(), said.trim());
+    }
+    Ok(())
+}
+
+/// What lies in an image at a path there, opened to be looked at, or with `flags`. No link leads out of `root`.
+fn open(root: &Path, path: &str, flags: OFlags) -> io::Result<fs::File> {
+    let dir = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let path = Some(path.trim_start_matches('/')).filter(|path| !path.is_empty()).unwrap_or(".");
+    Ok(openat2(dir, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)?.into())
+}
+
+/// Whether an image has a file at a path.
+pub fn is_file(root: &Path, path: &str) -> bool {
+    open(root, path, OFlags::PATH).and_then(|file| file.metadata()).is_ok_and(|facts| facts.is_file())
+}
+
+/// The names in a folder of an image, sorted, at most `limit` of them; none if there is no such folder.
+pub fn list(root: &Path, path: &str, limit: usize) -> io::Result<Vec<String>> {
+    let dir = match open(root, path, OFlags::RDONLY | OFlags::DIRECTORY) {
+        Ok(dir) => dir,
+        Err(error) if is_missing(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(&dir)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name != "." && name != ".." && names.len() < limit {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// A text file of an image by its path there; none if there is none, or if it is longer than `limit`. No link leads out of `root`.
+pub fn read(root: &Path, path: &str, limit: u64) -> io::Result<Option<String>> {
+    // To open a device may do something.
+    if !is_file(root, path) {
+        return Ok(None);
+    }
+    let file = open(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    Ok(if bytes.len() as u64 > limit { None } else { String::from_utf8(bytes).ok() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn options_are_escaped() {
+        assert_eq!(escaped(Path::new("/a:b,c\\d")), b"/a\\:b\\,c\\\\d");
+    }
+
+    #[test]
+    fn no_link_leads_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        fs::create_dir_all(root.join("etc")).unwrap();
+        fs::write(dir.path().join("secret"), "secret").unwrap();
+        fs::write(root.join("etc/passwd"), "root").unwrap();
+        symlink("/etc/passwd", root.join("absolute")).unwrap();
+        symlink("../../secret", root.join("out")).unwrap();
+        symlink(dir.path(), root.join("host")).unwrap();
+        for (path, want) in [
+            ("/etc/passwd", Some("root")),
+            ("absolute", Some("root")),
+            ("out", None),
+            ("host/secret", None),
+            ("etc", None),
+            ("none", None),
+        ] {
+            assert_eq!(read(&root, path, 10).unwrap().as_deref(), want, "{path}");
+        }
+        assert_eq!(read(&root, "etc/passwd", 3).unwrap(), None);
+        assert_eq!(list(&root, "/etc", 10).unwrap(), ["passwd"]);
+        assert!(list(&root, "none", 10).unwrap().is_empty());
+        assert!(list(&root, "host", 10).is_err() || list(&root, "host", 10).unwrap().is_empty());
+        assert!(is_file(&root, "/absolute") && !is_file(&root, "etc") && !is_file(&root, "out"));
+    }
+
+    #[test]
+    fn copies_share_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("a"), dir.path().join("b"));
+        fs::create_dir_all(&from).unwrap();
+        fs::create_dir_all(&to).unwrap();
+        fs::write(from.join("file"), "content").unwrap();
+        copy(&from, &to).unwrap();
+        fs::write(to.join("file"), "other").unwrap();
+        assert_eq!(fs::read_to_string(from.join("file")).unwrap(), "content");
+    }
+}
