@@ -1,6 +1,7 @@
 //! The executable `drydock` on repositories of layouts: those that are checked in, those that other people's tools and the
 //! phases make, and damaged and hostile ones.
 
+mod builders;
 mod carrying;
 mod damaged;
 mod hostile;
@@ -33,6 +34,7 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
     trials.extend(damaged::trials(executables));
     trials.extend(registries::trials(executables));
     trials.extend(hostile::trials(executables));
+    trials.extend(builders::trials(executables));
     trials
 }
 
