@@ -5,7 +5,7 @@ set -euo pipefail
 
 readonly USER_ID=12345 # An ordinary user, of whom nobody here has heard.
 readonly REGISTRY=127.0.0.1
-readonly BUILDER=$REGISTRY/drydock/builder:1 RUN=$REGISTRY/drydock/run:1 LIFECYCLE=$REGISTRY/drydock/lifecycle:1
+readonly BUILDER=$REGISTRY/drydock/builder:1 OURS=$REGISTRY/drydock/ours:1 RUN=$REGISTRY/drydock/run:1 LIFECYCLE=$REGISTRY/drydock/lifecycle:1
 readonly GREETING="Hello from an app that pack built"
 
 fail() {
@@ -61,7 +61,9 @@ outside() {
     trap clean_up EXIT
     trap 'exit 1' HUP INT TERM
     chmod 755 "$dir"
+    cargo build --quiet --manifest-path "$workspace/Cargo.toml" --package drydock-cli
     install -m 755 "$PACK" "$dir/pack"
+    install -m 755 "$(dirname "${packed%%$'\n'*}")/debug/drydock" "$dir"
     install -m 644 $packed "$dir"
     unshare --net --mount --pid --fork --kill-child --mount-proc \
         env -i PATH="$PATH" TMPDIR="${TMPDIR:-/tmp}" bash "$0" --inside "$dir" "$cgroup" &
@@ -85,6 +87,8 @@ inside() {
     start_registry
     start_docker "$2"
     make_images
+    trade
+    build_and_start 0 022 "drydock's trusted" --builder "$OURS" --trust-builder
     local umask
     for umask in 022 077; do
         for user in 0 $USER_ID; do
@@ -185,6 +189,31 @@ make_builder() {
     quietly docker push "$1"
 }
 
+# Builders and packages that drydock makes are pack's, and the other way round.
+trade() {
+    export CNB_OCI_LAYOUT_PATH=$dir/repository
+    printf '[host."%s"]\nplain-http = true\n' "$REGISTRY" >"$dir/sources.toml"
+    local image maker
+    for image in "$RUN" "$BUILDER"; do
+        quietly "$dir/drydock" --sources "$dir/sources.toml" import "docker://$image"
+    done
+    "$dir/drydock" builder inspect "$BUILDER" | grep -qF "drydock/hello 1.0.0" || fail "what pack made is no builder"
+    quietly as 0 022 "$dir/pack" buildpack package "$dir/pack.cnb" --format file --path "$dir/buildpack" --target linux/amd64
+    quietly "$dir/drydock" buildpack package "$dir/buildpack" --output "$dir/drydock.cnb"
+    for maker in pack drydock; do
+        sed -i -e "s,^uri = \".*buildpack\"\|^uri = \".*\.cnb\",uri = \"$maker.cnb\"," \
+            -e "s,^uri = \"docker:.*,uri = \"$(echo "$dir"/lifecycle-*.tgz)\"," "$dir/builder.toml"
+        quietly "$dir/drydock" builder create "$OURS" --config "$dir/builder.toml"
+        quietly as 0 022 "$dir/pack" builder create "$REGISTRY/drydock/theirs:1" --config "$dir/builder.toml" \
+            --pull-policy never
+    done
+    quietly "$dir/drydock" --sources "$dir/sources.toml" export "$OURS" "docker://$OURS"
+    quietly docker pull "$OURS"
+    quietly as 0 022 "$dir/pack" builder inspect "$OURS"
+    grep -qF "drydock/hello@1.0.0" "$dir/log" || fail "pack says of a builder of drydock's: $(cat "$dir/log")"
+    echo "ok: builders and packages of pack and drydock are each other's"
+}
+
 # $1 a user, $2 an umask, then the command.
 as() {
     local user=$1 home=$dir/home-$1 umask=$2
@@ -201,9 +230,9 @@ as() {
     )
 }
 
-# $1 a user, $2 his umask, $3 a word for the flags that come then.
+# $1 a user, $2 his umask, $3 words for the flags that come then.
 build_and_start() {
-    local user=$1 umask=$2 image=app-$2-$3 what="user $1, umask $2, $3 builder" run
+    local user=$1 umask=$2 image=app-$2-${3%% *} what="user $1, umask $2, $3 builder" run
     shift 3
     for run in first second; do
         as "$user" "$umask" "$dir/pack" build "oci:$image" --builder "$BUILDER" "$@" --path "$dir/app" --network host \

@@ -5,6 +5,7 @@
 //!   [`diff`](mod@diff), [`sbom`] and [`log`] look into them and return values that serialize as the documented JSON.
 //! - [`verify`](mod@verify) reads everything.
 //! - [`import`](mod@import) and [`export`] carry images from and to folders and archives, and from any [`import::Store`].
+//! - [`builder`] makes builders and packages of buildpacks, and looks into them.
 //! - [`flatten`](mod@flatten), [`tag`](mod@tag) and [`clean`] write, through [`drydock_layout::Transaction`] and its
 //!   sweep alone.
 //!
@@ -19,6 +20,7 @@
 //! | all SBOM files of an image | [`sbom::MAX_FILES`] |
 //! | folders in folders of a repository | [`repository::MAX_DEPTH`] |
 
+pub mod builder;
 pub mod built;
 pub mod clean;
 pub mod diff;

@@ -102,8 +102,8 @@ impl ModuleInfo {
 }
 
 /// An execution environment, like `production` or `test`; `*` stands for all.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(from = "ExecEnvForm")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "ExecEnvForm", into = "String")]
 pub struct ExecEnv(pub String);
 
 /// What the specification and existing buildpacks write.
@@ -182,6 +182,12 @@ impl From<ModuleTargetForm> for ModuleTarget {
     fn from(form: ModuleTargetForm) -> Self {
         let ModuleTargetForm { os, arch, arch_variant, variant, distros } = form;
         Self { os, arch, arch_variant: if arch_variant.is_empty() { variant } else { arch_variant }, distros }
+    }
+}
+
+impl From<ExecEnv> for String {
+    fn from(ExecEnv(name): ExecEnv) -> Self {
+        name
     }
 }
 

@@ -2,11 +2,12 @@
 //!
 //! Specification: `platform.md` § Labels.
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use crate::group::GroupElement;
 use crate::json::{self, JsonError};
 use crate::launch::{BuildMetadata, Command, Process};
+use crate::module::null_as_default;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
@@ -68,11 +69,6 @@ pub fn build_metadata_from_json(text: &str) -> Result<BuildMetadata, JsonError> 
         processes: json.processes.into_iter().map(process).collect(),
         ..BuildMetadata::default()
     })
-}
-
-/// Other programs write `null` for an empty list.
-fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
-    Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
 #[cfg(test)]

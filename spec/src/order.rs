@@ -2,35 +2,40 @@
 //!
 //! Specification: `platform.md` § `order.toml`, `buildpack.md` § Order Resolution.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct OrderToml {
     /// Groups of buildpacks, the one to try first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub order: Vec<OrderGroup>,
     /// Groups of extensions, the one to try first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub order_extensions: Vec<OrderGroup>,
 }
 
 /// A group to try.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OrderGroup {
     /// Its members in the order in which they build.
+    #[serde(deserialize_with = "crate::module::null_as_default")]
     pub group: Vec<OrderElement>,
 }
 
 /// A member of a group to try.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OrderElement {
     /// Its ID.
     pub id: String,
     /// Its version.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub version: String,
     /// Whether the group can do without it. Extensions are always optional.
+    #[serde(skip_serializing_if = "crate::is_false")]
     pub optional: bool,
 }
 

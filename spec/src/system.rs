@@ -2,10 +2,10 @@
 //!
 //! Specification: `platform.md` § `system.toml`.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SystemToml {
     /// Its only table.
@@ -13,7 +13,7 @@ pub struct SystemToml {
 }
 
 /// What is added before and after each group's own buildpacks.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct System {
     /// Before.
@@ -23,7 +23,7 @@ pub struct System {
 }
 
 /// Buildpacks in the order in which they build.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SystemBuildpacks {
     /// The buildpacks.
@@ -31,7 +31,7 @@ pub struct SystemBuildpacks {
 }
 
 /// A buildpack that the platform adds. It is never optional.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SystemBuildpack {
     /// Its ID.

@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
@@ -29,6 +30,11 @@ pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, TomlError> {
         let shown = if excerpt.is_empty() { excerpt } else { format!(", in `{excerpt}`") };
         TomlError(format!("line {line}, column {column}: {message}{shown}"))
     })
+}
+
+/// The text of a value that TOML can hold: a struct or a map.
+pub fn to_string(value: &impl Serialize) -> Result<String, toml::ser::Error> {
+    toml::to_string(value)
 }
 
 /// A table's keys in their order.

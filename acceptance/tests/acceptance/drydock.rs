@@ -2,6 +2,7 @@
 //! phases make, and damaged and hostile ones.
 
 mod at_once;
+mod builders;
 mod carrying;
 mod damaged;
 mod disks;
@@ -44,6 +45,7 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
     trials.extend(killed::trials(executables));
     trials.extend(at_once::trials(executables));
     trials.extend(hostile::trials(executables));
+    trials.extend(builders::trials(executables));
     trials
 }
 

@@ -10,6 +10,8 @@ use drydock_images::list::Listed;
 use drydock_model::platform::Platform;
 
 use crate::cli_sandboxed::{Build, Run, Shell};
+use crate::commands::builder::BuilderCommand;
+use crate::commands::buildpack::BuildpackCommand;
 use crate::commands::ls::Format;
 
 /// What `--help` ends with.
@@ -164,6 +166,12 @@ pub(crate) enum Command {
         #[command(flatten)]
         platform: ForPlatform,
     },
+    /// Make builders, and look into them
+    #[command(subcommand)]
+    Builder(BuilderCommand),
+    /// Begin buildpacks, and package them
+    #[command(subcommand)]
+    Buildpack(BuildpackCommand),
     /// Bring an image from elsewhere, with the digest that it has
     Import {
         /// `docker://NAME`, `oci:DIR[:tag]`, `oci-archive:FILE[:tag]`, `docker-archive:FILE[:name]`,

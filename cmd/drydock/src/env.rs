@@ -55,6 +55,18 @@ pub(crate) fn handed_on(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
+/// Where a lifecycle may be that came with this executable: unpacked beside it, packed beside it, or where
+/// `cargo run -p drydock-package` puts it.
+pub(crate) fn lifecycles() -> Vec<PathBuf> {
+    let packed = concat!("lifecycle-", env!("CARGO_PKG_VERSION"), ".tgz");
+    // Where the system does not tell, there is none.
+    let executable = std::env::current_exe().and_then(std::fs::canonicalize).unwrap_or_default();
+    let Some(dir) = executable.parent() else { return Vec::new() };
+    let unpacked = dir.join("lifecycle.toml").is_file().then(|| dir.to_owned());
+    let above = dir.parent().map(|above| above.join(packed));
+    unpacked.into_iter().chain([dir.join(packed)]).chain(above).collect()
+}
+
 /// Whether colour is refused.
 pub(crate) fn no_color() -> bool {
     NO_COLOR.iter().any(|name| variable(name).is_some_and(|value| value != "false"))

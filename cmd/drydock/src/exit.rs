@@ -53,7 +53,7 @@ fn classify(error: &Error) -> (u8, Option<String>) {
             return (USAGE, None);
         }
         if cause.is::<SourceError>() {
-            return (FOUND, Some("nothing was imported; get a good copy from where it comes".to_owned()));
+            return (FOUND, Some("nothing was written; get a good copy from where it comes".to_owned()));
         }
         if cause.is::<Choose>() {
             return (UNKNOWN, None);

@@ -46,20 +46,36 @@ enum Place {
     Link(String),
 }
 
+/// Which names entries may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Names {
+    /// Only such as begin at the archive's own root.
+    Relative,
+    /// Those that begin with a slash mean the same.
+    Any,
+}
+
+impl Names {
+    fn of(self, entry: &[u8]) -> Result<String, SourceError> {
+        let slashes = entry.iter().take_while(|byte| self == Self::Any && **byte == b'/').count();
+        name(entry, &entry[slashes..])
+    }
+}
+
 impl Archive {
     /// Reads the headers of a tar file. One that is compressed is first decompressed into a file without a name in the
     /// folder `scratch`.
-    pub(super) fn open(path: &Path, scratch: &Path, watch: &dyn Watch) -> Result<Self> {
+    pub(super) fn open(path: &Path, scratch: &Path, names: Names, watch: &dyn Watch) -> Result<Self> {
         let read = || format!("cannot read `{}`", path.display());
         let file = drydock_io::read::open(path).with_context(read)?;
         let file = match format_of(&file).with_context(read)? {
             Format::Plain => file,
             format => unpacked(&file, format, path, scratch, watch)?,
         };
-        Self::index(file).with_context(read)
+        Self::index(file, names).with_context(read)
     }
 
-    fn index(file: File) -> Result<Self> {
+    fn index(file: File, names: Names) -> Result<Self> {
         let length = file.metadata()?.len();
         let mut entries = BTreeMap::new();
         let mut next = 0;
@@ -78,7 +94,7 @@ impl Archive {
                     );
                 }
             };
-            let known = if place.is_some() { Some(name(entry.name, entry.name)?) } else { None };
+            let known = if place.is_some() { Some(names.of(entry.name)?) } else { None };
             let input = tar.into_inner();
             let at = input.get_ref().at - input.buffer().len() as u64;
             let size = if let Some(Place::File { size, .. }) = place { size } else { 0 };
@@ -135,7 +151,7 @@ impl<F: Borrow<File>> Read for At<F> {
 }
 
 /// How a file begins.
-pub(super) fn format_of(file: &File) -> io::Result<Format> {
+pub(crate) fn format_of(file: &File) -> io::Result<Format> {
     let mut magic = Vec::new();
     At { file, at: 0 }.take(4).read_to_end(&mut magic)?;
     Ok(format_of_bytes(&magic))
@@ -179,9 +195,9 @@ fn unpacked(file: &File, format: Format, path: &Path, scratch: &Path, watch: &dy
 }
 
 /// A reader that says how far it is.
-pub(super) struct Watched<'a, R> {
-    pub(super) inner: R,
-    pub(super) watch: &'a dyn Watch,
+pub(crate) struct Watched<'a, R> {
+    pub(crate) inner: R,
+    pub(crate) watch: &'a dyn Watch,
 }
 
 impl<R: Read> Read for Watched<'_, R> {

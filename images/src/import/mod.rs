@@ -34,13 +34,14 @@ use drydock_model::reference::LayoutPath;
 use serde_json::Value as Json;
 
 pub use archive::{MAX_ENTRIES, MAX_NAME, MAX_UNPACKED};
+pub(crate) use archive::{Watched, format_of};
 pub use bring::Brought;
 pub use error::{Choose, SourceError};
 pub use source::{NoPlace, Source};
 pub(crate) use source::{split_dir, split_file};
 pub use store::{Store, Stored};
 
-use self::archive::Archive;
+use self::archive::{Archive, Names};
 use self::bring::{BrokenOff, Porter};
 use self::docker::DockerImage;
 use self::store::{Files, Folder, Oci, choose, read_json};
@@ -104,7 +105,7 @@ impl<'a> Opened<'a> {
     /// that is there.
     pub fn archive(file: &Path, tag: Option<&str>, near: &Path, watch: &dyn Watch) -> Result<Self> {
         let open = || {
-            let archive = Archive::open(file, &archive::scratch_near(near), watch)?;
+            let archive = Archive::open(file, &archive::scratch_near(near), Names::Relative, watch)?;
             // What newer versions of docker save is both, and only one of them has digests.
             if archive.open("index.json")?.is_some() {
                 return Self::oci(archive, tag);
@@ -112,6 +113,11 @@ impl<'a> Opened<'a> {
             Ok(Self(Content::Docker(DockerImage::find(archive, tag)?)))
         };
         open().with_context(|| format!("cannot import from `{}`", file.display()))
+    }
+
+    /// The image in a buildpack package, whose names begin with a slash if `pack` made it.
+    pub fn package(file: &Path, near: &Path, watch: &dyn Watch) -> Result<Self> {
+        Self::oci(Archive::open(file, &archive::scratch_near(near), Names::Any, watch)?, None)
     }
 
     /// A file tree: a tar file, compressed or not, or a folder.

@@ -1,5 +1,7 @@
 //! What is done for each command.
 
+pub(crate) mod builder;
+pub(crate) mod buildpack;
 mod diff;
 mod export;
 mod import;
@@ -62,6 +64,8 @@ pub(crate) fn run() -> Result<u8> {
         Command::Verify { .. }
             | Command::Gc { .. }
             | Command::Flatten { .. }
+            | Command::Builder(..)
+            | Command::Buildpack(..)
             | Command::Import { .. }
             | Command::Export { .. }
             | Command::Build(_)
@@ -124,6 +128,8 @@ fn dispatch(context: &mut Context, command: Command, place: Place, sources: Opti
         Command::Export { name, target, platform } => {
             export::export(context, &rules()?, &name, &target, platform.as_ref())
         }
+        Command::Builder(command) => builder::run(context, command),
+        Command::Buildpack(command) => buildpack::run(context, command),
         Command::Login { registry, user, password_stdin } => {
             login::login(context, &rules()?, &registry, user, password_stdin)
         }

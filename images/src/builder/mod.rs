@@ -1,0 +1,78 @@
+//! Builders, and the buildpacks that they are made of: [`create`](mod@create), [`inspect`](mod@inspect),
+//! [`package`](mod@package), [`skeleton`].
+//!
+//! Images are what `pack` makes of the same files: the same folders, labels and owners. All that they consist of belongs to
+//! root (but for the folders that builds write to), has one time of modification and one of two modes, so the same inputs
+//! give the same digest, whoever runs this.
+//!
+//! Buildpacks are untrusted: nothing of them is unpacked, links are kept and not followed, and what would reach out of a
+//! buildpack's folder is refused. Limits:
+//!
+//! | what | limit |
+//! |---|---|
+//! | `builder.toml`, `package.toml`, `buildpack.toml`, `lifecycle.toml` | [`MAX_DOCUMENT`] bytes each |
+//! | files of a buildpack or a lifecycle | [`MAX_FILES`] |
+//! | bytes in them | [`MAX_BYTES`] |
+//!
+//! Specification: `platform.md` § Build Image, `distribution.md`.
+
+pub mod create;
+pub mod inspect;
+mod layers;
+mod lifecycle;
+mod module;
+mod order;
+pub mod package;
+pub mod skeleton;
+mod tree;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use drydock_model::platform::Platform;
+use drydock_spec::toml_text;
+use serde::de::DeserializeOwned;
+
+pub use tree::{MAX_BYTES, MAX_FILES};
+
+use crate::flatten;
+
+/// A document may have so many bytes.
+pub const MAX_DOCUMENT: u64 = 4 << 20;
+
+/// When everything was made, as buildpacks have it.
+const CREATED: &str = "1980-01-01T00:00:01Z";
+
+/// How an image is made.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What it runs on.
+    pub platform: Platform,
+    /// How its layers are written.
+    pub write: flatten::Options,
+}
+
+/// What a file asks for, and cannot be.
+#[derive(Debug, thiserror::Error)]
+#[error("`{}`: {key} {reason}", file.display())]
+pub struct Wrong {
+    /// The file.
+    pub file: PathBuf,
+    /// Where in it: `order[0].group[1].id`.
+    pub key: String,
+    /// What is wrong with the value.
+    pub reason: String,
+}
+
+impl Wrong {
+    fn new(file: &Path, key: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { file: file.to_owned(), key: key.into(), reason: reason.into() }
+    }
+}
+
+/// Reads a document.
+fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let failed = || format!("cannot read `{}`", path.display());
+    let text = drydock_io::read::read_to_string(path, MAX_DOCUMENT).with_context(failed)?;
+    toml_text::from_str(&text).with_context(failed)
+}
