@@ -83,13 +83,13 @@ pub fn create(
             let named = if source.uri.is_empty() { &source.image } else { &source.uri };
             let wrong = || Wrong::new(file, format!("{key}[{number}]"), format!("`{named}` cannot be used"));
             let base = file.parent().context("a file is in a folder")?;
-            let loaded = loader.load(kind, source, base).with_context(wrong)?;
-            for module in &loaded {
+            let found = loader.load(kind, source, base).with_context(wrong)?;
+            for module in &found {
                 check(module, &lifecycle, &stack, &target).map_err(|reason| {
                     Wrong::new(file, format!("{key}[{number}]"), format!("`{}` {reason}", module.name))
                 })?;
             }
-            modules.extend(loaded);
+            modules.extend(found);
         }
         Ok(modules)
     };

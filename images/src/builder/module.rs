@@ -40,7 +40,7 @@ pub(super) enum Content {
     /// Its folder.
     Tree(Tree),
     /// A layer that has it, and maybe others, where a builder has them.
-    Layer(ImageLayer),
+    Layer(Box<ImageLayer>),
 }
 
 /// What was seen of a module's files.
@@ -79,7 +79,8 @@ impl Seen {
         if toml.api.is_empty() {
             bail!("`{file}` of `{name}`: api is missing: name the Buildpack API that it speaks");
         }
-        if !toml.order.is_empty() && !(toml.targets.is_empty() && toml.stacks.is_empty()) {
+        let is_for_some = !toml.targets.is_empty() || !toml.stacks.is_empty();
+        if !toml.order.is_empty() && is_for_some {
             bail!("`{file}` of `{name}`: what has an order cannot have targets or stacks");
         }
         if kind == ModuleKind::Buildpack && toml.order.is_empty() && !self.has_build {
@@ -256,7 +257,8 @@ fn of_layer(
         Ok(())
     })?;
     let module = |(name, seen): (&ModuleName, Seen)| {
-        let module = seen.module(kind, Content::Layer(layer.clone())).with_context(|| name.to_string())?;
+        let module =
+            seen.module(kind, Content::Layer(Box::new(layer.clone()))).with_context(|| name.to_string())?;
         if module.name == *name {
             Ok(module)
         } else {

@@ -1,6 +1,6 @@
 //! What groups name: each member must be there, and no composite buildpack may consist of itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use drydock_spec::module::{ModuleName, ModuleToml};
 use drydock_spec::order::{OrderElement, OrderGroup};
@@ -36,7 +36,7 @@ pub(super) fn element(
         known.keys().filter(|name| name.id() == id).map(|name| name.version()).collect();
     match versions.as_slice() {
         [] => {
-            let mut there: Vec<String> = known.keys().map(|name| name.to_string()).collect();
+            let mut there: Vec<String> = known.keys().map(ToString::to_string).collect();
             there.truncate(10);
             let there = if there.is_empty() { "nothing".to_owned() } else { there.join(", ") };
             Err(("id", format!("`{id}` is not there, but {there}")))
@@ -54,7 +54,7 @@ pub(super) fn element(
 
 /// Checks what composite buildpacks consist of: all of it is there, by ID and version, and none is part of itself.
 pub(super) fn check_composites(known: &Known<'_>) -> Result<(), Fault> {
-    let mut done = BTreeMap::new();
+    let mut done = BTreeSet::new();
     known.keys().try_for_each(|name| check(name, known, &mut Vec::new(), &mut done))
 }
 
@@ -63,9 +63,9 @@ fn check<'a>(
     name: &'a ModuleName,
     known: &Known<'a>,
     path: &mut Vec<&'a ModuleName>,
-    done: &mut BTreeMap<&'a ModuleName, ()>,
+    done: &mut BTreeSet<&'a ModuleName>,
 ) -> Result<(), Fault> {
-    if done.contains_key(name) {
+    if done.contains(name) {
         return Ok(());
     }
     if let Some(begin) = path.iter().position(|above| *above == name) {
@@ -90,7 +90,7 @@ fn check<'a>(
         }
     }
     path.pop();
-    done.insert(name, ());
+    done.insert(name);
     Ok(())
 }
 
@@ -102,6 +102,9 @@ pub(super) fn known<'a>(modules: impl IntoIterator<Item = (&'a ModuleName, &'a M
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A buildpack, and what it consists of.
+    type Composite<'a> = (&'a str, &'a [&'a [&'a str]]);
 
     fn member(text: &str) -> OrderElement {
         let (id, version) = text.split_once('@').unwrap_or((text, ""));
@@ -149,7 +152,7 @@ mod tests {
 
     #[test]
     fn composites_are_whole_and_end() {
-        let cases: [(&[(&str, &[&[&str]])], Option<&str>); 6] = [
+        let cases: [(&[Composite<'_>], Option<&str>); 6] = [
             (&[("m@1", &[&["a@1", "b@1"]]), ("a@1", &[&["b@1"]]), ("b@1", &[])], None),
             (&[("m@1", &[&["a@2"]]), ("a@1", &[])], Some("`m@1`, order[0].group[0].version")),
             (&[("m@1", &[&["a@1"], &["c@1"]]), ("a@1", &[])], Some("`m@1`, order[1].group[0].id")),

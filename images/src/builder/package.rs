@@ -124,15 +124,15 @@ fn load(loader: &mut Loader<'_>, dir: &Path, options: &Options) -> Result<(Vec<M
         bail!(wrong("dependencies", "are for buildpacks only".to_owned()));
     }
     let source = ModuleSource { uri: uri.to_owned(), ..ModuleSource::default() };
-    let loaded = loader.load(kind, &source, dir);
+    let found = loader.load(kind, &source, dir);
     let mut all =
-        if there { loaded.with_context(|| wrong(key, format!("`{uri}` cannot be used")))? } else { loaded? };
+        if there { found.with_context(|| wrong(key, format!("`{uri}` cannot be used")))? } else { found? };
     for (number, source) in toml.dependencies.iter().enumerate() {
         let named = if source.uri.is_empty() { &source.image } else { &source.uri };
-        let loaded = loader.load(kind, source, dir).with_context(|| {
+        let found = loader.load(kind, source, dir).with_context(|| {
             wrong(&format!("dependencies[{number}]"), format!("`{named}` cannot be used"))
         })?;
-        all.extend(loaded);
+        all.extend(found);
     }
     Ok((all, if there { file } else { dir.join(kind.file_name()) }))
 }

@@ -11,13 +11,13 @@ use drydock_spec::module::ModuleName;
 /// The oldest Buildpack API that has targets: most lifecycles speak it.
 const API: &str = "0.10";
 
-const DETECT: &str = r#"#!/bin/sh
+const DETECT: &str = r"#!/bin/sh
 # Exit code 0: this buildpack takes part; 100: it does not. The working directory is the app's.
 set -eu
 
 # TODO: look for what this buildpack knows, like `[ -f package.json ] || exit 100`.
 exit 0
-"#;
+";
 
 const BUILD: &str = r#"#!/bin/sh
 # Makes layers: folders in $CNB_LAYERS_DIR, each with a file <name>.toml that says what it is for.

@@ -256,13 +256,15 @@ mod tests {
 
     use super::*;
 
+    type Named<'a> = (&'a str, Kind<'a>);
+
     #[test]
     fn names_stay_within_the_tree() {
         let file = Kind::File { size: 1 };
         let link = Kind::Symlink { target: b"/etc" };
         let hard = |target: &'static str| Kind::HardLink { target: target.as_bytes() };
         let device = Kind::CharDevice(Device { major: 1, minor: 3 });
-        let cases: [(&[(&str, Kind<'_>)], Option<&str>); 19] = [
+        let cases: [(&[Named<'_>], Option<&str>); 19] = [
             (&[("./", Kind::Dir), ("./a", file), ("/b/c", file)], None),
             (&[("a", Kind::Dir), ("a/", Kind::Dir), ("a/b", file)], None),
             (&[("l", link)], None),
