@@ -103,9 +103,16 @@ fn build(manifest: &Path, what: &[&str], target: &Path) -> Result<Vec<PathBuf>> 
     Ok(executables)
 }
 
-/// The cargo that runs the tests.
+/// The cargo that runs the tests; without what it told this process about this package: libraries would be built anew
+/// whose build scripts look at that.
+#[expect(clippy::disallowed_methods, reason = "cargo says by variables where it is, and what it builds")]
 pub(crate) fn cargo() -> Command {
-    #[expect(clippy::disallowed_methods, reason = "cargo says by a variable where it is")]
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    Command::new(cargo)
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(name);
+        }
+    }
+    command
 }

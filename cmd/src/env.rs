@@ -22,6 +22,8 @@ variables! {
     BUILD_CONFIG_DIR = "CNB_BUILD_CONFIG_DIR";
     /// The image that the build runs on.
     BUILD_IMAGE = "CNB_BUILD_IMAGE";
+    /// Where the build's log is kept.
+    BUILD_LOG = "CNB_BUILD_LOG";
     /// Where buildpacks lie.
     BUILDPACKS_DIR = "CNB_BUILDPACKS_DIR";
     /// The folder of the cache.

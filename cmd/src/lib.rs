@@ -2,6 +2,7 @@
 //! exit codes. Each executable is one call of [`run`] or [`lifecycle`].
 
 pub mod args;
+pub mod build_log;
 pub mod env;
 pub mod exit;
 pub mod log;

@@ -3,17 +3,23 @@
 //! Specification: `platform.md` § Operator Experience.
 
 use std::collections::BTreeSet;
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use drydock_phases::create::Step;
 use drydock_phases::{Level, Log, Output};
+use drydock_spec::build_log::{self, Pieces};
 use drydock_spec::excerpt::shortened;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{retry_on_intr, write};
 use rustix::stdio::{stderr, stdout};
 
+use crate::build_log::{LogFile, Recorder};
 use crate::exit::Failure;
+use crate::phase::Phase;
+
+use build_log::Stream::{Stderr, Stdout};
 
 const CYAN: &str = "\x1b[36m";
 const YELLOW: &str = "\x1b[33;1m";
@@ -83,6 +89,8 @@ pub struct Console {
     warned: Mutex<BTreeSet<String>>,
     out: Stream,
     err: Stream,
+    /// Makes the build's log of what is said, if there is to be one.
+    recorder: Option<Recorder>,
 }
 
 impl std::fmt::Debug for Console {
@@ -110,14 +118,90 @@ impl Console {
     ) -> Self {
         let stream = |writer, colour| Stream { writer: Mutex::new(writer), descriptor: None, colour };
         let (out, err) = (stream(out, out_colour), stream(err, err_colour));
-        Self { threshold, warned: Mutex::default(), out, err }
+        Self { threshold, warned: Mutex::default(), out, err, recorder: None }
+    }
+
+    /// The same, and from now on all that is said goes to the build's log too, once [`Console::keep_log`] says where that is.
+    #[must_use]
+    pub fn recording(self, process: Phase) -> Self {
+        Self { recorder: Some(Recorder::new(process)), ..self }
+    }
+
+    /// Says where the build's log goes, if that is not known yet.
+    pub fn keep_log(&self, open: impl FnOnce() -> anyhow::Result<LogFile>) {
+        if let Some(recorder) = self.recorder.as_ref().filter(|recorder| recorder.is_waiting())
+            && let Err(error) = recorder.open(open())
+        {
+            self.warn(&format!("The build's log is not kept: {error:#}"));
+        }
+    }
+
+    /// Ends the build's log.
+    pub fn end_log(&self, exit: u8) {
+        if let Some(recorder) = &self.recorder {
+            self.recorded(recorder.end(exit));
+        }
+    }
+
+    /// Writes a message, which is the phase's own or what a buildpack or extension printed.
+    fn write(&self, to: build_log::Stream, module: &str, (colour, prefix): (&str, &str), rest: &str) {
+        self.stream(to).write(colour, prefix, rest);
+        if self.recorder.is_some() {
+            let mut pieces = Pieces::default();
+            let text = format!("{prefix}{rest}");
+            let mut lines = pieces.push(text.as_bytes());
+            lines.extend(pieces.rest());
+            self.record(to, module, if text.is_empty() { vec![text] } else { lines });
+        }
+    }
+
+    fn stream(&self, stream: build_log::Stream) -> &Stream {
+        match stream {
+            Stdout => &self.out,
+            Stderr => &self.err,
+        }
+    }
+
+    fn record(&self, from: build_log::Stream, module: &str, lines: Vec<String>) {
+        if let Some(recorder) = &self.recorder {
+            self.recorded(recorder.add(from, module, lines));
+        }
+    }
+
+    fn recorded(&self, written: io::Result<()>) {
+        if let Err(error) = written {
+            self.warn(&format!("The build's log is not complete: {error}"));
+        }
+    }
+
+    /// A message of the phase, or what a buildpack or extension printed.
+    fn say(&self, level: Level, module: &str, message: &str) {
+        if level < self.threshold.0 {
+            return;
+        }
+        // What is wrong may quote what others wrote, at any length.
+        let short = || shortened(message, MOST);
+        match level {
+            Level::Debug | Level::Info => self.write(Stdout, module, ("", ""), message),
+            Level::Warn => {
+                let message = short();
+                if lock(&self.warned).insert(message.clone()) {
+                    self.write(Stderr, module, (YELLOW, "Warning: "), &message);
+                }
+            }
+            Level::Error => self.write(Stderr, module, (RED, "ERROR: "), &short()),
+        }
+    }
+
+    fn printed(&self, stream: build_log::Stream, module: &str) -> Printed<'_> {
+        Printed { console: self, stream, module: module.to_owned(), pieces: Pieces::default() }
     }
 
     /// Why the phase did not finish, and what to do about it.
     pub fn failure(&self, failure: &Failure) {
         self.error(&failure.message);
         if let Some(help) = &failure.help {
-            self.err.write("", "", &format!("  help: {help}"));
+            self.write(Stderr, "", ("", ""), &format!("  help: {help}"));
         }
     }
 
@@ -134,35 +218,32 @@ impl Console {
 
 impl Log for Console {
     fn log(&self, level: Level, message: &str) {
-        if level < self.threshold.0 {
-            return;
-        }
-        // What is wrong may quote what others wrote, at any length.
-        let short = || shortened(message, MOST);
-        match level {
-            Level::Debug | Level::Info => self.out.write("", "", message),
-            Level::Warn => {
-                let (message, mut warned) = (short(), lock(&self.warned));
-                if warned.insert(message.clone()) {
-                    self.err.write(YELLOW, "Warning: ", &message);
-                }
-            }
-            Level::Error => self.err.write(RED, "ERROR: ", &short()),
-        }
+        self.say(level, "", message);
     }
 
-    fn phase(&self, name: &str) {
+    fn quote(&self, level: Level, module: &str, message: &str) {
+        self.say(level, module, message);
+    }
+
+    fn phase(&self, step: Step) {
+        if let Some(recorder) = &self.recorder {
+            recorder.begin(step.into());
+        }
         if self.threshold.0 <= Level::Info {
-            self.out.write(CYAN, &format!("===> {name}"), "");
+            self.write(Stdout, "", (CYAN, &format!("===> {}", step.heading())), "");
         }
     }
 
-    fn output(&self) -> Box<dyn Output + '_> {
-        Box::new(Printed(&self.out))
+    fn output(&self, module: &str) -> Box<dyn Output + '_> {
+        Box::new(self.printed(Stdout, module))
     }
 
-    fn error_output(&self) -> Box<dyn Write + Send + '_> {
-        Box::new(Printed(&self.err))
+    fn error_output(&self, module: &str) -> Box<dyn Write + Send + '_> {
+        Box::new(self.printed(Stderr, module))
+    }
+
+    fn so_far(&self) -> Option<io::Result<Box<dyn Read + '_>>> {
+        self.recorder.as_ref()?.so_far().map(|reader| reader.map(|reader| reader as _))
     }
 }
 
@@ -183,23 +264,52 @@ impl Write for Unbuffered {
 const ROOM: usize = 4096;
 
 /// What buildpacks print, as it comes. A reader that went away stops no build.
-struct Printed<'a>(&'a Stream);
+struct Printed<'a> {
+    console: &'a Console,
+    stream: build_log::Stream,
+    module: String,
+    /// Of what has been printed, lines for the build's log.
+    pieces: Pieces,
+}
+
+impl Printed<'_> {
+    fn stream(&self) -> &Stream {
+        self.console.stream(self.stream)
+    }
+
+    fn record(&mut self, bytes: &[u8]) {
+        if self.console.recorder.is_some() {
+            let lines = self.pieces.push(bytes);
+            self.console.record(self.stream, &self.module, lines);
+        }
+    }
+}
+
+impl Drop for Printed<'_> {
+    fn drop(&mut self) {
+        let rest = self.pieces.rest();
+        self.console.record(self.stream, &self.module, rest.into_iter().collect());
+    }
+}
 
 impl Output for Printed<'_> {
     fn offer(&mut self, bytes: &[u8]) -> usize {
-        if self.0.descriptor.is_some_and(|descriptor| !has_room(descriptor)) {
+        if self.stream().descriptor.is_some_and(|descriptor| !has_room(descriptor)) {
             return 0;
         }
         let part = &bytes[..bytes.len().min(ROOM)];
-        match self.0.lock().write(part) {
+        let written = self.stream().lock().write(part);
+        let count = match written {
             Ok(count) => count,
             Err(error) if [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()) => 0,
             Err(_) => bytes.len(),
-        }
+        };
+        self.record(&bytes[..count]);
+        count
     }
 
     fn room(&self) -> Option<BorrowedFd<'_>> {
-        self.0.descriptor
+        self.stream().descriptor
     }
 }
 
@@ -212,12 +322,13 @@ fn has_room(descriptor: BorrowedFd<'_>) -> bool {
 
 impl Write for Printed<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let _ = self.0.lock().write_all(bytes);
+        let _ = self.stream().lock().write_all(bytes);
+        self.record(bytes);
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let _ = self.0.lock().flush();
+        let _ = self.stream().lock().flush();
         Ok(())
     }
 }
@@ -227,6 +338,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::build_log::Kept;
 
     #[derive(Clone, Default)]
     struct Memory(Arc<Mutex<Vec<u8>>>);
@@ -269,9 +381,9 @@ mod tests {
         log.debug("d");
         log.info("i\n");
         log.warn("w");
-        log.phase("BUILDING");
+        log.phase(Step::Build);
         log.failure(&Failure { code: 1, message: "e".into(), help: Some("h".into()) });
-        assert_eq!(log.output().offer(b"%s\xff"), 3);
+        assert_eq!(log.output("").offer(b"%s\xff"), 3);
     }
 
     #[test]
@@ -290,6 +402,63 @@ mod tests {
             let got = std::mem::take(&mut *out.0.lock().unwrap());
             assert_eq!(got, [want_out.as_bytes(), b"%s\xff"].concat(), "{level}");
         }
+    }
+
+    /// All that is shown is in the log, by whoever said it, and nothing else; that the log cannot be written is told once.
+    #[test]
+    fn what_is_shown_is_recorded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let kept = Kept::InFile(path.clone());
+        let (log, out, _) = console("info", true);
+        let log = log.recording(Phase::Create);
+        log.keep_log(|| LogFile::of_phase(&kept, Phase::Create));
+        say_everything(&log);
+        log.info("two\n\nlines");
+        let mut output = log.output("acme/a");
+        for bytes in [&b"a\x1b[1m"[..], b"\xff", b"\nrest"] {
+            assert_eq!(output.offer(bytes), bytes.len());
+        }
+        log.quote(Level::Info, "acme/b", "quoted\n");
+        drop(output);
+        log.error_output("acme/c").write_all(b"why\n").unwrap();
+        log.end_log(7);
+        assert!(String::from_utf8_lossy(&out.0.lock().unwrap()).contains("\x1b[36m===> BUILDING\x1b[0m"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        let got: Vec<String> = text
+            .lines()
+            .map(|line| build_log::Line::parse(line.as_bytes()).unwrap())
+            .map(|line| {
+                let exit = line.exit.map(|exit| exit.to_string()).unwrap_or_default();
+                format!("{} {} {:?} {}{exit}", line.phase, line.buildpack, line.stream, line.text)
+            })
+            .collect();
+        assert_eq!(
+            got,
+            [
+                "creator  Stdout i",
+                "creator  Stderr Warning: w",
+                "builder  Stdout ===> BUILDING",
+                "builder  Stderr ERROR: e",
+                "builder  Stderr   help: h",
+                "builder  Stdout %s\u{fffd}",
+                "builder  Stdout two",
+                "builder  Stdout ",
+                "builder  Stdout lines",
+                "builder acme/a Stdout a\u{1b}[1m\u{fffd}",
+                "builder acme/b Stdout quoted",
+                "builder acme/a Stdout rest",
+                "builder acme/c Stderr why",
+                "creator  Stdout 7",
+            ]
+        );
+
+        let (log, _, err) = console("info", false);
+        let log = log.recording(Phase::Build);
+        log.keep_log(|| anyhow::bail!("no room"));
+        log.info("i");
+        log.end_log(0);
+        assert_eq!(err.take(), "Warning: The build's log is not kept: no room\n");
     }
 
     #[test]
@@ -321,8 +490,8 @@ mod tests {
     #[test]
     fn output_that_tells_why_a_phase_fails_is_among_the_errors() {
         let (log, out, err) = console("error", true);
-        log.error_output().write_all(b"fail: a@1\n").unwrap();
-        log.output().offer(b"fail: a@1\n");
+        log.error_output("").write_all(b"fail: a@1\n").unwrap();
+        log.output("").offer(b"fail: a@1\n");
         log.error("e");
         assert_eq!(out.take(), "fail: a@1\n");
         assert_eq!(err.take(), "fail: a@1\n\x1b[31;1mERROR: \x1b[0me\n");
@@ -331,7 +500,7 @@ mod tests {
     #[test]
     fn colours() {
         let (log, out, err) = console("info", true);
-        log.phase("ANALYZING");
+        log.phase(Step::Analyze);
         log.warn("w");
         log.error("e");
         log.info("i");

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use drydock_phases::create::Step;
+
 /// A phase of the lifecycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -86,6 +88,18 @@ impl Phase {
             Self::Detect | Self::Restore | Self::Extend | Self::Build => "",
         };
         format!("{self} [<flags>]{operands}")
+    }
+}
+
+impl From<Step> for Phase {
+    fn from(step: Step) -> Self {
+        match step {
+            Step::Analyze => Self::Analyze,
+            Step::Detect => Self::Detect,
+            Step::Restore => Self::Restore,
+            Step::Build => Self::Build,
+            Step::Export => Self::Export,
+        }
     }
 }
 

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use anyhow::{Context as _, anyhow};
 use drydock_phases::analyze::analyze;
 use drydock_phases::build::build;
-use drydock_phases::create::Step;
 use drydock_phases::detect::detect;
 use drydock_phases::export::export;
 use drydock_phases::process::Signals;
@@ -20,6 +19,7 @@ use drydock_phases::early::ReadsImages;
 
 use crate::args::command_line::{CommandLine, command};
 use crate::args::{self, Options, Task, flag};
+use crate::build_log::{Kept, LogFile};
 use crate::env::{self, Env};
 use crate::exit::Failure;
 use crate::log::{Console, Threshold};
@@ -113,7 +113,7 @@ fn lifecycle_usage() -> String {
 enum Request {
     Help(String),
     Version,
-    Perform(Box<Options>, Console),
+    Perform(Box<(Options, Console)>),
 }
 
 fn run_phase(phase: Phase, arguments: &[OsString], env: Env) -> u8 {
@@ -121,8 +121,9 @@ fn run_phase(phase: Phase, arguments: &[OsString], env: Env) -> u8 {
     match read(phase, arguments, env) {
         Ok(Request::Help(text)) => before_flags.usage(&text),
         Ok(Request::Version) => before_flags.answer(&version()),
-        Ok(Request::Perform(options, console)) => {
-            return perform(phase, &options, &console);
+        Ok(Request::Perform(asked)) => {
+            let (options, console) = &*asked;
+            return perform(phase, options, console);
         }
         Err(failure) => return report(&before_flags, &failure),
     }
@@ -162,7 +163,9 @@ fn read(phase: Phase, arguments: &[OsString], env: Env) -> Result<Request, Failu
     let colour_refused = options.switch(&flag::NO_COLOR).map_err(|error| failure(error.into()))?
         || refuses_colour(&options.env);
     let threshold = options.threshold().map_err(failure)?;
-    Ok(Request::Perform(Box::new(options), Console::new(threshold, colour_refused)))
+    let console = Console::new(threshold, colour_refused);
+    let console = if options.build_log().is_some() { console.recording(phase) } else { console };
+    Ok(Request::Perform(Box::new((options, console))))
 }
 
 /// Whether the command line asks for something that a phase need not be run for.
@@ -199,9 +202,10 @@ fn perform(phase: Phase, options: &Options, log: &Console) -> u8 {
         Ok(signals) => signals,
         Err(error) => return report(log, &Failure::new(phase, &error.into())),
     };
-    let Err(failure) = attempt(phase, options, &signals, log) else { return 0 };
-    let code = report(log, &failure);
-    if let Some(signal) = failure.signal() {
+    let failure = attempt(phase, options, &signals, log).err();
+    let code = failure.as_ref().map_or(0, |failure| report(log, failure));
+    log.end_log(code);
+    if let Some(signal) = failure.and_then(|failure| failure.signal()) {
         signals.raise(signal);
     }
     code
@@ -218,24 +222,26 @@ fn attempt(phase: Phase, options: &Options, signals: &Signals, log: &Console) ->
     log.debug("Parsing inputs...");
     let failure = |error: Error| Failure::new(phase, &error);
     match phase {
-        Phase::Analyze => begin_reading(phase, args::analyze::resolve(options, log), log)
+        Phase::Analyze => begin_reading(options, args::analyze::resolve(options, log), log)
             .and_then(|inputs| analyze(&inputs, log)),
-        Phase::Detect => begin(phase, args::detect::resolve(options), log)
+        Phase::Detect => begin(options, args::detect::resolve(options), log)
             .and_then(|inputs| detect(&inputs, signals, log).map(drop)),
-        Phase::Restore => begin_reading(phase, args::restore::resolve(options, log), log)
+        Phase::Restore => begin_reading(options, args::restore::resolve(options, log), log)
             .and_then(|inputs| restore(&inputs, log)),
-        Phase::Extend => begin(phase, args::extend::resolve(options), log).and_then(|_| Err(no_extension())),
-        Phase::Build => begin(phase, args::build::resolve(options), log)
+        Phase::Extend => {
+            begin(options, args::extend::resolve(options), log).and_then(|_| Err(no_extension()))
+        }
+        Phase::Build => begin(options, args::build::resolve(options), log)
             .and_then(|inputs| build(&inputs, signals, log).map(drop)),
-        Phase::Export => begin_reading(phase, args::export::resolve(options, log), log)
+        Phase::Export => begin_reading(options, args::export::resolve(options, log), log)
             .and_then(|inputs| export(&inputs, log).map(drop)),
         Phase::Create => {
             // What is wrong before the first phase is told as that phase tells it.
-            let inputs = begin_reading(phase, args::create::resolve(options, log), log)
+            let inputs = begin_reading(options, args::create::resolve(options, log), log)
                 .map_err(|error| Failure::new(Phase::Analyze, &error))?;
             return create(&inputs, signals, log);
         }
-        Phase::Rebase => begin_reading(phase, args::rebase::resolve(options, log), log)
+        Phase::Rebase => begin_reading(options, args::rebase::resolve(options, log), log)
             .and_then(|inputs| rebase(&inputs, log).map(drop)),
     }
     .map_err(failure)
@@ -243,42 +249,39 @@ fn attempt(phase: Phase, options: &Options, signals: &Signals, log: &Console) ->
 
 /// The same for a phase that reads images: those that only root may read are opened before root is dropped.
 fn begin_reading<I: ReadsImages>(
-    phase: Phase,
+    options: &Options,
     task: Result<Task<I>, Error>,
     log: &Console,
 ) -> Result<I, Error> {
     let task = task?;
     let layouts = task.inputs.as_ref().map(I::layouts).unwrap_or_default();
     let early = task.privileges.open_early(&layouts);
-    let mut inputs = begin(phase, Ok(task), log)?;
+    let mut inputs = begin(options, Ok(task), log)?;
     inputs.keep(&early);
     Ok(inputs)
 }
 
 /// Deals with privileges, and hands out what the phase works on.
-fn begin<I>(phase: Phase, task: Result<Task<I>, Error>, log: &Console) -> Result<I, Error> {
+fn begin<I>(options: &Options, task: Result<Task<I>, Error>, log: &Console) -> Result<I, Error> {
     let task = task?;
     log.debug("Ensuring privileges...");
-    task.privileges.ensure(phase)?;
+    task.privileges.ensure(options.phase)?;
+    match options.build_log() {
+        // That of the creator lies in the image's layout, as long as it runs.
+        Some(Kept::BesideImage { .. }) if options.phase == Phase::Create => {}
+        Some(kept) => log.keep_log(|| LogFile::of_phase(&kept, options.phase)),
+        None => {}
+    }
     log.debug("Executing command...");
     task.inputs
 }
 
 /// Runs all phases; a failure is that of the phase in which it happened.
 fn create(inputs: &create::Inputs, signals: &Signals, log: &Console) -> Result<(), Failure> {
-    match create::create(inputs, signals, log) {
-        Ok(_report) => Ok(()),
-        Err((step, error)) => {
-            let phase = match step {
-                Step::Analyze => Phase::Analyze,
-                Step::Detect => Phase::Detect,
-                Step::Restore => Phase::Restore,
-                Step::Build => Phase::Build,
-                Step::Export => Phase::Export,
-            };
-            Err(Failure::new(phase, &error))
-        }
-    }
+    let output = &inputs.export.output;
+    // Unless it goes to a file, which was opened before.
+    log.keep_log(|| LogFile::of_image(&output.layout_dir, &output.names[0]));
+    create::create(inputs, signals, log).map(drop).map_err(|(step, error)| Failure::new(step.into(), &error))
 }
 
 /// To apply Dockerfiles takes a container builder, and images for it to work on.

@@ -2,7 +2,7 @@
 //! without a network.
 //!
 //! - [`Repository`] finds images by name; [`list`](mod@list), [`inspect`](mod@inspect), [`tree`](mod@tree),
-//!   [`diff`](mod@diff) and [`sbom`] look into them and return values that serialize as the documented JSON.
+//!   [`diff`](mod@diff), [`sbom`] and [`log`] look into them and return values that serialize as the documented JSON.
 //! - [`verify`](mod@verify) reads everything.
 //! - [`import`](mod@import) and [`export`] carry images from and to folders and archives, and from any [`import::Store`].
 //! - [`flatten`](mod@flatten), [`tag`](mod@tag) and [`clean`] write, through [`drydock_layout::Transaction`] and its
@@ -29,6 +29,7 @@ pub mod import;
 pub mod inspect;
 pub mod layer;
 pub mod list;
+pub mod log;
 pub mod repository;
 pub mod sbom;
 pub mod tag;

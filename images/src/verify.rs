@@ -1,6 +1,7 @@
 //! Whether layouts hold what they should: every index, manifest, configuration, label, blob and diff ID.
 //!
-//! A blob is read once, however many layouts have the same file. Memory: a few buffers for each thread.
+//! A blob is read once, however many layouts have the same file, and decompressed once, however many files have the same digest.
+//! Memory: a few buffers for each thread.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -83,6 +84,13 @@ struct Job {
     of: BTreeSet<usize>,
 }
 
+impl Job {
+    /// Two blobs of which this is the same hold the same tar.
+    fn key(&self) -> (Digest, String) {
+        (self.descriptor.digest, self.descriptor.media_type.clone())
+    }
+}
+
 type Jobs = BTreeMap<(Identity, Digest), Job>;
 
 /// Checks layouts, on so many threads. An error is one of the work, not of what was found.
@@ -99,7 +107,7 @@ pub fn verify(names: &[Name], threads: NonZeroUsize, watch: &dyn Watch) -> Resul
     // The largest first, so that no thread ends long after the others.
     jobs.sort_by_key(|job| std::cmp::Reverse(job.descriptor.size));
     watch.begin("verifying", jobs.iter().map(|job| job.descriptor.size).sum());
-    for (job, problem) in run(&jobs, threads, watch)? {
+    for (job, problem) in run(jobs, threads, watch)? {
         for &layout in &job.of {
             found[layout].problems.push(problem.clone());
         }
@@ -115,10 +123,23 @@ pub fn verify(names: &[Name], threads: NonZeroUsize, watch: &dyn Watch) -> Resul
     Ok(found)
 }
 
-/// Reads all blobs; gives those with which something is wrong, in the order of the jobs.
-fn run<'j>(jobs: &'j [Job], threads: NonZeroUsize, watch: &dyn Watch) -> Result<Vec<(&'j Job, String)>> {
-    let problems = each(jobs, threads, |job| check(job, watch))?;
-    Ok(jobs.iter().zip(problems).filter_map(|(job, problem)| Some((job, problem?))).collect())
+/// Reads all blobs; gives those with which something is wrong. What has a digest that another file turned out to have holds the same tar.
+fn run(jobs: Vec<Job>, threads: NonZeroUsize, watch: &dyn Watch) -> Result<Vec<(Job, String)>> {
+    let (mut digests, mut known) = (BTreeSet::new(), BTreeMap::new());
+    let (first, copies): (Vec<Job>, Vec<Job>) =
+        jobs.into_iter().partition(|job| digests.insert(job.descriptor.digest));
+    let mut problems = Vec::new();
+    for jobs in [first, copies] {
+        let found = each(&jobs, threads, |job| check(job, known.get(&job.key()).copied(), watch))?;
+        for (job, found) in jobs.into_iter().zip(found) {
+            match found {
+                Ok(Some(tar)) => drop(known.insert(job.key(), tar)),
+                Ok(None) => {}
+                Err(problem) => problems.push((job, problem)),
+            }
+        }
+    }
+    Ok(problems)
 }
 
 /// A blob that is hashed while it is read.
@@ -150,15 +171,20 @@ impl io::Read for Hashed<'_> {
     }
 }
 
-/// What is wrong with a blob. An error means that the work was stopped.
-fn check(job: &Job, watch: &dyn Watch) -> io::Result<Option<String>> {
+/// The tar that is in a blob, if that matters, or what is wrong with the blob. `known`: what is in one with this digest. An error means
+/// that the work was stopped.
+fn check(job: &Job, known: Option<DiffId>, watch: &dyn Watch) -> io::Result<Result<Option<DiffId>, String>> {
     let Job { descriptor, diff_ids, layout, path, .. } = job;
     let blob = match open_blob(layout, descriptor) {
         Ok(blob) => blob,
-        Err(error) => return Ok(Some(told(&error))),
+        Err(error) => return Ok(Err(told(&error))),
     };
     let mut blob = Hashed { blob, hash: Hasher::new(), watch, stopped: None, failed: None };
-    let tar = if diff_ids.is_empty() { None } else { Some(hash_tar(&mut blob, &descriptor.media_type)) };
+    let tar = match known {
+        _ if diff_ids.is_empty() => None,
+        Some(known) => Some(Ok(known)),
+        None => Some(hash_tar(&mut blob, &descriptor.media_type)),
+    };
     if blob.stopped.is_none() && blob.failed.is_none() {
         // A failure is noted there.
         let _ = drain(&mut blob, |_| {});
@@ -167,18 +193,22 @@ fn check(job: &Job, watch: &dyn Watch) -> io::Result<Option<String>> {
         return Err(stopped);
     }
     if let Some(failed) = blob.failed {
-        return Ok(Some(format!("failed to read `{}`: {failed}", path.display())));
+        return Ok(Err(format!("failed to read `{}`: {failed}", path.display())));
     }
     let found = Digest::from_hash(blob.hash);
     if found != descriptor.digest {
-        return Ok(Some(LayoutError::Corrupt { path: path.clone(), found }.to_string()));
+        return Ok(Err(LayoutError::Corrupt { path: path.clone(), found }.to_string()));
     }
+    let digest = descriptor.digest;
     Ok(match tar {
-        None => None,
-        Some(Err(error)) => Some(format!("layer {} cannot be decompressed: {error:#}", descriptor.digest)),
-        Some(Ok(found)) => diff_ids.iter().find(|id| **id != found).map(|expected| {
-            format!("layer {} has diff ID {found}, the configuration says {expected}", descriptor.digest)
-        }),
+        None => Ok(None),
+        Some(Err(error)) => Err(format!("layer {digest} cannot be decompressed: {error:#}")),
+        Some(Ok(tar)) => match diff_ids.iter().find(|id| **id != tar) {
+            Some(expected) => {
+                Err(format!("layer {digest} has diff ID {tar}, the configuration says {expected}"))
+            }
+            None => Ok(Some(tar)),
+        },
     })
 }
 

@@ -7,7 +7,8 @@ pub trait Watch: Sync {
     /// A task of so many bytes begins.
     fn begin(&self, task: &str, bytes: u64);
 
-    /// So many more bytes are done. An error stops the work: nothing is left of it.
+    /// So many more bytes are done. An error stops the work: nothing is left of it, but for whole blobs of an import, which the
+    /// next one takes.
     fn advance(&self, bytes: u64) -> io::Result<()>;
 
     /// The task is done.

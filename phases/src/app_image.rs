@@ -11,7 +11,7 @@ use drydock_model::reference::{LayoutDir, LayoutPath};
 use drydock_spec::report::{BuildReport, ImageReport, Report};
 
 use crate::file::stage_toml;
-use crate::{Error, Log};
+use crate::{Error, Log, kept_log};
 
 /// Where an app image goes, and how.
 #[derive(Debug)]
@@ -55,7 +55,12 @@ impl Output {
     ) -> Result<(Report, Committed), Error> {
         let first = &self.names[0];
         log.info(&format!("Saving {first}..."));
-        let prepared = transaction.prepare_image(image).map_err(|error| anyhow!(error))?;
+        let build_log = kept_log::take(log, &transaction.blobs_dir());
+        let (prepared, failed) =
+            transaction.prepare_image_and_log(image, build_log).map_err(|error| anyhow!(error))?;
+        if let Some(error) = failed {
+            kept_log::warn(log, &anyhow!(error));
+        }
         let committed = prepared.committed().expect("an image was prepared").clone();
         let report = Report { build, image: self.report(&committed) };
         let staged = stage_toml(&self.report_path, &report)?;

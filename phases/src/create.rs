@@ -42,14 +42,27 @@ pub enum Step {
     Export,
 }
 
+impl Step {
+    /// What is said when it begins.
+    pub fn heading(self) -> &'static str {
+        match self {
+            Self::Analyze => "ANALYZING",
+            Self::Detect => "DETECTING",
+            Self::Restore => "RESTORING",
+            Self::Build => "BUILDING",
+            Self::Export => "EXPORTING",
+        }
+    }
+}
+
 /// Creates an image; an error comes with the phase that failed.
 pub fn create(inputs: &Inputs, signals: &Signals, log: &dyn Log) -> Result<Report, (Step, Error)> {
     let in_step = |step| move |error| (step, error);
     check_cache(&inputs.export).map_err(in_step(Step::Export))?;
-    log.phase("ANALYZING");
+    log.phase(Step::Analyze);
     let analyzed = analyze_layouts(&inputs.analyze, log).map_err(in_step(Step::Analyze))?;
 
-    log.phase("DETECTING");
+    log.phase(Step::Detect);
     let detected = detect(&inputs.detect, signals, log).map_err(in_step(Step::Detect))?;
     if !detected.group.group_extensions.is_empty() {
         let error = anyhow!("detected order contains extensions which is not supported by the creator");
@@ -62,15 +75,15 @@ pub fn create(inputs: &Inputs, signals: &Signals, log: &dyn Log) -> Result<Repor
     let group = &detected.group.group;
 
     if !inputs.restore.skip_layers || inputs.restore.platform_api.has_extensions() {
-        log.phase("RESTORING");
+        log.phase(Step::Restore);
         restore_group(&inputs.restore, group, &analyzed.metadata, log).map_err(in_step(Step::Restore))?;
     }
 
-    log.phase("BUILDING");
+    log.phase(Step::Build);
     let target = analyzed.run_image.as_ref().and_then(|image| image.target.clone()).unwrap_or_default();
     build_group(&inputs.build, &detected.group, detected.plan, target, signals, log)
         .map_err(in_step(Step::Build))?;
 
-    log.phase("EXPORTING");
+    log.phase(Step::Export);
     export_group(&inputs.export, group, &analyzed, log).map_err(in_step(Step::Export))
 }

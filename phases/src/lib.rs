@@ -17,6 +17,7 @@ pub mod experimental;
 pub mod export;
 pub mod file;
 mod identify;
+mod kept_log;
 pub mod layer_index;
 pub mod layer_tar;
 pub mod layers;

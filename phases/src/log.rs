@@ -1,7 +1,9 @@
 //! Where a phase says what it does.
 
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::os::fd::BorrowedFd;
+
+use crate::create::Step;
 
 /// How much a message matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,14 +41,26 @@ pub trait Log: Sync {
     /// One message of one or more lines, without a newline at its end.
     fn log(&self, level: Level, message: &str);
 
-    /// A line like `===> ANALYZING`.
-    fn phase(&self, name: &str);
+    /// The same of what the buildpack or extension with this ID printed.
+    fn quote(&self, level: Level, _module: &str, message: &str) {
+        self.log(level, message);
+    }
 
-    /// Where the output of buildpacks goes, byte for byte as it comes.
-    fn output(&self) -> Box<dyn Output + '_>;
+    /// A line like `===> ANALYZING`; what is said from now on is said by that phase.
+    fn phase(&self, step: Step);
 
-    /// Where the same goes if it tells why the phase fails: to the errors, so that all is in one place and in order.
-    fn error_output(&self) -> Box<dyn Write + Send + '_>;
+    /// Where the output of the buildpack or extension with this ID goes, byte for byte as it comes.
+    fn output(&self, module: &str) -> Box<dyn Output + '_>;
+
+    /// Where the same goes if it tells why the phase fails: to the errors, so that all is in one place and in order. Without
+    /// an ID, it is what the phase says.
+    fn error_output(&self, module: &str) -> Box<dyn Write + Send + '_>;
+
+    /// What was said until now, as the lines of a build log ([`drydock_spec::build_log`]), if that is to be kept beside the
+    /// image. They may be others' than this phase's, and in files that others can write to.
+    fn so_far(&self) -> Option<io::Result<Box<dyn Read + '_>>> {
+        None
+    }
 
     /// At [`Level::Debug`].
     fn debug(&self, message: &str) {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::sync::{Mutex, MutexGuard};
 
+use crate::create::Step;
 use crate::{Level, Log};
 
 /// Remembers what phases say: a line `<level>: <message>` each, and what buildpacks print apart from that.
@@ -40,15 +41,15 @@ impl Log for MemoryLog {
         writeln!(lock(&self.text), "{level:?}: {message}").expect("a string takes any text");
     }
 
-    fn phase(&self, name: &str) {
-        writeln!(lock(&self.text), "===> {name}").expect("a string takes any text");
+    fn phase(&self, step: Step) {
+        writeln!(lock(&self.text), "===> {}", step.heading()).expect("a string takes any text");
     }
 
-    fn output(&self) -> Box<dyn crate::Output + '_> {
+    fn output(&self, _: &str) -> Box<dyn crate::Output + '_> {
         Box::new(Output(&self.output))
     }
 
-    fn error_output(&self) -> Box<dyn Write + Send + '_> {
+    fn error_output(&self, _: &str) -> Box<dyn Write + Send + '_> {
         Box::new(Output(&self.errors))
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use drydock_phases::build::{Inputs, build};
 use drydock_phases::buildpacks::Store;
+use drydock_phases::create::Step;
 use drydock_phases::process::Signals;
 use drydock_phases::{Error, Kind, Level, Log, Output};
 use drydock_spec::api::PlatformApi;
@@ -25,13 +26,13 @@ struct SendWhenReady {
 impl Log for SendWhenReady {
     fn log(&self, _: Level, _: &str) {}
 
-    fn phase(&self, _: &str) {}
+    fn phase(&self, _: Step) {}
 
-    fn output(&self) -> Box<dyn Output + '_> {
+    fn output(&self, _: &str) -> Box<dyn Output + '_> {
         Box::new(self)
     }
 
-    fn error_output(&self) -> Box<dyn Write + Send + '_> {
+    fn error_output(&self, _: &str) -> Box<dyn Write + Send + '_> {
         Box::new(io::sink())
     }
 }

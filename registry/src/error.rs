@@ -22,6 +22,12 @@ impl Error {
     pub(crate) fn new(target: impl Into<String>, kind: ErrorKind) -> Self {
         Self { target: target.into(), kind }
     }
+
+    /// The one that a cause is, or that came out of [`io::Read`] as this cause.
+    pub fn find<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
+        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        cause.downcast_ref().or(inner.and_then(|inner| inner.downcast_ref()))
+    }
 }
 
 /// An error can come out of [`io::Read`]: `error.get_ref()` is an [`Error`] then.
@@ -161,6 +167,11 @@ fn unauthorized(registry: &str, with_credentials: bool, reason: &str) -> String 
 }
 
 impl ErrorKind {
+    /// Whether something came, and is not what was asked for.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::DigestMismatch { .. } | Self::LengthMismatch { .. })
+    }
+
     /// Whether the same may work a moment later.
     pub(crate) fn passes(&self) -> bool {
         matches!(

@@ -6,6 +6,7 @@
 pub mod analyzed;
 pub mod api;
 mod bom;
+pub mod build_log;
 pub mod build_toml;
 pub mod buildpack;
 pub mod built;
@@ -27,6 +28,7 @@ pub mod report;
 pub mod run;
 pub mod sbom;
 pub mod system;
+pub mod time;
 pub mod toml_text;
 
 pub use metadata::Metadata;

@@ -28,6 +28,7 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("bounds::memory_does_not_grow_with_a_layer", memory_does_not_grow_with_a_layer),
             ("bounds::benchmark_has_every_row", benchmark_has_every_row),
             ("bounds::loop_has_every_row", loop_has_every_row),
+            ("bounds::repository_has_every_row", repository_has_every_row),
             ("bounds::limits_are_kept_by_small_inputs", limits_are_kept_by_small_inputs),
         ],
     )
@@ -106,6 +107,18 @@ fn limits_are_kept_by_small_inputs(executables: &Built) -> Result<()> {
     ensure!(rows.len() == 5 + 2 + 4, "{} rows", rows.len());
     for row in rows.iter().filter(|row| row["unit"] == "MiB") {
         ensure!(row["value"].as_f64() <= row["limit"].as_f64(), "{row}");
+    }
+    Ok(())
+}
+
+fn repository_has_every_row(executables: &Built) -> Result<()> {
+    let dir = tempfile::tempdir().context("make a folder")?;
+    let mut script = quick("repository.py", executables, dir.path())?;
+    let result = rows(script.arg("--drydock").arg(executables.get()?.dir().join("drydock")))?;
+    let rows = result.as_array().context("there are rows")?;
+    ensure!(rows.len() == 8, "{} rows", rows.len());
+    for cost in rows.iter().flat_map(|row| [&row["ours"], &row["theirs"]]) {
+        ensure!(cost["wall"].as_f64().is_some_and(|wall| wall > 0.0), "no time in {cost}");
     }
     Ok(())
 }

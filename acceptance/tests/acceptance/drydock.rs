@@ -1,13 +1,19 @@
 //! The executable `drydock` on repositories of layouts: those that are checked in, those that other people's tools and the
 //! phases make, and damaged and hostile ones.
 
+mod at_once;
 mod carrying;
 mod damaged;
+mod disks;
 mod hostile;
+mod killed;
 mod looking;
 mod registries;
+mod registry_faults;
+mod served;
 mod writing;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -22,6 +28,7 @@ use drydock_acceptance::{here, sha256};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use walkdir::WalkDir;
 
 use crate::Built;
 
@@ -32,6 +39,10 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
     trials.extend(carrying::trials(executables));
     trials.extend(damaged::trials(executables));
     trials.extend(registries::trials(executables));
+    trials.extend(registry_faults::trials(executables));
+    trials.extend(disks::trials(executables));
+    trials.extend(killed::trials(executables));
+    trials.extend(at_once::trials(executables));
     trials.extend(hostile::trials(executables));
     trials
 }
@@ -73,9 +84,16 @@ impl Repository {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("timeout");
-        command.args(["--foreground", "--signal=KILL", "120"]).arg(&self.executable).args(arguments);
-        command.current_dir(self.dir.path()).stdin(Stdio::null()).env_clear();
+        self.command_under(&["timeout", "--foreground", "--signal=KILL", "120"], arguments)
+    }
+
+    /// Started by another program, whose words come first; or by none.
+    fn command_under(&self, starter: &[&str], arguments: &[&str]) -> Command {
+        let executable = self.executable.as_os_str();
+        let mut words =
+            starter.iter().map(OsStr::new).chain([executable]).chain(arguments.iter().map(OsStr::new));
+        let mut command = Command::new(words.next().unwrap_or(executable));
+        command.args(words).current_dir(self.dir.path()).stdin(Stdio::null()).env_clear();
         command.env("PATH", "/usr/bin:/bin").env("LC_ALL", "C").env("CNB_OCI_LAYOUT_PATH", self.dir.path());
         command
     }
@@ -106,6 +124,33 @@ impl Repository {
         ensure!(output.text().contains(says), "`{says}` is not said: {}", said());
         let changed = tree::differences(&before, &self.tree()?);
         ensure!(changed.is_empty(), "the repository has changed: {}\n{}", changed.join("\n"), said());
+        Ok(())
+    }
+
+    /// Fails with this exit code, says this, and leaves every name as it was. Whole blobs that nothing leads to may have
+    /// come: the next attempt takes them.
+    fn fails(&self, exit: i32, says: &str, arguments: &[&str]) -> Result<()> {
+        let names = || self.text(&["ls", "--format", "{name} {digest}"]);
+        let before = names()?;
+        let output = self.run(arguments)?;
+        let said = || format!("{arguments:?}: exit code {}\n{}", output.exit, output.text());
+        ensure!(output.exit == exit, "{}", said());
+        ensure!(output.text().contains(says), "`{says}` is not said: {}", said());
+        ensure!(names()? == before, "names have changed: {}", said());
+        self.is_tidy().with_context(said)
+    }
+
+    /// No temporary file is there, and every blob is whole, whether anything leads to it or not.
+    fn is_tidy(&self) -> Result<()> {
+        for entry in WalkDir::new(self.dir.path()) {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy();
+            ensure!(!name.starts_with(".drydock-"), "{} is left", entry.path().display());
+            if entry.path().parent().is_some_and(|dir| dir.ends_with("blobs/sha256")) {
+                let found = sha256(&fs::read(entry.path())?);
+                ensure!(found == format!("sha256:{name}"), "{} is {found}", entry.path().display());
+            }
+        }
         Ok(())
     }
 

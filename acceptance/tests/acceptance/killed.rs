@@ -147,7 +147,7 @@ impl Series {
 }
 
 /// Bytes that are not easily compressed, the same for the same seed.
-fn noise(seed: usize, length: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: usize, length: usize) -> Vec<u8> {
     let mut state = seed as u64 ^ 0x9e37_79b9_7f4a_7c15;
     let step = |_| {
         state ^= state << 13;

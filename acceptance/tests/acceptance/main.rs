@@ -6,6 +6,7 @@
 mod archives;
 mod bad_input;
 mod bounds;
+mod build_logs;
 mod building;
 mod cache_image;
 mod caches;
@@ -71,6 +72,7 @@ fn trials() -> Result<Vec<Trial>> {
     let houses = Arc::new(building::Houses::default());
     trials.extend(building::trials(&executables, &houses));
     trials.extend(sandbox::trials(&executables, &houses));
+    trials.extend(build_logs::trials(&executables));
     trials.extend(killed::trials(&executables));
     trials.extend(layer_index::trials(&executables));
     trials.extend(other_run_images::trials(&executables));

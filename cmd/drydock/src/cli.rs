@@ -121,6 +121,16 @@ pub(crate) enum Command {
         #[command(flatten)]
         platform: ForPlatform,
     },
+    /// Print what the phases printed when an image was built, if they were given `-log-file auto`
+    Log {
+        /// The image; or a file that phases were given with `-log-file`, as a path that begins with `/`, `./` or `../`
+        name: String,
+        /// Print the log of the build that runs, and go on until it ends
+        #[arg(long, short)]
+        follow: bool,
+        #[command(flatten)]
+        platform: ForPlatform,
+    },
     /// Check every digest, size, diff ID, configuration, label and index; exit code 1 on damage
     Verify {
         /// Which images [default: all]

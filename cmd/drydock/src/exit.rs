@@ -32,7 +32,7 @@ pub(crate) struct Usage(pub(crate) String);
 fn of_registry(error: &drydock_registry::Error) -> (u8, Option<String>) {
     match error.kind {
         ErrorKind::NotFound { .. } => (UNKNOWN, None),
-        ErrorKind::DigestMismatch { .. } | ErrorKind::LengthMismatch { .. } => (FOUND, None),
+        ref kind if kind.is_damage() => (FOUND, None),
         _ => (FAILED, None),
     }
 }
@@ -46,9 +46,7 @@ fn classify(error: &Error) -> (u8, Option<String>) {
         if cause.is::<Usage>() || cause.is::<ReferenceError>() || cause.is::<glob::PatternError>() {
             return (USAGE, None);
         }
-        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let inner = inner.and_then(|inner| inner.downcast_ref::<drydock_registry::Error>());
-        if let Some(error) = cause.downcast_ref().or(inner) {
+        if let Some(error) = drydock_registry::Error::find(cause) {
             return of_registry(error);
         }
         if let Some(Refused::Name { .. }) = cause.downcast_ref() {

@@ -53,6 +53,16 @@ impl Output {
         Ok(())
     }
 
+    /// Whether there may be colour.
+    pub(crate) fn has_colour(&self) -> bool {
+        self.colour
+    }
+
+    /// What was said until now is out.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        Ok(self.writer.flush()?)
+    }
+
     /// Bytes as they are.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
         self.writer.write_all(bytes)?;

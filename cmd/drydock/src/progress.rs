@@ -1,8 +1,10 @@
 //! How far something is, on standard error; and Ctrl-C.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -11,6 +13,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value as Json, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
+use signal_hook::low_level::pipe;
 
 use crate::output::{bytes, printable};
 
@@ -35,7 +38,37 @@ impl Signals {
                 .and_then(|_| flag::register_usize(signal, Arc::clone(&signals.first), number))
                 .context("cannot watch for signals")?;
         }
+        signals.end_what_hangs()?;
         Ok(signals)
+    }
+
+    /// Work that waits for somebody else looks for no signals, as at a registry that says nothing: after a while it ends as
+    /// it does when the process is killed.
+    fn end_what_hangs(&self) -> Result<()> {
+        let watch = || "cannot watch for signals";
+        let (mut told, tells) = UnixStream::pair().with_context(watch)?;
+        for signal in [SIGINT, SIGTERM] {
+            pipe::register(signal, tells.try_clone().with_context(watch)?).with_context(watch)?;
+        }
+        let first = Arc::clone(&self.first);
+        let end = move || {
+            if told.read_exact(&mut [0]).is_ok() {
+                thread::sleep(PATIENCE);
+                let first = first.load(Ordering::Relaxed);
+                signal_hook::low_level::exit(128 + i32::try_from(first).unwrap_or_default());
+            }
+        };
+        // Where no more threads can be had, a second signal does it.
+        drop(thread::Builder::new().spawn(end));
+        Ok(())
+    }
+
+    /// Waits for somebody, when there is nothing to undo: a signal ends the process at once.
+    pub(crate) fn at_once<T>(&self, wait: impl FnOnce() -> T) -> T {
+        self.at_once.store(true, Ordering::Relaxed);
+        let came = wait();
+        self.at_once.store(self.exit_code().is_some(), Ordering::Relaxed);
+        came
     }
 
     /// The exit code of a process that was stopped by a signal.
@@ -44,6 +77,9 @@ impl Signals {
         u8::try_from(first).ok().filter(|first| *first > 0).map(|first| 128 + first)
     }
 }
+
+/// For so long work may go on after a signal.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How progress is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -50,6 +50,10 @@ impl Store for Remote<'_> {
             stored => Ok(Some(stored?)),
         }
     }
+
+    fn has_broken_off(&self, failure: &anyhow::Error) -> bool {
+        failure.chain().find_map(Error::find).is_some_and(|error| !error.kind.is_damage())
+    }
 }
 
 /// What a reference names at its registry, and its digest there.

@@ -21,6 +21,7 @@ pub const FLAGS: &[Offer] = &[
     always(flag::LAYERS),
     always(flag::LAYOUT),
     always(flag::LAYOUT_DIR),
+    always(flag::LOG_FILE),
     always(flag::PREVIOUS_IMAGE),
     since(12, flag::RUN),
     always(flag::RUN_IMAGE),

@@ -16,6 +16,7 @@ pub const FLAGS: &[Offer] = &[
     always(flag::BUILDPACKS),
     always(flag::GROUP),
     always(flag::LAYERS),
+    always(flag::LOG_FILE),
     always(flag::PLAN),
     always(flag::PLATFORM),
 ];

@@ -27,6 +27,7 @@ pub const FLAGS: &[Offer] = &[
     always(flag::LAYERS),
     always(flag::LAYOUT),
     always(flag::LAYOUT_DIR),
+    always(flag::LOG_FILE),
     always(flag::ORDER),
     always(flag::PARALLEL),
     always(flag::PLATFORM),

@@ -20,6 +20,7 @@ pub const FLAGS: &[Offer] = &[
     since(10, flag::GENERATED),
     always(flag::GROUP),
     always(flag::LAYERS),
+    always(flag::LOG_FILE),
     always(flag::ORDER),
     always(flag::PLAN),
     always(flag::PLATFORM),

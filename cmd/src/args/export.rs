@@ -39,6 +39,7 @@ pub const FLAGS: &[Offer] = &[
     always(flag::LAYERS),
     always(flag::LAYOUT),
     always(flag::LAYOUT_DIR),
+    always(flag::LOG_FILE),
     always(flag::PARALLEL),
     always(flag::PROCESS_TYPE),
     always(flag::PROJECT_METADATA),

@@ -175,6 +175,13 @@ pub(crate) const LAYOUT_DIR: Flag = path(
     "/layout-repo",
     "the folder of all layouts (also CNB_LAYOUT_DIR)",
 );
+pub(crate) const LOG_FILE: Flag = one(
+    "log-file",
+    "path|auto",
+    env::BUILD_LOG,
+    "",
+    "the file that the build's log is added to, as lines of JSON; auto: it is kept beside the image, for `drydock log`",
+);
 pub(crate) const LOG_LEVEL: Flag =
     one("log-level", "level", env::LOG_LEVEL, "info", "debug, info, warn or error");
 pub(crate) const NO_COLOR: Flag = switch("no-color", env::NO_COLOR, "no colour (also NO_COLOR)");

@@ -11,6 +11,7 @@ use drydock_phases::{Error, Kind, Log};
 use drydock_spec::api::PlatformApi;
 use drydock_tar::Owner;
 
+use crate::build_log::Kept;
 use crate::env::{self, Env};
 use crate::log::Threshold;
 use crate::phase::Phase;
@@ -120,6 +121,18 @@ impl Options {
         let Some(level) = self.value(&flag::LOG_LEVEL) else { return Ok(Threshold::default()) };
         level.parse_with("`debug`, `info`, `warn` or `error`", Threshold::from_word).map_err(|error| {
             Error::new(Kind::General, error).context("failed to parse log level: invalid level")
+        })
+    }
+
+    /// Where the build's log is kept, if this phase is part of one and it is to be kept.
+    pub(crate) fn build_log(&self) -> Option<Kept> {
+        let name = flag::LOG_FILE.name;
+        let value = self
+            .value(&flag::LOG_FILE)
+            .filter(|_| offers(self.phase).iter().any(|it| it.flag.name == name))?;
+        Some(match value.text.to_str() {
+            Some("auto") => Kept::BesideImage { layers_dir: self.path(&flag::LAYERS) },
+            _ => Kept::InFile(absolute(&self.working_dir, Path::new(&value.text))),
         })
     }
 

@@ -28,6 +28,7 @@ pub const FLAGS: &[Offer] = &[
     always(flag::LAYERS),
     always(flag::LAYOUT),
     always(flag::LAYOUT_DIR),
+    always(flag::LOG_FILE),
     since(14, flag::RUN),
     always(flag::SKIP_LAYERS),
     always(flag::UID),

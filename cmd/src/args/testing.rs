@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use drydock_phases::create::Step;
 use drydock_phases::{Level, Log, Output};
 
 use super::command_line::{CommandLine, command};
@@ -47,15 +48,15 @@ impl Log for Remembered {
         }
     }
 
-    fn phase(&self, name: &str) {
-        panic!("no phase begins here, but {name} did");
+    fn phase(&self, step: Step) {
+        panic!("no phase begins here, but {step:?} did");
     }
 
-    fn output(&self) -> Box<dyn Output + '_> {
+    fn output(&self, _: &str) -> Box<dyn Output + '_> {
         panic!("nothing here has output");
     }
 
-    fn error_output(&self) -> Box<dyn Write + Send + '_> {
+    fn error_output(&self, _: &str) -> Box<dyn Write + Send + '_> {
         panic!("nothing here has output");
     }
 }

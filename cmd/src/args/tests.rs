@@ -438,6 +438,26 @@ fn the_creator_has_what_its_phases_have() {
     assert_eq!(log.take(), [""; 0]);
 }
 
+#[test]
+fn a_log_is_kept_where_flag_or_variable_say() {
+    let env = &[("CNB_BUILD_LOG", "auto"), ("CNB_LAYERS_DIR", "/l")];
+    let in_file = |path: &str| Some(Kept::InFile(path.into()));
+    let beside = Some(Kept::BesideImage { layers_dir: "/l".into() });
+    for (phase, env, arguments, want) in [
+        (Phase::Build, &[][..], &[][..], None),
+        (Phase::Build, env, &[], beside.clone()),
+        (Phase::Build, env, &["-log-file", "log"], in_file("/work dir/log")),
+        (Phase::Build, env, &["-log-file", "./auto"], in_file("/work dir/auto")),
+        (Phase::Build, env, &["-log-file="], beside.clone()),
+        (Phase::Create, env, &["app"], beside),
+        (Phase::Create, &[("CNB_BUILD_LOG", "/x")], &["app"], in_file("/x")),
+        (Phase::Rebase, env, &["app"], None),
+        (Phase::Extend, env, &[], None),
+    ] {
+        assert_eq!(options(phase, "0.14", env, arguments).build_log(), want, "{phase} {arguments:?}");
+    }
+}
+
 /// Every flag that the reference has at some version, by the version that brought it and the last that had it.
 #[test]
 fn each_phase_has_its_flags_at_each_version() {
@@ -445,17 +465,17 @@ fn each_phase_has_its_flags_at_each_version() {
     for (phase, table) in [
         (
             Phase::Analyze,
-            "analyzed cache-image daemon gid layers previous-image run-image tag uid stack<12 launch-cache>9 \
+            "log-file analyzed cache-image daemon gid layers previous-image run-image tag uid stack<12 launch-cache>9 \
             skip-layers>9 run>12 insecure-registry>13 layout layout-dir",
         ),
         (
             Phase::Detect,
-            "app buildpacks group layers order plan platform analyzed>10 extensions>10 generated>10 \
+            "log-file app buildpacks group layers order plan platform analyzed>10 extensions>10 generated>10 \
             build-config>11 run>12 system>15",
         ),
         (
             Phase::Restore,
-            "analyzed cache-dir cache-image gid group layers skip-layers uid build-image>10 daemon>12 \
+            "log-file analyzed cache-dir cache-image gid group layers skip-layers uid build-image>10 daemon>12 \
             generated>12 insecure-registry>13 run>14 layout layout-dir",
         ),
         (
@@ -463,16 +483,16 @@ fn each_phase_has_its_flags_at_each_version() {
             "analyzed app buildpacks generated gid group kaniko-cache-ttl layers plan platform uid \
             extended>12 kind>12",
         ),
-        (Phase::Build, "app buildpacks group layers plan platform build-config>11 analyzed>12"),
+        (Phase::Build, "log-file app buildpacks group layers plan platform build-config>11 analyzed>12"),
         (
             Phase::Export,
-            "analyzed app cache-dir cache-image daemon gid group image launch-cache launcher layers parallel \
+            "log-file analyzed app cache-dir cache-image daemon gid group image launch-cache launcher layers parallel \
             process-type project-metadata report run-image uid stack<12 launcher-sbom>11 extended>12 run>12 \
             insecure-registry>13 layout layout-dir layer-compression",
         ),
         (
             Phase::Create,
-            "app buildpacks cache-dir cache-image daemon gid launch-cache launcher layers order parallel \
+            "log-file app buildpacks cache-dir cache-image daemon gid launch-cache launcher layers order parallel \
             platform previous-image process-type project-metadata report run-image skip-restore stack tag uid \
             build-config>11 launcher-sbom>11 run>12 insecure-registry>13 system>15 layout layout-dir layer-compression",
         ),

@@ -1,9 +1,10 @@
-//! JSON files of layouts and caches, and labels.
+//! JSON files of layouts and caches, labels, and lines of build logs.
 
 use std::fmt::Display;
 
 use drydock_model::config::ImageConfig;
 use drydock_model::manifest::{Index, Manifest};
+use drydock_spec::build_log::Line;
 use drydock_spec::cache::CacheMetadata;
 use drydock_spec::label::{lifecycle_metadata_from_json, lifecycle_metadata_to_json};
 use serde::Serialize;
@@ -40,6 +41,7 @@ pub(crate) const TARGET: Target = Target {
         b"\"history\":",
         b"\"rootfs\":",
         b"\"diff_ids\":",
+        b"\"stream\":\"stdout\",",
     ],
     can_use: |_, bytes| bytes.first() == Some(&b'{'),
     run,
@@ -47,6 +49,7 @@ pub(crate) const TARGET: Target = Target {
 
 fn run(input: &[u8]) -> String {
     let mut said = [again::<Index>(input), again::<Manifest>(input), again::<ImageConfig>(input)].concat();
+    said += &again::<Line>(input);
     if let Ok(text) = str::from_utf8(input) {
         said += &outcome(lifecycle_metadata_from_json(text), |metadata| {
             // What comes of JSON can be written as JSON.

@@ -1,9 +1,12 @@
 //! What is fuzzed. A target panics when something does not hold.
 
+mod archives;
 mod compression;
 mod deflate;
 mod json;
 mod reference;
+mod registry;
+mod sources;
 mod tar;
 mod toml;
 
@@ -22,8 +25,17 @@ pub(crate) struct Target {
     pub(crate) run: fn(&[u8]) -> String,
 }
 
-pub(crate) const TARGETS: [Target; 6] =
-    [reference::TARGET, json::TARGET, toml::TARGET, compression::TARGET, deflate::TARGET, tar::TARGET];
+pub(crate) const TARGETS: [Target; 9] = [
+    reference::TARGET,
+    json::TARGET,
+    toml::TARGET,
+    compression::TARGET,
+    deflate::TARGET,
+    tar::TARGET,
+    archives::TARGET,
+    sources::TARGET,
+    registry::TARGET,
+];
 
 /// A number's logarithm as a letter: outcomes are compared without their digits.
 fn roughly(number: usize) -> char {

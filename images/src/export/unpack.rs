@@ -134,7 +134,7 @@ pub fn unpack(image: &Image, to: &Path, rights: Rights, watch: &dyn Watch) -> Re
     }
     // What is in a folder changes its time, and may need permissions that it will not have.
     for (path, node) in folders.iter().rev() {
-        maker.attributes(path, node)?;
+        maker.attributes(path, node, None)?;
     }
     watch.end();
     watch.advance(0)?;
@@ -236,7 +236,7 @@ impl<'a> Maker<'a> {
             }
             NodeKind::File { .. } | NodeKind::Dir(_) => {}
         }
-        self.attributes(path, node)
+        self.attributes(path, node, None)
     }
 
     fn file(
@@ -262,8 +262,7 @@ impl<'a> Maker<'a> {
             let n = piece.len();
             contents.consume(n);
         }
-        self.xattrs(path, node, file.as_fd())?;
-        self.attributes(path, node)
+        self.attributes(path, node, Some(file.as_fd()))
     }
 
     fn link(&mut self, first: &[u8], path: &[u8]) -> Result<()> {
@@ -276,23 +275,29 @@ impl<'a> Maker<'a> {
         linked.with_context(|| format!("cannot link `{}`", into.join(OsStr::from_bytes(path)).display()))
     }
 
-    /// Owner, permissions and time, in this order: whoever changes the owner takes permissions away.
-    fn attributes(&mut self, path: &[u8], node: &Node) -> Result<()> {
+    /// Owner, extended attributes of what is open as `file` or is a folder, permissions, and time. In this order: whoever
+    /// changes the owner takes capabilities and permissions away, and without permission to write there are no attributes.
+    fn attributes(&mut self, path: &[u8], node: &Node, file: Option<BorrowedFd<'_>>) -> Result<()> {
+        const ACTION: &str = "set the attributes of";
         let has_owners = self.rights != Rights::User;
-        if let NodeKind::Dir(_) = node.kind
+        if has_owners {
+            let (uid, gid) = (Uid::from_raw(node.owner.uid), Gid::from_raw(node.owner.gid));
+            self.at(path, ACTION, |dir, leaf| {
+                chownat(dir, leaf, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            })?;
+        }
+        if let Some(file) = file {
+            self.xattrs(path, node, file)?;
+        } else if let NodeKind::Dir(_) = node.kind
             && node.xattrs.is_some()
         {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let dir = self.at(path, "open", |dir, leaf| openat(dir, leaf, flags, Mode::empty()))?;
             self.xattrs(path, node, dir.as_fd())?;
         }
-        self.at(path, "set the attributes of", |dir, leaf| {
-            if has_owners {
-                let (uid, gid) = (Uid::from_raw(node.owner.uid), Gid::from_raw(node.owner.gid));
-                chownat(dir, leaf, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-            }
+        let kept = if has_owners { 0o7777 } else { 0o1777 };
+        self.at(path, ACTION, |dir, leaf| {
             if !matches!(node.kind, NodeKind::Symlink(_)) {
-                let kept = if has_owners { 0o7777 } else { 0o1777 };
                 chmodat(dir, leaf, Mode::from_raw_mode(node.mode & kept), AtFlags::empty())?;
             }
             let time =

@@ -46,6 +46,11 @@ pub(super) struct Porter<'a> {
     pub(super) watch: &'a dyn Watch,
 }
 
+/// Where the source broke off, or somebody stopped the import: what came before is good.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read blob {0}")]
+pub(super) struct BrokenOff(Digest);
+
 enum Way {
     Shared(Shared),
     Fetched(u64),
@@ -113,9 +118,10 @@ impl Porter<'_> {
     }
 
     fn place(&self, blob: &Descriptor) -> Result<Way> {
-        self.watch.advance(0)?;
+        let broken_off = || BrokenOff(blob.digest);
+        self.watch.advance(0).with_context(broken_off)?;
         if let Some(shared) = self.transaction.find(blob)? {
-            self.watch.advance(blob.size)?;
+            self.watch.advance(blob.size).with_context(broken_off)?;
             return Ok(Way::Shared(shared));
         }
         let is_there = |dir: &&PathBuf| {
@@ -125,16 +131,24 @@ impl Porter<'_> {
         for dir in self.others.iter().filter(is_there) {
             // One that is damaged, or gone meanwhile, is not the only one.
             if let Ok(shared) = self.transaction.bring_blob(dir, blob) {
-                self.watch.advance(blob.size)?;
+                self.watch.advance(blob.size).with_context(broken_off)?;
                 return Ok(Way::Shared(shared));
             }
         }
-        match self.store.blob(blob)? {
+        match self.store.blob(blob).map_err(|error| self.unread(blob, error))? {
             Some(stored) => self.fetch(blob, stored).map(Way::Fetched),
             None if is_part_of_an_image(blob) => {
                 Err(SourceError::Missing { what: format!("blob {}", blob.digest) }.into())
             }
             None => Ok(Way::Lacking),
+        }
+    }
+
+    fn unread(&self, blob: &Descriptor, error: anyhow::Error) -> anyhow::Error {
+        if self.store.has_broken_off(&error) {
+            error.context(BrokenOff(blob.digest))
+        } else {
+            error.context(format!("cannot read blob {}", blob.digest))
         }
     }
 
@@ -155,12 +169,12 @@ impl Porter<'_> {
                 Ok(0) => break,
                 Ok(n) => n,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error).with_context(|| format!("cannot read blob {digest}")),
+                Err(error) => return Err(self.unread(blob, error.into())),
             };
             hash.update(&buffer[..n]);
             file.file().write_all(&buffer[..n]).with_context(write)?;
             size += n as u64;
-            self.watch.advance(n as u64)?;
+            self.watch.advance(n as u64).context(BrokenOff(digest))?;
         }
         if size != blob.size {
             return Err(wrong_size(size).into());

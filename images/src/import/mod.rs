@@ -1,7 +1,8 @@
 //! Images from elsewhere: each as it is, with all its platforms and the digest that it has; or as one layer.
 //!
 //! What is imported is untrusted: nothing of it is unpacked to paths, each blob is hashed as it comes, and the name is
-//! switched when all is there. Limits:
+//! switched when all is there. If the way to the source breaks off before, or somebody stops it, blobs that came whole stay in
+//! their places: the next import takes them, or they go as all blobs go that nothing leads to. Limits:
 //!
 //! | what | limit |
 //! |---|---|
@@ -40,7 +41,7 @@ pub(crate) use source::{split_dir, split_file};
 pub use store::{Store, Stored};
 
 use self::archive::Archive;
-use self::bring::Porter;
+use self::bring::{BrokenOff, Porter};
 use self::docker::DockerImage;
 use self::store::{Files, Folder, Oci, choose, read_json};
 use crate::flatten;
@@ -156,39 +157,66 @@ pub fn import(
     let waiting = |path: &LayoutPath| {
         watch.note(&format!("waiting for another program that writes to `{path}`"));
     };
-    let names = [to.path().clone()];
     let transaction =
-        Transaction::begin(to.dir(), &names, LinkMode::Auto, options.write.durability, &waiting)?;
-    let (mut changes, mut brought) = (Vec::new(), Brought::default());
-    let root = match &opened.0 {
-        Content::Docker(image) => image.write(&transaction, options, watch)?,
-        Content::Rootfs(path) => rootfs::write(path, &transaction, options, watch)?,
-        Content::Images { store, roots, others: beside, .. } => {
-            let threads = options.write.threads;
-            let porter =
-                Porter { store: &**store, transaction: &transaction, others: &others, threads, watch };
-            let roots = pick(&**store, roots, options)?;
-            brought = porter.bring(roots.clone())?;
-            let beside = referrers(&**store, beside, &reached(to.path().path(), &roots)?)?;
-            let more = porter.bring(beside.clone())?;
-            brought.shared += more.shared;
-            brought.fetched += more.fetched;
-            brought.lacking.extend(more.lacking);
-            changes.extend(beside.into_iter().map(Change::Add));
-            one(&transaction, roots)?
+        Transaction::begin_anew(to.dir(), to.path(), LinkMode::Auto, options.write.durability, &waiting)?;
+    let written = write(opened, &transaction, &others, to, options, watch);
+    let Written { root, beside, brought } = match written {
+        Ok(written) => written,
+        Err(error) => {
+            if error.is::<BrokenOff>() {
+                transaction.leave();
+            }
+            return Err(error);
         }
     };
-    watch.advance(0)?;
     if options.flatten {
         let image = Image::read(to.path().path(), &root)?;
         let flat = flatten::flatten_in(transaction, &image, options.write, watch)?;
         return Ok(Imported { digest: flat.committed.digest, brought, left: flat.left });
     }
     let digest = root.digest;
-    changes.insert(0, Change::Name(root));
+    let changes: Vec<Change> =
+        std::iter::once(Change::Name(root)).chain(beside.into_iter().map(Change::Add)).collect();
     let absent: BTreeSet<Digest> = brought.lacking.iter().copied().collect();
     let left = transaction.prepare(&changes, &absent)?.publish()?;
     Ok(Imported { digest, brought, left: left.map(|error| format!("{:#}", anyhow::Error::from(error))) })
+}
+
+/// What is in the layout, but for the name.
+struct Written {
+    root: Descriptor,
+    /// What refers to the image.
+    beside: Vec<Descriptor>,
+    brought: Brought,
+}
+
+fn write(
+    opened: &Opened<'_>,
+    transaction: &Transaction,
+    others: &[PathBuf],
+    to: &Name,
+    options: &Options,
+    watch: &dyn Watch,
+) -> Result<Written> {
+    let made = |root| Written { root, beside: Vec::new(), brought: Brought::default() };
+    let written = match &opened.0 {
+        Content::Docker(image) => made(image.write(transaction, options, watch)?),
+        Content::Rootfs(path) => made(rootfs::write(path, transaction, options, watch)?),
+        Content::Images { store, roots, others: beside, .. } => {
+            let threads = options.write.threads;
+            let porter = Porter { store: &**store, transaction, others, threads, watch };
+            let roots = pick(&**store, roots, options)?;
+            let mut brought = porter.bring(roots.clone())?;
+            let beside = referrers(&**store, beside, &reached(to.path().path(), &roots)?)?;
+            let more = porter.bring(beside.clone())?;
+            brought.shared += more.shared;
+            brought.fetched += more.fetched;
+            brought.lacking.extend(more.lacking);
+            Written { root: one(transaction, roots)?, beside, brought }
+        }
+    };
+    watch.advance(0)?;
+    Ok(written)
 }
 
 /// What the name will stand for.

@@ -1,11 +1,14 @@
 //! A plain file tree as an image of one layer.
 //!
 //! Of a tar, entries are kept as they are. A folder is archived in the order of its names: with owners if the process may be
-//! anybody, else all is root's; without extended attributes; hard links become files.
+//! anybody, else all is root's; a file's further names are hard links to the first one; extended attributes are those of files
+//! and folders that mean the same everywhere: capabilities, and what programs have noted.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -19,10 +22,14 @@ use drydock_model::manifest::{Annotations, Descriptor, Manifest};
 use drydock_model::media;
 use drydock_model::platform::Platform;
 use drydock_tar::{
-    Archive, Device, Entry, Found, Kind, Member, NO_XATTRS, Owner, Time, Walk, open_file, write_contents,
+    Archive, Device, Entry, Found, Kind, Member, Owner, Time, Walk, Xattrs, open_file, write_contents,
     write_end, write_padding,
 };
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, openat, readlinkat, statat};
+use rustix::buffer::spare_capacity;
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, Stat, fgetxattr, flistxattr, openat, readlinkat, statat,
+};
+use rustix::io::Errno;
 
 use super::Options;
 use super::archive::{Watched, format_of};
@@ -36,6 +43,12 @@ const MADE_BY: &str = "drydock import rootfs";
 
 /// When images were made of which that does not matter, as buildpacks have it.
 const CREATED: &str = "1980-01-01T00:00:01Z";
+
+/// Bytes of an extended attribute, and of the names of a file's: what Linux takes.
+const MOST_ATTRIBUTES: usize = 64 << 10;
+
+/// Attributes of programs' own, which are about this disk.
+const OWN: [&[u8]; 2] = [b"user.drydock.", b"user.overlay."];
 
 /// Writes all but the name.
 pub(super) fn write(
@@ -125,6 +138,8 @@ fn folder(path: &Path, sink: &mut dyn Sink, watch: &dyn Watch) -> Result<()> {
     let mut walk = Walk::new(path, root)?;
     let keeps_owners = rustix::process::geteuid().is_root();
     let name = RefCell::new(Vec::new());
+    // Of files that have several names: the first one. They are few.
+    let mut first_names: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
     let full = || path.join(std::ffi::OsStr::from_bytes(&name.borrow()));
     while let Some(Found { dir, path: above, leaf, file_type }) = walk.find_next()? {
         watch.advance(0)?;
@@ -135,15 +150,25 @@ fn folder(path: &Path, sink: &mut dyn Sink, watch: &dyn Watch) -> Result<()> {
         let stat = statat(dir, leaf, flags).with_context(failed)?;
         let (kind, target);
         let mut contents: Option<File> = None;
+        let mut xattrs = Xattrs::new();
         match file_type {
             FileType::Directory => {
                 name.borrow_mut().push(b'/');
+                xattrs = attributes(dir).with_context(failed)?;
                 kind = Kind::Dir;
+            }
+            FileType::RegularFile if first_names.contains_key(&(stat.st_dev, stat.st_ino)) => {
+                target = first_names[&(stat.st_dev, stat.st_ino)].clone();
+                kind = Kind::HardLink { target: &target };
             }
             FileType::RegularFile => {
                 let file = File::from(open_file(dir, leaf).with_context(failed)?);
+                xattrs = attributes(&file).with_context(failed)?;
                 kind = Kind::File { size: file.metadata().with_context(failed)?.len() };
                 contents = Some(file);
+                if stat.st_nlink > 1 {
+                    first_names.insert((stat.st_dev, stat.st_ino), name.borrow().clone());
+                }
             }
             FileType::Symlink => {
                 target = readlinkat(dir, leaf, Vec::new()).with_context(failed)?.into_bytes();
@@ -158,13 +183,38 @@ fn folder(path: &Path, sink: &mut dyn Sink, watch: &dyn Watch) -> Result<()> {
         let owner = if keeps_owners { Owner { uid: stat.st_uid, gid: stat.st_gid } } else { Owner::ROOT };
         let modified = Time { seconds: stat.st_mtime, nanoseconds: 0 };
         let mode = stat.st_mode & 0o7777;
-        Entry { name: &name.borrow(), kind, mode, owner, modified, xattrs: NO_XATTRS }.write(sink)?;
+        Entry { name: &name.borrow(), kind, mode, owner, modified, xattrs: &xattrs }.write(sink)?;
         if let (Some(file), Kind::File { size }) = (contents, kind) {
             write_contents(&file, size, sink, &full)?;
         }
     }
     write_end(sink)?;
     Ok(())
+}
+
+/// The extended attributes that mean the same on every machine.
+fn attributes(file: impl AsFd) -> rustix::io::Result<Xattrs> {
+    let mut names = Vec::with_capacity(MOST_ATTRIBUTES);
+    match flistxattr(&file, spare_capacity(&mut names)) {
+        Err(Errno::NOTSUP) => return Ok(Xattrs::new()),
+        listed => listed?,
+    };
+    let is_kept = |name: &&[u8]| {
+        *name == b"security.capability"
+            || name.starts_with(b"user.") && !OWN.iter().any(|own| name.starts_with(own))
+    };
+    let mut found = Xattrs::new();
+    for name in names.split(|byte| *byte == 0).filter(is_kept) {
+        let mut value = Vec::with_capacity(MOST_ATTRIBUTES);
+        match fgetxattr(&file, name, spare_capacity(&mut value)) {
+            // Gone meanwhile.
+            Err(Errno::NODATA) => continue,
+            read => read?,
+        };
+        value.shrink_to_fit();
+        found.insert(name.to_vec(), value);
+    }
+    Ok(found)
 }
 
 fn device(stat: &Stat) -> Device {

@@ -32,6 +32,12 @@ impl fmt::Debug for Stored<'_> {
 pub trait Store: Sync {
     /// A blob, unless it is not there. Digest and size are for the caller to check.
     fn blob(&self, blob: &Descriptor) -> Result<Option<Stored<'_>>>;
+
+    /// Whether a failure to read a blob is none of what there is, but of the way from there: what has come before stays for
+    /// the next attempt.
+    fn has_broken_off(&self, _failure: &anyhow::Error) -> bool {
+        false
+    }
 }
 
 /// Has files by name.

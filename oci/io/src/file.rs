@@ -2,11 +2,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 use rustix::io::Errno;
 
 use crate::read;
@@ -76,6 +76,31 @@ impl Drop for TempFile {
             let _ = fs::remove_file(path);
         }
     }
+}
+
+/// Opens a file to read it and to write at its end; a new one has mode 0644. It must be a regular file, and no symlink. If
+/// what is in it does not end with a line feed, one is added: a killed process left half a line.
+pub fn open_to_append(path: &Path) -> io::Result<File> {
+    // Without NONBLOCK, a FIFO would be waited for; a regular file does not care.
+    let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC;
+    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let mut file = match openat(CWD, path, flags, Mode::from_raw_mode(0o644)) {
+        Ok(file) => File::from(file),
+        Err(Errno::LOOP) => return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link")),
+        Err(error) => return Err(error.into()),
+    };
+    let size = match file.metadata()? {
+        metadata if metadata.is_file() => metadata.len(),
+        _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+    };
+    let mut last = [b'\n'];
+    if size > 0 {
+        file.read_at(&mut last, size - 1)?;
+    }
+    if last != [b'\n'] {
+        file.write_all(b"\n")?;
+    }
+    Ok(file)
 }
 
 /// Removes the temporary files in a folder that killed processes left. Those of processes that run are locked.
@@ -152,6 +177,29 @@ mod tests {
         let mut left = names(dir.path());
         left.sort();
         assert_eq!(left, want);
+    }
+
+    #[test]
+    fn only_regular_files_are_appended_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for (before, after) in [(None, "x"), (Some(""), "x"), (Some("a\n"), "a\nx"), (Some("a"), "a\nx")] {
+            if let Some(before) = before {
+                fs::write(path("log"), before).unwrap();
+            }
+            open_to_append(&path("log")).unwrap().write_all(b"x").unwrap();
+            assert_eq!(fs::read_to_string(path("log")).unwrap(), after);
+            fs::remove_file(path("log")).unwrap();
+        }
+        std::os::unix::fs::symlink("target", path("link")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, path("fifo"), rustix::fs::Mode::RWXU).unwrap();
+        for (name, want) in
+            [("link", "symbolic link"), ("fifo", "not a regular"), (".", "directory"), ("no/log", "No such")]
+        {
+            let error = open_to_append(&path(name)).unwrap_err().to_string();
+            assert!(error.contains(want), "{name}: {error}");
+        }
+        assert!(!path("target").exists());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! folders locked, sinks that lend their buffers, and work shared by threads.
 
 pub mod file;
+pub mod lines;
 pub mod lock;
 pub mod read;
 pub mod sink;

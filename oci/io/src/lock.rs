@@ -10,6 +10,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 use rustix::io::{Errno, retry_on_intr};
@@ -122,11 +124,32 @@ impl Lock {
     }
 }
 
+/// Marks a file as one that this process writes to, beside others that do, until it is closed. Does not wait: `false` if
+/// the file cannot be marked.
+pub fn mark_written(file: &File) -> bool {
+    const TRIES: u32 = 50;
+    // Whoever looks at the mark has the lock for a moment.
+    (0..TRIES).any(|tries| {
+        if tries > 0 {
+            thread::sleep(Duration::from_millis(2));
+        }
+        flock(file, FlockOperation::NonBlockingLockShared).is_ok()
+    })
+}
+
+/// Whether there is a process that has [marked](mark_written) a file.
+pub fn is_written(file: &File) -> io::Result<bool> {
+    match retry_on_intr(|| flock(file, FlockOperation::NonBlockingLockExclusive)) {
+        Ok(()) => Ok(flock(file, FlockOperation::Unlock).map(|()| false)?),
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
     use std::sync::mpsc;
-    use std::thread;
 
     use super::*;
 
@@ -188,5 +211,25 @@ mod tests {
             drop(first);
             assert_eq!(second.join().unwrap().identity(), Identity::of(&path).unwrap());
         });
+    }
+
+    #[test]
+    fn a_file_is_written_as_long_as_one_has_it_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let writers = [File::create(&path).unwrap(), File::create(&path).unwrap()];
+        let reader = File::open(&path).unwrap();
+        assert!(!is_written(&reader).unwrap());
+        for writer in &writers {
+            assert!(mark_written(writer));
+        }
+        for writer in writers {
+            assert!(is_written(&reader).unwrap());
+            drop(writer);
+        }
+        assert!(!is_written(&reader).unwrap());
+        let other = File::open(&path).unwrap();
+        flock(&other, FlockOperation::LockExclusive).unwrap();
+        assert!(!mark_written(&reader), "somebody else keeps it");
     }
 }

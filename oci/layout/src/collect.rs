@@ -14,6 +14,7 @@ use serde_json::Value as Json;
 
 use super::error::{IoContext as _, LayoutError};
 use super::files::Early;
+use super::running::is_running;
 use super::{MAX_JSON, blobs_dir};
 
 /// For so long a blob stays when nothing refers to it any more: whoever read the index before may still be copying.
@@ -184,7 +185,7 @@ pub(super) fn collect_at(
 ) -> Result<(), LayoutError> {
     let blobs = blobs_dir(layout);
     for dir in [layout, &blobs] {
-        remove(dir, |name, _| name.starts_with(TEMPORARY_PREFIX))?;
+        remove(dir, |name, _| name.starts_with(TEMPORARY_PREFIX) && !is_running(&dir.join(name)))?;
     }
     let is_over = |since: SystemTime| now.duration_since(since).is_ok_and(|age| age > GRACE);
     if !switched.is_none_or(is_over) {
@@ -208,7 +209,8 @@ pub(super) fn in_use(layout: &Path, keep: &[&Members]) -> Result<HashSet<Digest>
     Ok(kept.blobs)
 }
 
-/// Keeps what refers by its `subject` to what is kept: signatures and the like may stand in no index.
+/// Keeps what refers by its `subject` to what is kept: signatures and the like may stand in no index. Build logs do, as long
+/// as no other one of the same image has taken their place.
 fn keep_referrers(layout: &Path, kept: &mut Reached) -> Result<(), LayoutError> {
     let mut referrers: Vec<(String, Descriptor)> = Vec::new();
     for (name, file) in list(&blobs_dir(layout))? {
@@ -220,7 +222,8 @@ fn keep_referrers(layout: &Path, kept: &mut Reached) -> Result<(), LayoutError> 
         // What is no JSON, refers to nothing.
         let Ok(json) = Early::default().read_json::<Json>(layout, &descriptor) else { continue };
         let subject = json.get("subject").and_then(|subject| subject.get("digest")?.as_str());
-        if let Some(subject) = subject {
+        let is_log = json.get("artifactType").and_then(Json::as_str) == Some(media::BUILD_LOG);
+        if let Some(subject) = subject.filter(|_| !is_log) {
             let default = if json.get("manifests").is_some() { media::INDEX } else { media::MANIFEST };
             let media_type = json.get("mediaType").and_then(Json::as_str).unwrap_or(default);
             media_type.clone_into(&mut descriptor.media_type);

@@ -92,6 +92,12 @@ pub(super) fn apply(
     let (ours, others): (Vec<&Entry>, Vec<&Entry>) =
         entries.iter().partition(|entry| is_ours(entry, entries, ref_name));
     let others = || others.iter().copied().cloned();
+    // Of what is damaged nobody knows what it was: its name or its digest tells whether the new is in place of it.
+    let new = change.brings().map(|descriptor| descriptor.digest);
+    let is_lost = |other: &Entry| {
+        matches!(other.content, Content::Absent(_))
+            && (other.ref_name() == Some(ref_name) || Some(other.descriptor.digest) == new)
+    };
     let with_name = |mut entry: Entry| {
         entry.descriptor.annotations.insert(REF_NAME.to_owned(), ref_name.to_owned());
         entry
@@ -119,11 +125,11 @@ pub(super) fn apply(
                 let members = Members { descriptors, foreign: nested.foreign.clone() };
                 Entry { descriptor: write_index(members)?, content: Content::Index(nested) }
             };
-            std::iter::once(with_name(one)).chain(others()).collect()
+            std::iter::once(with_name(one)).chain(others().filter(|other| !is_lost(other))).collect()
         }
         Change::Name(descriptor) => {
             let entry = Entry { descriptor: descriptor.clone(), content: Content::Artifact };
-            std::iter::once(with_name(entry)).chain(others()).collect()
+            std::iter::once(with_name(entry)).chain(others().filter(|other| !is_lost(other))).collect()
         }
         Change::Add(descriptor) => {
             let same = |entry: &&Entry| entry.descriptor == *descriptor;

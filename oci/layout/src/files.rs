@@ -127,6 +127,21 @@ pub fn open_blob(layout: &Path, descriptor: &Descriptor) -> Result<BlobReader, L
     Early::default().open_blob(layout, descriptor)
 }
 
+/// Opens a blob of a layout once its digest and size were checked.
+pub fn open_whole_blob(layout: &Path, descriptor: &Descriptor) -> Result<BlobReader, LayoutError> {
+    checked(open_blob(layout, descriptor)?, &blob_path(layout, &descriptor.digest), descriptor.digest)
+}
+
+/// The same of a blob that is open, and is read from its beginning.
+pub(super) fn checked(mut blob: BlobReader, path: &Path, digest: Digest) -> Result<BlobReader, LayoutError> {
+    let found = hash(&mut blob, |_| Ok(())).at("read", path)?;
+    if found == digest {
+        Ok(blob.rewound())
+    } else {
+        Err(LayoutError::Corrupt { path: path.to_owned(), found })
+    }
+}
+
 /// Reads a blob of a layout that is a manifest, a configuration or an index, and checks it.
 pub fn read_blob(layout: &Path, descriptor: &Descriptor) -> Result<Vec<u8>, LayoutError> {
     Early::default().read_blob(layout, descriptor)

@@ -41,6 +41,11 @@ impl Undo {
     /// Everything stays.
     pub(super) fn forget(&mut self) {
         self.dirs.clear();
+        self.forget_files();
+    }
+
+    /// Files stay, and folders with something in them.
+    pub(super) fn forget_files(&mut self) {
         self.files.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }

@@ -13,12 +13,14 @@
 //! | indexes in indexes | [`MAX_DEPTH`] deep, each read once |
 //! | descriptors in all indexes of a layout | [`MAX_DESCRIPTORS`] |
 
+mod build_log;
 mod collect;
 mod edit;
 mod error;
 mod files;
 mod folders;
 mod read;
+mod running;
 pub mod seen;
 mod share;
 mod sweep;
@@ -29,11 +31,13 @@ mod tree;
 
 use std::path::{Path, PathBuf};
 
+pub use build_log::NewLog;
 pub use collect::{GRACE, leads_to, refers_to};
 pub use edit::Change;
 pub use error::LayoutError;
-pub use files::{BlobReader, Early, open_blob, read_blob};
+pub use files::{BlobReader, Early, open_blob, open_whole_blob, read_blob};
 pub use read::{Image, ImageLayer, Layout};
+pub use running::{Spool, running};
 pub use share::{LinkMode, Shared};
 pub use sweep::{Swept, Unused, sweep};
 pub use transaction::{BlobSource, Committed, Durability, NewImage, NewLayer, Prepared, Transaction, forget};

@@ -13,9 +13,9 @@ use drydock_model::reference::LayoutPath;
 use serde_json::Value as Json;
 
 use super::blob_path;
-use super::error::{IoContext as _, LayoutError};
-use super::files::{BlobReader, Early, hash, parse};
-use super::tree::{self, Entry};
+use super::error::LayoutError;
+use super::files::{BlobReader, Early, checked, parse};
+use super::tree::{self, Damage, Entry};
 
 /// A layout whose indexes were read.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Layout {
     /// The same, with files that were opened before.
     pub fn open_early(path: &LayoutPath, files: &Early) -> Result<Self, LayoutError> {
         let index = read_index(path, files)?;
-        let entries = tree::read(path, &index, files)?;
+        let entries = tree::read(path, &index, files, Damage::Refused)?;
         Ok(Self { path: path.clone(), files: files.clone(), index, entries })
     }
 
@@ -48,10 +48,6 @@ impl Layout {
     /// `index.json`.
     pub fn index(&self) -> &Index {
         &self.index
-    }
-
-    pub(super) fn entries(&self) -> &[Entry] {
-        &self.entries
     }
 
     /// What the layout's name stands for, as `index.json` has it: an image or an index of several, or images without names
@@ -296,12 +292,6 @@ impl ImageLayer {
 
     /// Opens its blob once its digest and size were checked.
     pub fn open(&self) -> Result<BlobReader, LayoutError> {
-        let mut blob = self.open_unchecked()?;
-        let found = hash(&mut blob, |_| Ok(())).at("read", &self.path())?;
-        if found == self.descriptor.digest {
-            Ok(blob.rewound())
-        } else {
-            Err(LayoutError::Corrupt { path: self.path(), found })
-        }
+        checked(self.open_unchecked()?, &self.path(), self.descriptor.digest)
     }
 }

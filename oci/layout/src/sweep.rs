@@ -13,6 +13,7 @@ use drydock_model::reference::{LayoutDir, LayoutPath};
 use super::collect::{GRACE, changed, digest_of, in_use, list};
 use super::error::{IoContext as _, LayoutError};
 use super::read::Layout;
+use super::running::is_running;
 use super::{blob_path, blobs_dir};
 
 /// What is of no use in a layout, and was removed unless that was not wanted.
@@ -79,7 +80,7 @@ pub(super) fn sweep_at(
                 continue;
             }
             if name.starts_with(TEMPORARY_PREFIX) {
-                swept.temporary.push(folder.join(name));
+                swept.temporary.extend(Some(folder.join(name)).filter(|path| !is_running(path)));
                 continue;
             }
             newest = newest.max(changed(&file));

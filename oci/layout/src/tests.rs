@@ -1,10 +1,12 @@
 //! Layouts written by hand, read, written and damaged.
 
+mod logs;
 mod reading;
 mod sweeping;
 mod writing;
 
 use std::fs;
+use std::io;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

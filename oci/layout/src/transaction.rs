@@ -25,6 +25,7 @@ use drydock_model::media;
 use drydock_model::reference::{LayoutDir, LayoutPath};
 use serde::Serialize;
 
+use super::build_log::{self, NewLog};
 use super::collect::{collect, reachable};
 use super::edit::{self, Change};
 use super::error::{IoContext as _, LayoutError};
@@ -33,7 +34,7 @@ use super::folders::{Undo, make_blobs_dir, make_layout_dir};
 use super::read::{ImageLayer, Layout};
 use super::seen::Seen;
 use super::share::{LinkMode, Shared, share, whole};
-use super::tree::Entry;
+use super::tree::{self, Damage, Entry};
 use super::{blob_path, blobs_dir};
 
 const MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -114,6 +115,8 @@ struct Target {
     /// The folder of all layouts.
     root: PathBuf,
     before: Before,
+    /// What the layout may be like.
+    damage: Damage,
     _lock: Lock,
 }
 
@@ -127,14 +130,15 @@ struct Before {
 }
 
 impl Before {
-    fn read(path: &LayoutPath) -> Result<Self, LayoutError> {
+    fn read(path: &LayoutPath, damage: Damage) -> Result<Self, LayoutError> {
         let index_path = path.path().join("index.json");
-        match Layout::open(path) {
-            Ok(layout) => {
+        match Layout::read_index(path) {
+            Ok(index) => {
                 let text = Early::default().read(&index_path)?;
                 let written = fs::metadata(&index_path).and_then(|file| file.modified());
                 let text = Some((text, written.at("look at", &index_path)?));
-                Ok(Self { index: layout.index().clone(), entries: layout.entries().to_vec(), text })
+                let entries = tree::read(path, &index, &Early::default(), damage)?;
+                Ok(Self { index, entries, text })
             }
             Err(LayoutError::NotFound(_)) => {
                 Ok(Self { index: Index::empty(), entries: Vec::new(), text: None })
@@ -161,7 +165,23 @@ impl Transaction {
         if let Some(name) = names.iter().find(|name| name.digest().is_some()) {
             return Err(LayoutError::NamedByDigest(name.path().to_owned()));
         }
-        Self::begin_with(dir, names, link, durability, waiting)
+        Self::begin_with(dir, names, link, durability, Damage::Refused, waiting)
+    }
+
+    /// For changes that take the place of what a name stands for: of that, and of what is beside it, anything but the index may
+    /// be damaged or missing.
+    pub fn begin_anew(
+        dir: &LayoutDir,
+        name: &LayoutPath,
+        link: LinkMode,
+        durability: Durability,
+        waiting: &dyn Fn(&LayoutPath),
+    ) -> Result<Self, LayoutError> {
+        if name.digest().is_some() {
+            return Err(LayoutError::NamedByDigest(name.path().to_owned()));
+        }
+        let names = std::slice::from_ref(name);
+        Self::begin_with(dir, names, link, durability, Damage::Tolerated, waiting)
     }
 
     /// For changes that bring nothing: the name may be a digest, too.
@@ -171,7 +191,8 @@ impl Transaction {
         durability: Durability,
         waiting: &dyn Fn(&LayoutPath),
     ) -> Result<Self, LayoutError> {
-        Self::begin_with(dir, std::slice::from_ref(name), LinkMode::Auto, durability, waiting)
+        let names = std::slice::from_ref(name);
+        Self::begin_with(dir, names, LinkMode::Auto, durability, Damage::Refused, waiting)
     }
 
     fn begin_with(
@@ -179,6 +200,7 @@ impl Transaction {
         names: &[LayoutPath],
         link: LinkMode,
         durability: Durability,
+        damage: Damage,
         waiting: &dyn Fn(&LayoutPath),
     ) -> Result<Self, LayoutError> {
         let mut made: Vec<(Identity, usize, Undo)> = Vec::new();
@@ -194,7 +216,7 @@ impl Transaction {
         let mut targets = Vec::with_capacity(made.len());
         for (_, number, undo) in made {
             let path = &names[number];
-            targets.push((number, Target::lock(dir, path, undo, &|| waiting(path))?));
+            targets.push((number, Target::lock(dir, path, undo, damage, &|| waiting(path))?));
         }
         targets.sort_by_key(|(number, _)| *number);
         let targets = targets.into_iter().map(|(_, target)| target).collect();
@@ -239,7 +261,11 @@ impl Transaction {
         Ok(descriptor)
     }
 
-    fn put_json(&self, media_type: &str, value: &impl Serialize) -> Result<Descriptor, LayoutError> {
+    pub(super) fn put_json(
+        &self,
+        media_type: &str,
+        value: &impl Serialize,
+    ) -> Result<Descriptor, LayoutError> {
         self.put_bytes(media_type, &to_json(value))
     }
 
@@ -299,6 +325,14 @@ impl Transaction {
         Ok(found)
     }
 
+    /// Gives up, and leaves the blobs in their places although nothing leads to them: whoever tries again finds them. If
+    /// nobody does, they go as all such blobs go.
+    pub fn leave(mut self) {
+        for target in &mut self.targets {
+            target.undo.forget_files();
+        }
+    }
+
     fn verified(&self) -> MutexGuard<'_, BTreeSet<Digest>> {
         self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -309,6 +343,16 @@ impl Transaction {
 
     /// Writes everything of an image but the name: for [`Prepared::publish`].
     pub fn prepare_image(self, image: NewImage) -> Result<Prepared, LayoutError> {
+        self.prepare_image_and_log(image, None).map(|(prepared, _)| prepared)
+    }
+
+    /// The same with the log of the image's build beside it. If only the log cannot be written, the image goes without it, and
+    /// that is the second result.
+    pub fn prepare_image_and_log(
+        self,
+        image: NewImage,
+        log: Option<NewLog>,
+    ) -> Result<(Prepared, Option<LayoutError>), LayoutError> {
         let NewImage { mut config, layers, annotations, replaces } = image;
         config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
         let platform = config.platform();
@@ -333,7 +377,11 @@ impl Transaction {
             rest: serde_json::Map::new(),
         };
         let image = self.put_json(media::MANIFEST, &manifest)?;
-        self.prepare(&[Change::Image { image, platform, replaces }], &absent)
+        let log = log.map(|log| log.put(&self, &image)).transpose();
+        let (log, failed) = log.map_or_else(|error| (None, Some(error)), |log| (log, None));
+        let mut changes = vec![Change::Image { image, platform, replaces }];
+        changes.extend(log.map(Change::Add));
+        Ok((self.prepare(&changes, &absent)?, failed))
     }
 
     /// Writes everything that these changes of each name take, but the names themselves. Every blob that they lead to
@@ -384,6 +432,7 @@ impl Target {
         dir: &LayoutDir,
         path: &LayoutPath,
         mut undo: Undo,
+        damage: Damage,
         waiting: &dyn Fn(),
     ) -> Result<Self, LayoutError> {
         let lock = loop {
@@ -396,8 +445,9 @@ impl Target {
             }
         };
         make_blobs_dir(path.path(), &mut undo)?;
-        let before = Before::read(path)?;
-        let mut target = Self { path: path.clone(), undo, root: dir.path().to_owned(), before, _lock: lock };
+        let before = Before::read(path, damage)?;
+        let (path, root) = (path.clone(), dir.path().to_owned());
+        let mut target = Self { path, undo, root, before, damage, _lock: lock };
         target.undo.only_beside(target.index_path(), target.before.text().map(<[u8]>::to_vec));
         Ok(target)
     }
@@ -439,7 +489,7 @@ impl Target {
     ) -> Result<NewIndex, LayoutError> {
         let mut written: Vec<PathBuf> = blobs.iter().map(|digest| self.blob_path(digest)).collect();
         if !self.is_as_before() {
-            self.before = Before::read(&self.path)?;
+            self.before = Before::read(&self.path, self.damage)?;
             self.undo.only_beside(self.index_path(), self.before.text().map(<[u8]>::to_vec));
         }
         let mut entries = self.before.entries.clone();
@@ -455,6 +505,7 @@ impl Target {
         let layout = self.path.path();
         let mut index = self.before.index.clone();
         index.manifests.descriptors = entries.into_iter().map(|entry| entry.descriptor).collect();
+        build_log::drop_outdated(&self.path, &self.before.entries, &mut index)?;
         media::INDEX.clone_into(&mut index.media_type);
         let marker = layout.join("oci-layout");
         if self.before.text.is_none() {

@@ -28,7 +28,7 @@ pub(super) enum Content {
     Image(Platform),
     /// An index of these.
     Index(Nested),
-    /// What cannot be told, because this is missing of it: an index, or an image whose descriptor has no platform.
+    /// What cannot be told, because this is missing of it or damaged: an index, or an image whose descriptor has no platform.
     Absent(Digest),
     /// Something else: a signature, an SBOM, an attestation, or what is not known here.
     Artifact,
@@ -89,15 +89,31 @@ impl Entry {
 
 /// Reads everything that the index of a layout leads to, but for images themselves. What the layout's own name stands for
 /// must be there; of the rest, what is missing is [`Content::Absent`].
-pub(super) fn read(layout: &LayoutPath, index: &Index, files: &Early) -> Result<Vec<Entry>, LayoutError> {
+pub(super) fn read(
+    layout: &LayoutPath,
+    index: &Index,
+    files: &Early,
+    damage: Damage,
+) -> Result<Vec<Entry>, LayoutError> {
     let ref_name = layout.ref_name();
-    Reader { layout: layout.path(), ref_name, files, read: HashMap::new(), count: 0 }.entries(index, 0)
+    Reader { layout: layout.path(), ref_name, files, damage, read: HashMap::new(), count: 0 }
+        .entries(index, 0)
+}
+
+/// What becomes of indexes, manifests and configurations that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Damage {
+    /// They are an error.
+    Refused,
+    /// What they are of is [`Content::Absent`], what the layout's own name stands for included.
+    Tolerated,
 }
 
 struct Reader<'a> {
     layout: &'a Path,
     ref_name: &'a str,
     files: &'a Early,
+    damage: Damage,
     /// Indexes that were read, and how many descriptors each leads to.
     read: HashMap<Digest, (Nested, usize)>,
     /// Descriptors so far, those of an index each time that it is named.
@@ -114,6 +130,7 @@ impl Reader<'_> {
                 Err(LayoutError::MissingBlob { digest, .. }) if !self.is_ours(descriptor) => {
                     Content::Absent(digest)
                 }
+                Err(_) if self.damage == Damage::Tolerated => Content::Absent(descriptor.digest),
                 content => content?,
             };
             entries.push(Entry { descriptor: descriptor.clone(), content });

@@ -16,6 +16,10 @@ pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 pub const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// A layer compressed with zstd.
 pub const LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+/// What has no configuration has this one: `{}`.
+pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+/// The log of an image's build: an artifact that refers to the image, and its one layer.
+pub const BUILD_LOG: &str = "application/vnd.drydock.build-log.v1+jsonl";
 
 /// The OCI media type that means the same; the given one, if there is none.
 pub fn to_oci(media_type: &str) -> &str {

@@ -231,7 +231,7 @@ impl Builder<'_> {
 
         let doing = || format!("{} of buildpack {}", executable.display(), module.full_name());
         let failed = |cause| Error::new(Kind::BuildpackFailed, cause);
-        let program = Program { command, output: &mut *self.log.output() };
+        let program = Program { command, output: &mut *self.log.output(&module.id) };
         let status = process::run(program, &held).map_err(|error| error.context(doing()))?;
         let status = status.map_err(|error| {
             failed(anyhow::Error::from(error).context(format!("failed to run {}", doing())))

@@ -158,7 +158,7 @@ impl Generator<'_> {
         command.env_clear().envs(variables.map_err(unusable)?);
         let doing = || format!("extension `{}`: `{}`", module.full_name(), executable.display());
         let failed = |cause: anyhow::Error| Error::new(Kind::ExtensionFailed, cause.context(doing()));
-        let program = Program { command, output: &mut *self.log.output() };
+        let program = Program { command, output: &mut *self.log.output(&module.id) };
         let status = process::run(program, held)
             .map_err(|error| error.context(doing()))?
             .map_err(|error| failed(error.into()))?;

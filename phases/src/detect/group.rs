@@ -145,7 +145,7 @@ fn tell_runs(members: &[(&Tried, &Run)], report: &mut Report) {
             Verdict::Exit(_) | Verdict::Unusable(_) => Level::Info,
         };
         let name = member.element.full_name();
-        report.printed(level, &name, &run.output);
+        report.printed(level, &member.element.id, &name, &run.output);
         if let Verdict::Unusable(reason) = &run.verdict {
             report.add(level, format!("======== Error: {name} ========"));
             report.add(level, reason);

@@ -10,13 +10,22 @@ use crate::{Level, Log};
 /// Messages in the order in which they came up.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    messages: Vec<(Level, Arc<[u8]>)>,
+    messages: Vec<Message>,
+}
+
+#[derive(Debug)]
+struct Message {
+    level: Level,
+    /// The ID of the buildpack or extension that printed it; empty for what detection says.
+    module: String,
+    text: Arc<[u8]>,
 }
 
 impl Report {
     /// Adds a message.
     pub(super) fn add(&mut self, level: Level, message: impl Into<String>) {
-        self.messages.push((level, Arc::from(message.into().into_bytes())));
+        let text = Arc::from(message.into().into_bytes());
+        self.messages.push(Message { level, module: String::new(), text });
     }
 
     /// Adds one that only matters when something went wrong.
@@ -30,31 +39,32 @@ impl Report {
     }
 
     /// Adds what a buildpack printed, if it did.
-    pub(super) fn printed(&mut self, level: Level, name: &str, output: &Arc<[u8]>) {
+    pub(super) fn printed(&mut self, level: Level, id: &str, name: &str, output: &Arc<[u8]>) {
         if !output.is_empty() {
             self.add(level, format!("======== Output: {name} ========"));
-            self.messages.push((level, Arc::clone(output)));
+            self.messages.push(Message { level, module: id.to_owned(), text: Arc::clone(output) });
         }
     }
 
     /// Tells what the log's level lets through.
     pub(super) fn tell(self, log: &dyn Log) {
-        for (level, message) in self.messages {
-            let text = String::from_utf8_lossy(&message);
-            log.log(level, text.strip_suffix('\n').unwrap_or(&text));
+        for Message { level, module, text } in self.messages {
+            let text = String::from_utf8_lossy(&text);
+            log.quote(level, &module, text.strip_suffix('\n').unwrap_or(&text));
         }
     }
 
     /// Tells everything, where errors are told.
     pub(super) fn tell_all(self, log: &dyn Log) -> std::io::Result<()> {
-        let mut output = log.error_output();
-        for (_, message) in self.messages {
-            output.write_all(&message)?;
-            if !message.ends_with(b"\n") {
+        for Message { module, text, .. } in self.messages {
+            let mut output = log.error_output(&module);
+            output.write_all(&text)?;
+            if !text.ends_with(b"\n") {
                 output.write_all(b"\n")?;
             }
+            output.flush()?;
         }
-        output.flush()
+        Ok(())
     }
 }
 
@@ -66,8 +76,8 @@ mod tests {
     fn report() -> Report {
         let mut report = Report::default();
         report.debug("pass: a@1");
-        report.printed(Level::Info, "a@1", &Arc::from(&b"100% \xff {} %s\n"[..]));
-        report.printed(Level::Info, "b@1", &Arc::from(&b""[..]));
+        report.printed(Level::Info, "a", "a@1", &Arc::from(&b"100% \xff {} %s\n"[..]));
+        report.printed(Level::Info, "b", "b@1", &Arc::from(&b""[..]));
         report.info("a 1");
         report
     }

@@ -89,7 +89,7 @@ impl Runner<'_> {
         let outputs = outputs.into_iter().map(Arc::<[u8]>::from);
         if ended.is_err() {
             for (module, output) in modules.iter().zip(outputs.clone()) {
-                report.printed(Level::Info, &module.full_name(), &output);
+                report.printed(Level::Info, &module.id, &module.full_name(), &output);
             }
         }
         let mut ended = ended?.into_iter();

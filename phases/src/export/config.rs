@@ -8,10 +8,10 @@ use anyhow::bail;
 use drydock_model::config::{History, ImageConfig, Settings};
 use drydock_spec::api::PlatformApi;
 use drydock_spec::launch::{BuildMetadata, Process};
+use drydock_spec::time::rfc3339;
 
 use crate::Log;
 use crate::app_image::one_for_each_layer;
-use crate::timer::rfc3339;
 
 const LAUNCHER: &str = "/cnb/lifecycle/launcher";
 const PROCESS_DIR: &str = "/cnb/process";

@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use crate::fake::{Answer, Fake, Request, describe, some_bytes};
+use crate::fake::{Client as _, describe, some_bytes};
+use drydock_fake_registry::{Answer, Fake, Request};
 use drydock_registry::auth::{Auth, Credentials, Secret, Stored, login, logout};
 use drydock_registry::{Environment, ErrorKind, Registry};
 

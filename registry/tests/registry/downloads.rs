@@ -3,7 +3,8 @@
 use std::io::{self, Read as _};
 use std::time::Duration;
 
-use crate::fake::{Answer, Fake, Request, describe, quick, some_bytes};
+use crate::fake::{Client as _, describe, quick, some_bytes};
+use drydock_fake_registry::{Answer, Fake, Request};
 use drydock_model::digest::Digest;
 use drydock_model::manifest::Descriptor;
 use drydock_registry::auth::Auth;

@@ -3,7 +3,8 @@
 use std::cell::Cell;
 use std::io::{self, Read};
 
-use crate::fake::{Answer, Fake, Request, describe, some_bytes};
+use crate::fake::{Client as _, describe, some_bytes};
+use drydock_fake_registry::{Answer, Fake, Request};
 use drydock_model::digest::Digest;
 use drydock_model::media;
 use drydock_registry::{ErrorKind, Pushed};

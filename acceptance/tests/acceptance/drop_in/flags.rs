@@ -13,28 +13,32 @@ use super::{APIS, PHASES, shell};
 type Row = (&'static str, &'static str, &'static [(u32, &'static str)]);
 
 /// As the Go lifecycle has them, except for those that phases with images have for layouts: at every API, and the
-/// rebaser too. `-stack` is no more from 0.12 on, other than in the creator.
+/// rebaser too; and for `-log-file`, which all phases of a build have. `-stack` is no more from 0.12 on, other than in the creator.
 const ROWS: [Row; 8] = [
     (
         "analyzer",
-        "analyzed cache-image daemon gid layers layout layout-dir previous-image run-image stack tag uid",
+        "analyzed cache-image daemon gid layers layout layout-dir log-file previous-image run-image stack tag uid",
         &[(9, "launch-cache skip-layers"), (12, "run"), (13, "insecure-registry")],
     ),
-    ("builder", "app buildpacks group layers plan platform", &[(11, "build-config"), (12, "analyzed")]),
+    (
+        "builder",
+        "app buildpacks group layers log-file plan platform",
+        &[(11, "build-config"), (12, "analyzed")],
+    ),
     (
         "creator",
-        "app buildpacks cache-dir cache-image daemon gid launch-cache launcher layers layout layout-dir order parallel \
+        "app buildpacks cache-dir cache-image daemon gid launch-cache launcher layers layout layout-dir log-file order parallel \
          platform previous-image process-type project-metadata report run-image skip-restore stack tag uid",
         &[(11, "build-config launcher-sbom"), (12, "run"), (13, "insecure-registry"), (15, "system")],
     ),
     (
         "detector",
-        "app buildpacks group layers order plan platform",
+        "app buildpacks group layers log-file order plan platform",
         &[(10, "analyzed extensions generated"), (11, "build-config"), (12, "run"), (15, "system")],
     ),
     (
         "exporter",
-        "analyzed app cache-dir cache-image daemon gid group image launch-cache launcher layers layout layout-dir \
+        "analyzed app cache-dir cache-image daemon gid group image launch-cache launcher layers layout layout-dir log-file \
          parallel process-type project-metadata report run-image stack uid",
         &[(11, "launcher-sbom"), (12, "extended run"), (13, "insecure-registry")],
     ),
@@ -50,7 +54,7 @@ const ROWS: [Row; 8] = [
     ),
     (
         "restorer",
-        "analyzed cache-dir cache-image gid group layers layout layout-dir skip-layers uid",
+        "analyzed cache-dir cache-image gid group layers layout layout-dir log-file skip-layers uid",
         &[(10, "build-image"), (12, "daemon generated"), (13, "insecure-registry"), (14, "run")],
     ),
 ];

@@ -30,6 +30,7 @@ pub(super) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("drydock::old_docker_archives_are_imported", old_docker_archives_are_imported),
             ("drydock::one_of_several_platforms", one_of_several_platforms),
             ("drydock::file_trees_become_images", file_trees_become_images),
+            ("drydock::file_trees_keep_links_and_attributes", file_trees_keep_links_and_attributes),
             ("drydock::images_become_file_trees", images_become_file_trees),
             ("drydock::hostile_layers_are_not_unpacked", hostile_layers_are_not_unpacked),
             ("drydock::damaged_archives_are_refused", damaged_archives_are_refused),
@@ -325,6 +326,52 @@ fn file_trees_become_images(executables: &Built) -> Result<()> {
     let whole = tar_of(&[(Type::Regular, "f", &"x".repeat(5000))])?;
     fs::write(&tar, &whole[..3000])?;
     repository.refused(1, "cannot read the tar", &["import", &format!("rootfs:{}", text(&tar)), "bad"])
+}
+
+/// A folder becomes an image and a folder again: files with several names stay such, and have their attributes.
+fn file_trees_keep_links_and_attributes(executables: &Built) -> Result<()> {
+    let repository = Repository::new(executables)?;
+    let dir = tempfile::tempdir()?;
+    let root = dir.path().join("root");
+    fs::create_dir_all(root.join("d"))?;
+    fs::write(root.join("d/first"), "content\n")?;
+    fs::hard_link(root.join("d/first"), root.join("a-second"))?;
+    fs::hard_link(root.join("d/first"), root.join("d/third"))?;
+    fs::write(root.join("apart"), "content\n")?;
+    let set = |path: &Path, name: &str, value: &[u8]| {
+        rustix::fs::setxattr(path, name, value, rustix::fs::XattrFlags::empty())
+    };
+    let get = |path: &Path, name: &str| -> Option<Vec<u8>> {
+        let mut value = vec![0; 1000];
+        let length = rustix::fs::getxattr(path, name, &mut value[..]).ok()?;
+        value.truncate(length);
+        Some(value)
+    };
+    set(&root.join("d/third"), "user.note", b"a\0b")?;
+    set(&root.join("d"), "user.of-folder", b"x")?;
+    set(&root.join("d"), "user.drydock.index", b"not this")?;
+    // CAP_NET_BIND_SERVICE, which only root may give.
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let has_capability = set(&root.join("apart"), "security.capability", &capability).is_ok();
+    repository.text(&["import", &format!("rootfs:{}", text(&root)), "tree"])?;
+    let listed = repository.json(0, &["tree", "tree"])?.to_string();
+    ensure!(listed.contains("d/third"), "{listed}");
+    let out = dir.path().join("out");
+    repository.text(&["export", "tree", &format!("dir:{}", text(&out))])?;
+    let inode = |name: &str| -> Result<u64> { Ok(fs::metadata(out.join(name))?.ino()) };
+    ensure!(inode("a-second")? == inode("d/first")? && inode("d/third")? == inode("d/first")?);
+    ensure!(inode("apart")? != inode("d/first")?);
+    ensure!(get(&out.join("a-second"), "user.note").as_deref() == Some(&b"a\0b"[..]));
+    ensure!(get(&out.join("d"), "user.of-folder").as_deref() == Some(&b"x"[..]));
+    ensure!(get(&out.join("d"), "user.drydock.index").is_none(), "what is about one disk is carried");
+    let carried = get(&out.join("apart"), "security.capability");
+    ensure!(carried.as_deref() == has_capability.then_some(&capability[..]), "{carried:?}");
+    ensure!(repository.json(0, &["verify"])?[0]["status"] == "whole");
+    let scratch = tempfile::tempdir()?;
+    let unpacked = tools::Image::new(&repository.path("tree"), "latest", scratch.path())?.unpack()?;
+    let found = tree::differences(&tree::read(&root)?, &tree::read(&unpacked)?);
+    ensure!(found.is_empty(), "{}", found.join("\n"));
+    Ok(())
 }
 
 fn images_become_file_trees(executables: &Built) -> Result<()> {

@@ -18,7 +18,9 @@ pub(super) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
         executables,
         [
             ("drydock::every_damage_is_found", every_damage_is_found),
+            ("drydock::imports_mend_what_is_damaged", imports_mend_what_is_damaged),
             ("drydock::one_damage_does_not_hide_another", one_damage_does_not_hide_another),
+            ("drydock::copies_are_checked_each", copies_are_checked_each),
             ("drydock::contradictions_are_found", contradictions_are_found),
         ],
     )
@@ -89,6 +91,54 @@ fn every_damage_is_found(executables: &Built) -> Result<()> {
     Ok(())
 }
 
+/// Importing an image again makes good what is damaged of it, and another image takes the place of a damaged one.
+fn imports_mend_what_is_damaged(executables: &Built) -> Result<()> {
+    let names = blobs(&Repository::with(executables, &["run"])?, "run")?;
+    let sources = Repository::with(executables, &["run", "run-v2"])?;
+    let source = |name: &str| format!("oci:{}", sources.path(name).display());
+    let gone: (&str, Damage) = ("gone", |path| Ok(fs::remove_file(path)?));
+    for (what, damage) in DAMAGES.into_iter().chain([gone]) {
+        for (number, blob) in names.iter().enumerate() {
+            for (from, has_name) in [("run", true), ("run", false), ("run-v2", true)] {
+                let repository = Repository::with(executables, &["run"])?;
+                let index = repository.path("run").join("index.json");
+                if !has_name {
+                    let mut text: Value = serde_json::from_slice(&fs::read(&index)?)?;
+                    let descriptor = text["manifests"][0].as_object_mut().context("a descriptor")?;
+                    descriptor.remove("annotations");
+                    descriptor.remove("platform");
+                    fs::write(&index, text.to_string())?;
+                }
+                damage(&repository.path("run").join("blobs/sha256").join(blob))?;
+                let part = ["manifest", "config", "layer"][number];
+                let said = || format!("{what}: {part} of run, with {from}, named: {has_name}");
+                if what == "a folder" && from == "run" {
+                    // Whatever is in it is not the layout's.
+                    let import = ["import", &source(from), "run"];
+                    repository.refused(4, "Is a directory", &import).with_context(said)?;
+                    continue;
+                }
+                repository.text(&["import", &source(from), "run"]).with_context(said)?;
+                let images = repository.layout("run").verify().with_context(said)?;
+                let other = sources.layout(from).verify()?;
+                ensure!(images.len() == 1, "{}: {} images", said(), images.len());
+                ensure!(images[0].descriptor.digest == other[0].descriptor.digest, "{}", said());
+                ensure!(repository.json(0, &["verify", "run"])?[0]["status"] == "whole", "{}", said());
+            }
+        }
+    }
+    // As one layer, too.
+    let repository = Repository::with(executables, &["run"])?;
+    fs::write(repository.path("run").join("blobs/sha256").join(&names[0]), "{")?;
+    repository.text(&["import", &source("run-v2"), "run", "--flatten"])?;
+    ensure!(repository.layout("run").verify()?.len() == 1);
+    ensure!(repository.json(0, &["verify", "run"])?[0]["status"] == "whole");
+    // What cannot be read at all might have led to other images.
+    let repository = Repository::with(executables, &["run"])?;
+    fs::write(repository.path("run").join("index.json"), "{")?;
+    repository.refused(1, "index.json", &["import", &source("run"), "run"])
+}
+
 fn one_damage_does_not_hide_another(executables: &Built) -> Result<()> {
     let repository = Repository::with(executables, &["run-two-platforms"])?;
     let index: Value = repository.layout("run-two-platforms").json("index.json")?;
@@ -112,6 +162,34 @@ fn one_damage_does_not_hide_another(executables: &Built) -> Result<()> {
     ensure!(repository.json(0, &["verify"])?[0]["status"] == "sparse");
     fs::remove_file(repository.path("run-two-platforms").join("blobs/sha256").join(of_blob(digests[1])))?;
     ensure!(repository.json(1, &["verify"])?[0]["status"] == "damaged");
+    Ok(())
+}
+
+/// Of files with one digest, one is decompressed; yet each is read, and each configuration compared.
+fn copies_are_checked_each(executables: &Built) -> Result<()> {
+    let tars = [super::tar_of(&[(tar::EntryType::Directory, "d/", "")])?];
+    for damaged in ["a", "base", "z"] {
+        let repository = Repository::new(executables)?;
+        for name in ["a", "base", "z"] {
+            repository.write_image(name, &tars)?;
+        }
+        let [_, _, layer] = blobs(&repository, "a")?;
+        let (_, turned) = DAMAGES[1];
+        turned(&repository.path(damaged).join("blobs/sha256").join(layer))?;
+        for found in repository.json(1, &["verify"])?.as_array().context("a list")? {
+            let is_damaged = found["name"] == format!("{damaged}:latest");
+            ensure!((found["status"] == "damaged") == is_damaged, "{damaged}: {found}");
+        }
+    }
+    let repository = Repository::new(executables)?;
+    for name in ["a", "base", "z"] {
+        repository.write_image(name, &tars)?;
+    }
+    let wrong_id = format!("sha256:{}", "1".repeat(64));
+    rewrite_config(&repository, |config| config["rootfs"]["diff_ids"] = json!([wrong_id]))?;
+    let found = repository.json(1, &["verify", "a", "base", "z"])?;
+    ensure!(found[0]["status"] == "whole" && found[2]["status"] == "whole", "{found}");
+    ensure!(found[1]["problems"].to_string().contains("diff ID"), "{found}");
     Ok(())
 }
 

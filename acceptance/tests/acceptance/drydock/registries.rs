@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -14,10 +14,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use drydock_acceptance::project::succeed;
 use drydock_acceptance::{here, sha256, tools};
+use drydock_fake_registry::Fake;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use super::Repository;
+use super::served::Served;
 use crate::{Built, with_executables};
 
 /// The password of `user` is `open sesame`.
@@ -39,10 +41,10 @@ pub(super) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
 }
 
 /// A running registry, which ends with the test.
-struct Server {
+pub(super) struct Server {
     child: Child,
     dir: tempfile::TempDir,
-    host: String,
+    pub(super) host: String,
 }
 
 impl Drop for Server {
@@ -55,6 +57,11 @@ impl Drop for Server {
 
 impl Server {
     fn start(has_password: bool) -> Result<Self> {
+        Self::start_with(has_password, None)
+    }
+
+    /// With a certificate and its key, it speaks TLS.
+    pub(super) fn start_with(has_password: bool, tls: Option<[&Path; 2]>) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         // The port is free now; should somebody take it meanwhile, the next one is tried.
         for _ in 0..5 {
@@ -64,6 +71,9 @@ impl Server {
                 format!("storage: {{filesystem: {{rootdirectory: {}}}}}", dir.path().join("data").display()),
                 format!("http:\n  addr: {host}"),
             ];
+            if let Some([certificate, key]) = tls.map(|files| files.map(Path::display)) {
+                config.push(format!("  tls: {{certificate: {certificate}, key: {key}}}"));
+            }
             if has_password {
                 let path = dir.path().join("htpasswd");
                 fs::write(&path, HTPASSWD)?;
@@ -117,14 +127,14 @@ fn is_up(child: &mut Child, host: &str) -> Result<bool> {
 }
 
 /// Writes a file of sources for hosts with plain HTTP; gives its path.
-fn sources(dir: &Path, hosts: &[&str], more: &str) -> Result<String> {
+pub(super) fn sources(dir: &Path, hosts: &[&str], more: &str) -> Result<String> {
     let path = dir.join("sources.toml");
     let hosts: Vec<String> = hosts.iter().map(|host| format!("[host.'{host}']\nplain-http = true")).collect();
     fs::write(&path, format!("{more}\n{}\n", hosts.join("\n")))?;
     Ok(path.to_str().context("temporary folders are UTF-8")?.to_owned())
 }
 
-fn named(layout: &Path) -> Result<Value> {
+pub(super) fn named(layout: &Path) -> Result<Value> {
     let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json"))?)?;
     Ok(index["manifests"][0]["digest"].clone())
 }
@@ -203,81 +213,29 @@ fn registries_want_credentials(executables: &Built) -> Result<()> {
     Ok(())
 }
 
-/// Serves files by their path until the test ends; others are not found.
-fn serve(files: Vec<(String, String, Vec<u8>)>) -> Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let host = listener.local_addr()?.to_string();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            let mut request = Vec::new();
-            while !request.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                if !matches!(stream.read(&mut byte), Ok(1)) {
-                    break;
-                }
-                request.push(byte[0]);
-            }
-            let request = String::from_utf8_lossy(&request);
-            let path = request.split(' ').nth(1).unwrap_or_default();
-            let answer = match files.iter().find(|(name, ..)| name == path) {
-                Some((_, kind, bytes)) => {
-                    let length = bytes.len();
-                    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {length}");
-                    [format!("{head}\r\nconnection: close\r\n\r\n").as_bytes(), bytes].concat()
-                }
-                None => b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_vec(),
-            };
-            // Whoever asked may be gone.
-            let _ = stream.write_all(&answer);
-        }
-    });
-    Ok(host)
-}
-
 fn registries_that_lie_are_refused(executables: &Built) -> Result<()> {
     let repository = Repository::with(executables, &["run"])?;
-    let image = repository.layout("run").verify()?.remove(0);
-    let manifest = fs::read(repository.layout("run").blob_path(&image.descriptor.digest))?;
-    let kind = "application/vnd.oci.image.manifest.v1+json".to_owned();
+    let image = Served::image(&repository.layout("run"))?;
     let dir = tempfile::tempdir()?;
-    let blobs = |change: &dyn Fn(Vec<u8>) -> Vec<u8>| -> Result<Vec<(String, String, Vec<u8>)>> {
-        let mut files = vec![("/v2/x/y/manifests/latest".to_owned(), kind.clone(), manifest.clone())];
-        let parsed: Value = serde_json::from_slice(&manifest)?;
-        let layers = parsed["layers"].as_array().context("a list")?;
-        for blob in layers.iter().chain([&parsed["config"]]) {
-            let digest = blob["digest"].as_str().context("a digest")?;
-            let bytes = change(fs::read(repository.layout("run").blob_path(digest))?);
-            files.push((format!("/v2/x/y/blobs/{digest}"), "application/octet-stream".to_owned(), bytes));
-        }
-        Ok(files)
-    };
-    let changed = |mut bytes: Vec<u8>| {
-        bytes[0] ^= 1;
-        bytes
-    };
-    let shorter = |mut bytes: Vec<u8>| {
-        bytes.pop();
-        bytes
-    };
+    let mut without_one = image.clone();
+    without_one.0.remove(&image.blobs()[0]);
+    let mut nonsense = Served::default();
+    nonsense.put("/v2/x/y/manifests/latest", "application/vnd.oci.image.manifest.v1+json", b"{}".to_vec());
     let empty = Repository::new(executables)?;
-    for (files, exit, says) in [
-        (blobs(&changed)?, 1, "is corrupt where it comes from"),
-        (blobs(&shorter)?, 1, "bytes, found"),
-        (blobs(&|bytes| bytes)?.into_iter().take(2).collect(), 1, "is not there"),
-        (
-            vec![("/v2/x/y/manifests/latest".to_owned(), kind.clone(), b"{}".to_vec())],
-            4,
-            "what a registry says",
-        ),
+    for (served, exit, says) in [
+        (image.clone().with_blobs(|bytes| bytes[0] ^= 1), 1, "is corrupt where it comes from"),
+        (image.clone().with_blobs(|bytes| bytes.truncate(bytes.len() - 1)), 1, "bytes, found"),
+        (without_one, 1, "is not there"),
+        (nonsense, 4, "what a registry says"),
     ] {
-        let host = serve(files)?;
-        let file = sources(dir.path(), &[&host], "")?;
+        let fake = Fake::start(move |request, _| served.answer(request));
+        let host = &fake.host;
+        let file = sources(dir.path(), &[host], "")?;
         empty.refused(exit, says, &["--sources", &file, "import", &format!("docker://{host}/x/y"), "new"])?;
     }
-    let host = serve(blobs(&|bytes| bytes)?)?;
-    let file = sources(dir.path(), &[&host], "")?;
-    empty.text(&["--sources", &file, "import", &format!("docker://{host}/x/y"), "new"]).map(drop)
+    let fake = Fake::start(move |request, _| image.answer(request));
+    let file = sources(dir.path(), &[&fake.host], "")?;
+    empty.text(&["--sources", &file, "import", &format!("docker://{}/x/y", fake.host), "new"]).map(drop)
 }
 
 fn sources_say_what_may_come(executables: &Built) -> Result<()> {
@@ -395,15 +353,16 @@ fn archives_come_from_urls(executables: &Built) -> Result<()> {
     succeed(Command::new("gzip").arg(&archive))?;
     let bytes = fs::read(dir.path().join("run.tar.gz"))?;
     let tree = super::tar_of(&[(tar::EntryType::Regular, "f", "x")])?;
-    let file = |path: &str, bytes: &[u8]| (path.to_owned(), "application/gzip".to_owned(), bytes.to_vec());
-    let files = vec![
-        file("/run.tar.gz", &bytes),
-        file("/half.tar.gz", &bytes[..bytes.len() / 2]),
-        file("/t.tar", &tree),
-    ];
-    let host = serve(files)?;
+    let mut files = Served::default();
+    for (path, bytes) in
+        [("/run.tar.gz", &bytes[..]), ("/half.tar.gz", &bytes[..bytes.len() / 2]), ("/t.tar", &tree)]
+    {
+        files.put(path, "application/gzip", bytes.to_vec());
+    }
+    let fake = Fake::start(move |request, _| files.answer(request));
+    let host = &fake.host;
     let fresh = Repository::new(executables)?;
-    let rules = sources(dir.path(), &[&host], "")?;
+    let rules = sources(dir.path(), &[host], "")?;
     fresh.text(&["--sources", &rules, "import", &format!("http://{host}/run.tar.gz"), "run"])?;
     ensure!(named(&fresh.path("run"))? == named(&repository.path("run"))?);
     fresh.text(&["--sources", &rules, "import", &format!("rootfs:http://{host}/t.tar"), "tree"])?;

@@ -323,10 +323,8 @@ fn stopped_in_the_middle(executables: &Built) -> Result<()> {
     repository.write_image("large", &[tar_of(&[(tar::EntryType::Regular, "large", &large)])?])?;
     let before = repository.tree()?;
     for (signal, exit) in [(Signal::INT, Some(130)), (Signal::TERM, Some(143)), (Signal::KILL, None)] {
-        let mut command = Command::new(&repository.executable);
-        command.args(["flatten", "large", "--compression", "zstd:19"]).env_clear();
-        command.env("CNB_OCI_LAYOUT_PATH", repository.dir.path()).stderr(Stdio::null()).stdout(Stdio::null());
-        let mut child = command.spawn()?;
+        let mut command = repository.command_under(&[], &["flatten", "large", "--compression", "zstd:19"]);
+        let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn()?;
         let deadline = Instant::now() + Duration::from_mins(1);
         let is_temporary = |path: &std::path::Path| path.to_string_lossy().contains("/.drydock-");
         while !tree_paths(&repository)?.iter().any(|path| is_temporary(path)) {

@@ -44,11 +44,11 @@ fn show(found: &Diff, out: &mut Output) -> Result<()> {
             out.styled(Style::Heading, heading, "")?;
         }
         for Difference { name, before, after } in differences {
-            if let Some(before) = before {
-                minus(out, &format!(" {name}: {before}"))?;
+            if let Some(text) = before {
+                minus(out, &format!(" {name}: {}", excerpt(text, after.as_deref())))?;
             }
-            if let Some(after) = after {
-                plus(out, &format!(" {name}: {after}"))?;
+            if let Some(text) = after {
+                plus(out, &format!(" {name}: {}", excerpt(text, before.as_deref())))?;
             }
         }
     }
@@ -73,10 +73,47 @@ fn show(found: &Diff, out: &mut Output) -> Result<()> {
     Ok(())
 }
 
+/// Characters of a long value that are shown, and how many of them before the first difference.
+const SHOWN: usize = 120;
+const BEFORE: usize = 30;
+
+/// A value that differs from another, about where it begins to differ if it is long.
+fn excerpt(text: &str, other: Option<&str>) -> String {
+    let length = text.chars().count();
+    if length <= SHOWN {
+        return text.to_owned();
+    }
+    let other = other.unwrap_or_default();
+    let same = text.chars().zip(other.chars()).take_while(|(one, other)| one == other).count();
+    let start = same.saturating_sub(BEFORE).min(length - SHOWN);
+    let shown: String = text.chars().skip(start).take(SHOWN).collect();
+    let (left, right) = (if start > 0 { "…" } else { "" }, if start + SHOWN < length { "…" } else { "" });
+    format!("{left}{shown}{right}")
+}
+
 fn minus(out: &mut Output, rest: &str) -> Result<()> {
     out.styled(Style::Bad, "  -", rest)
 }
 
 fn plus(out: &mut Output, rest: &str) -> Result<()> {
     out.styled(Style::Good, "  +", rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_values_are_shown_where_they_differ() {
+        let long = |at: usize| format!("{}x{}", "a".repeat(at), "a".repeat(200 - at));
+        for (text, other, want) in [
+            ("short".to_owned(), Some("shirt"), "short".to_owned()),
+            (long(3), None, format!("aaax{}…", "a".repeat(116))),
+            (long(100), Some(&*"a".repeat(201)), format!("…{}x{}…", "a".repeat(30), "a".repeat(89))),
+            (long(190), Some(&*"a".repeat(201)), format!("…{}x{}", "a".repeat(109), "a".repeat(10))),
+            ("é".repeat(121), Some(&*"é".repeat(120)), format!("…{}", "é".repeat(120))),
+        ] {
+            assert_eq!(excerpt(&text, other), want);
+        }
+    }
 }

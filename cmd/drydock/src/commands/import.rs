@@ -137,7 +137,8 @@ impl Import<'_> {
         match place {
             Place::Image(reference) => {
                 let registry = self.rules.registry(found.source)?;
-                let (opened, digest) = remote::open(&registry, reference)?;
+                let signals = &self.context.progress.signals;
+                let (opened, digest) = signals.at_once(|| remote::open(&registry, reference))?;
                 self.opened(&opened, Some(&name_of(found)), found.source)?;
                 return Ok(Some(digest));
             }

@@ -23,7 +23,7 @@ pub(crate) fn login(
         None if from_stdin => {
             return Err(Usage("with --password-stdin, name the user with --user".to_owned()).into());
         }
-        None => prompt::ask("user: ")?,
+        None => context.progress.signals.at_once(|| prompt::ask("user: "))?,
     };
     let password = if from_stdin {
         let mut text = String::new();
@@ -37,7 +37,8 @@ pub(crate) fn login(
         return Err(Usage("a user and a password are needed".to_owned()).into());
     }
     let credentials = Credentials::Password { user, password: Secret(password) };
-    let stored = auth::login(&rules.options(None), registry, &credentials)?;
+    let login = || auth::login(&rules.options(None), registry, &credentials);
+    let stored = context.progress.signals.at_once(login)?;
     let place = place(&stored);
     if context.json {
         context.out.json(&json!({"registry": registry, "stored": place}))?;

@@ -4,6 +4,7 @@ mod diff;
 mod export;
 mod import;
 mod inspect;
+mod log;
 mod login;
 pub(crate) mod ls;
 mod meta;
@@ -103,6 +104,7 @@ fn dispatch(context: &mut Context, command: Command, place: Place, sources: Opti
             let choice = sbom::Choice { format, layer: layer.as_deref(), output: output.as_deref() };
             sbom::sbom(context, &name, &choice, &platform.get())
         }
+        Command::Log { name, follow, platform } => log::log(context, &name, follow, &platform.get()),
         Command::Verify { names } => verify::verify(context, &names),
         Command::Tag { name, new } => write::tag(context, &name, &new),
         Command::Rm { names } => write::remove(context, &names),

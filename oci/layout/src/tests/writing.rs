@@ -41,6 +41,73 @@ fn the_same_image_gives_the_same_bytes() {
 }
 
 #[test]
+fn given_up_it_leaves_whole_blobs() {
+    let repository = Repository::new();
+    repository.begin(&["team/new"]).unwrap().leave();
+    assert_eq!(repository.snapshot(), []);
+    let transaction = repository.begin(&["app"]).unwrap();
+    let blob = transaction.put_bytes(media::CONFIG, b"{}").unwrap();
+    let unfinished = TempFile::create_in(&transaction.blobs_dir()).unwrap();
+    drop(unfinished);
+    transaction.leave();
+    assert_eq!(digests_there(&repository, "app"), [blob.digest.hex()]);
+    assert!(matches!(repository.open("app"), Err(LayoutError::NotFound(_))));
+    // The next attempt has it; what that leaves goes in the end, with the folder.
+    let transaction = repository.begin(&["app"]).unwrap();
+    assert!(transaction.find(&blob).unwrap().is_some());
+    drop(transaction);
+    assert_eq!(digests_there(&repository, "app"), [blob.digest.hex()]);
+    let later = SystemTime::now() + 2 * GRACE;
+    let swept = sweep::sweep_at(&repository.dir, &repository.path("app"), false, later).unwrap().unwrap();
+    assert!(swept.folder && swept.blobs.len() == 1, "{swept:?}");
+}
+
+#[test]
+fn what_takes_the_place_of_all_need_not_read_it() {
+    let repository = Repository::new();
+    let put = |layer: &[u8]| repository.put_image("app", "amd64", layer, false);
+    let named = |name: &str, mut descriptor: Json| {
+        descriptor["annotations"] = json!({REF_NAME: name});
+        descriptor
+    };
+    let damage = |descriptor: &Json| {
+        let digest: Digest = descriptor["digest"].as_str().unwrap().parse().unwrap();
+        fs::write(blob_path(repository.path("app").path(), &digest), "{").unwrap();
+    };
+    let (ours, other, unnamed) = (named("latest", put(b"a")), named("other", put(b"b")), put(b"c"));
+    let new: Descriptor = serde_json::from_value(put(b"d")).unwrap();
+    repository.put_index("app", &[ours.clone(), other.clone(), unnamed.clone()]);
+    [&ours, &other, &unnamed].into_iter().for_each(damage);
+    repository.begin(&["app"]).unwrap_err();
+    let begin = || {
+        let path = repository.path("app");
+        Transaction::begin_anew(&repository.dir, &path, LinkMode::Auto, Durability::InMemory, &|_| {})
+    };
+    let before = repository.snapshot();
+    drop(begin().unwrap());
+    assert_eq!(repository.snapshot(), before);
+    let digests = || -> Vec<String> {
+        let index = fs::read(repository.path("app").path().join("index.json")).unwrap();
+        let index: Json = serde_json::from_slice(&index).unwrap();
+        let digest = |one: &Json| one["digest"].as_str().unwrap().to_owned();
+        index["manifests"].as_array().unwrap().iter().map(digest).collect()
+    };
+    let text = |json: &Json| json["digest"].as_str().unwrap().to_owned();
+    // What has our name goes, and what has the same digest; what others refer to stays for them to mend.
+    for want in [
+        [new.digest.to_string(), text(&other), text(&unnamed)],
+        [text(&unnamed), text(&other), String::new()],
+    ] {
+        let transaction = begin().unwrap();
+        // Mended meanwhile.
+        let root = if want[2].is_empty() { serde_json::from_value(put(b"c")).unwrap() } else { new.clone() };
+        let left = transaction.prepare(&[Change::Name(root)], &BTreeSet::new()).unwrap().publish();
+        assert!(left.unwrap().is_none());
+        assert_eq!(digests(), want.into_iter().filter(|digest| !digest.is_empty()).collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn dropped_before_it_is_published_nothing_changes() {
     let repository = Repository::new();
     drop(repository.begin(&["team/new"]).unwrap());
