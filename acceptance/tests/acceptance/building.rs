@@ -256,7 +256,8 @@ fn options_reach_the_phases(built: &Built, houses: &Houses) -> Result<()> {
             output.text()
         );
     }
-    let answer = house.built(&["--json", "--clear-cache"])?;
+    let again = ["--json", "--clear-cache", "--env", "MARK=1", "--env", "OTHER=1", "--volume", &volume];
+    let answer = house.built(&again)?;
     let answer: Value = serde_json::from_slice(&answer.stdout).with_context(|| answer.text())?;
     ensure!(answer["phases"].as_array().map(Vec::len) == Some(5), "{answer}");
     ensure!(answer["layers"]["added"].is_number() && answer["digest"].is_string(), "{answer}");
