@@ -23,8 +23,8 @@ const HYBRID: &str = "/sys/fs/cgroup/unified/cgroup.controllers";
 /// Where Debian has them, whatever the user's `PATH` says.
 const FOLDERS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A process that is asked to end because its time is over has so long for it.
-const GRACE: Duration = Duration::from_secs(10);
+/// A process that is asked to end, by a signal or because its time is over, has so long for it.
+pub const GRACE: Duration = Duration::from_secs(10);
 
 /// An installed runtime.
 #[derive(Debug, Clone)]
@@ -54,8 +54,6 @@ pub struct Terms<'a> {
     pub stderr: Stdio,
     /// The number of the signal that is to be passed on; 0 for none. It is asked for until there is one.
     pub signal: &'a dyn Fn() -> usize,
-    /// How long it may go on after a signal; without end if there is nothing here.
-    pub grace: Option<Duration>,
     /// The sandbox is stopped then.
     pub deadline: Option<Instant>,
 }
@@ -119,7 +117,7 @@ impl Runtime {
         command.stdin(terms.stdin).stdout(terms.stdout).stderr(terms.stderr);
         let mut child = command.spawn().with_context(|| format!("cannot start `{}`", self.path.display()))?;
         let mut asked_at: Option<Instant> = None;
-        let (mut killed, mut timed_out, mut grace) = (false, false, terms.grace);
+        let (mut killed, mut timed_out) = (false, false);
         let ended = wait(&mut child, &mut |pid| {
             let signal = (terms.signal)();
             if asked_at.is_none() && signal > 0 {
@@ -128,9 +126,8 @@ impl Runtime {
             } else if asked_at.is_none() && terms.deadline.is_some_and(|deadline| Instant::now() >= deadline)
             {
                 (asked_at, timed_out) = (Some(Instant::now()), true);
-                grace = grace.or(Some(GRACE));
                 pass_on(15, pid);
-            } else if !killed && asked_at.zip(grace).is_some_and(|(at, grace)| at.elapsed() >= grace) {
+            } else if !killed && asked_at.is_some_and(|at| at.elapsed() >= GRACE) {
                 killed = true;
                 // It does not listen; if it has ended meanwhile, there is nothing to kill.
                 let _ = self.command(room, &state, limited).args(["kill", &id, "KILL"]).output();

@@ -69,10 +69,10 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(caches::trials(&executables));
     trials.extend(foreign_files::trials(&executables));
     trials.extend(bounds::trials(&executables));
-    trials.extend(build_logs::trials(&executables));
     let houses = Arc::new(building::Houses::default());
     trials.extend(building::trials(&executables, &houses));
     trials.extend(sandbox::trials(&executables, &houses));
+    trials.extend(build_logs::trials(&executables));
     trials.extend(killed::trials(&executables));
     trials.extend(layer_index::trials(&executables));
     trials.extend(other_run_images::trials(&executables));

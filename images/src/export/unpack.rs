@@ -279,7 +279,8 @@ impl<'a> Maker<'a> {
     /// changes the owner takes capabilities and permissions away, and without permission to write there are no attributes.
     fn attributes(&mut self, path: &[u8], node: &Node, file: Option<BorrowedFd<'_>>) -> Result<()> {
         const ACTION: &str = "set the attributes of";
-        if self.rights != Rights::User {
+        let has_owners = self.rights != Rights::User;
+        if has_owners {
             let (uid, gid) = (Uid::from_raw(node.owner.uid), Gid::from_raw(node.owner.gid));
             self.at(path, ACTION, |dir, leaf| {
                 chownat(dir, leaf, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
@@ -294,7 +295,7 @@ impl<'a> Maker<'a> {
             let dir = self.at(path, "open", |dir, leaf| openat(dir, leaf, flags, Mode::empty()))?;
             self.xattrs(path, node, dir.as_fd())?;
         }
-        let kept = if self.rights == Rights::User { 0o1777 } else { 0o7777 };
+        let kept = if has_owners { 0o7777 } else { 0o1777 };
         self.at(path, ACTION, |dir, leaf| {
             if !matches!(node.kind, NodeKind::Symlink(_)) {
                 chmodat(dir, leaf, Mode::from_raw_mode(node.mode & kept), AtFlags::empty())?;

@@ -133,6 +133,31 @@ fn label(config: &Value, key: &str) -> Result<Value> {
     serde_json::from_str(text).with_context(|| format!("{key}: {text}"))
 }
 
+fn labels_are_as_others_expect(config: &Value) -> Result<()> {
+    let metadata = label(config, "io.buildpacks.builder.metadata")?;
+    ensure!(metadata["description"] == "for tests", "{metadata}");
+    ensure!(
+        metadata["lifecycle"]["version"] == "1.2.3" && metadata["images"][0]["image"] == "run",
+        "{metadata}"
+    );
+    ensure!(metadata["stack"]["runImage"]["mirrors"][0] == "example.com/run", "{metadata}");
+    ensure!(metadata["buildpacks"][1]["id"] == "sample/hello", "{metadata}");
+    let layers = label(config, "io.buildpacks.buildpack.layers")?;
+    let ids = &config["rootfs"]["diff_ids"];
+    let is_layer = |id: &Value| ids.as_array().is_some_and(|ids| ids.contains(id));
+    ensure!(is_layer(&layers["sample/hello"]["0.1.0"]["layerDiffID"]), "{layers}");
+    ensure!(layers["acme/new"]["1.0.0"]["api"] == "0.10", "{layers}");
+    let order = label(config, "io.buildpacks.buildpack.order")?;
+    ensure!(order[1]["group"][0]["version"] == "1.0.0", "{order}");
+    ensure!(
+        config["config"]["WorkingDir"] == "/layers" && config["config"]["User"] == "1000:1000",
+        "{config}"
+    );
+    let env = config["config"]["Env"].as_array().context("there are variables")?;
+    ensure!(env.contains(&"CNB_USER_ID=1000".into()) && env.contains(&"CNB_GROUP_ID=1000".into()), "{env:?}");
+    Ok(())
+}
+
 fn builders_are_as_others_expect(executables: &Built) -> Result<()> {
     let made = Made::new(executables)?;
     made.create("builder")?;
@@ -206,28 +231,7 @@ fn builders_are_as_others_expect(executables: &Built) -> Result<()> {
         ensure!(text.parse::<toml::Table>()? == want.parse()?, "{name}: {text}");
     }
 
-    let metadata = label(&config, "io.buildpacks.builder.metadata")?;
-    ensure!(metadata["description"] == "for tests", "{metadata}");
-    ensure!(
-        metadata["lifecycle"]["version"] == "1.2.3" && metadata["images"][0]["image"] == "run",
-        "{metadata}"
-    );
-    ensure!(metadata["stack"]["runImage"]["mirrors"][0] == "example.com/run", "{metadata}");
-    ensure!(metadata["buildpacks"][1]["id"] == "sample/hello", "{metadata}");
-    let layers = label(&config, "io.buildpacks.buildpack.layers")?;
-    let ids = &config["rootfs"]["diff_ids"];
-    let is_layer = |id: &Value| ids.as_array().is_some_and(|ids| ids.contains(id));
-    ensure!(is_layer(&layers["sample/hello"]["0.1.0"]["layerDiffID"]), "{layers}");
-    ensure!(layers["acme/new"]["1.0.0"]["api"] == "0.10", "{layers}");
-    let order = label(&config, "io.buildpacks.buildpack.order")?;
-    ensure!(order[1]["group"][0]["version"] == "1.0.0", "{order}");
-    ensure!(
-        config["config"]["WorkingDir"] == "/layers" && config["config"]["User"] == "1000:1000",
-        "{config}"
-    );
-    let env = config["config"]["Env"].as_array().context("there are variables")?;
-    ensure!(env.contains(&"CNB_USER_ID=1000".into()) && env.contains(&"CNB_GROUP_ID=1000".into()), "{env:?}");
-
+    labels_are_as_others_expect(&config)?;
     let told = made.repository.json(0, &["builder", "inspect", "builder"])?;
     ensure!(told["lifecycle"]["apis"]["platform"]["supported"][1] == "0.14", "{told}");
     ensure!(

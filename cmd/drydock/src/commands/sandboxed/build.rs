@@ -36,9 +36,6 @@ const MAX_FILE: u64 = 16 << 20;
 /// The phases where the builder is not trusted.
 const APART: [Phase; 5] = [Phase::Analyze, Phase::Detect, Phase::Restore, Phase::Build, Phase::Export];
 
-/// After a signal, a phase has so long to end what it has started.
-const GRACE: Duration = Duration::from_secs(10);
-
 /// How long a phase took.
 type Timed = (Phase, Duration);
 
@@ -135,8 +132,7 @@ fn run(
         };
         let stdout = if context.json { standard_error()? } else { Stdio::inherit() };
         let sandbox = steps.sandbox(phase, &root);
-        let ended =
-            shop.run(&sandbox, phase.name(), progress, (Stdio::null(), stdout), (Some(GRACE), deadline))?;
+        let ended = shop.run(&sandbox, phase.name(), progress, (Stdio::null(), stdout), deadline)?;
         drop(tree);
         timed.push((phase, start.elapsed()));
         if ended.timed_out {

@@ -9,7 +9,7 @@ mod steps;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use drydock_images::export::{self, Rights};
@@ -169,10 +169,10 @@ impl Shop {
         name: &str,
         progress: &Progress,
         (stdin, stdout): (Stdio, Stdio),
-        (grace, deadline): (Option<Duration>, Option<Instant>),
+        deadline: Option<Instant>,
     ) -> Result<Ended> {
         let signal = || progress.signals.exit_code().map_or(0, |code| usize::from(code) - 128);
-        let terms = Terms { stdin, stdout, stderr: Stdio::inherit(), signal: &signal, grace, deadline };
+        let terms = Terms { stdin, stdout, stderr: Stdio::inherit(), signal: &signal, deadline };
         self.runtime.run(sandbox, name, &self.session, &self.room, terms)
     }
 }

@@ -133,7 +133,7 @@ impl Task<'_> {
             limits: self.options.limits(),
             terminal,
         };
-        let ended = shop.run(&sandbox, "run", progress, (Stdio::inherit(), Stdio::inherit()), (None, None));
+        let ended = shop.run(&sandbox, "run", progress, (Stdio::inherit(), Stdio::inherit()), None);
         drop(tree);
         shop.session.end()?;
         Ok(ended?.code)
