@@ -21,9 +21,9 @@ pub(crate) struct Sandboxed {
     /// A file or folder of this machine that can be seen there; read-only unless it says `rw`
     #[arg(long, value_name = "HOST:PATH[:ro|rw]", value_parser = volume)]
     pub(crate) volume: Vec<Mount>,
-    /// Whom it can talk to: whom this machine can talk to (and the machine itself), or nobody
-    #[arg(long, value_enum, default_value = "host")]
-    network: Reach,
+    /// Whom it can talk to: whom this machine can talk to (and the machine itself), or nobody [default: host, with a warning]
+    #[arg(long, value_enum)]
+    network: Option<Reach>,
     /// Memory at most: bytes, or with `k`, `m`, `g`
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
@@ -46,10 +46,15 @@ impl Sandboxed {
         Limits { memory: self.memory, cpus: self.cpus, pids: self.pids_limit }
     }
 
+    /// Whether the command line says which.
+    pub(crate) fn says_network(&self) -> bool {
+        self.network.is_some()
+    }
+
     pub(crate) fn network(&self) -> Network {
         match self.network {
-            Reach::Host => Network::Host,
-            Reach::None => Network::None,
+            Some(Reach::Host) | None => Network::Host,
+            Some(Reach::None) => Network::None,
         }
     }
 }

@@ -38,13 +38,12 @@ impl Signals {
                 .and_then(|_| flag::register_usize(signal, Arc::clone(&signals.first), number))
                 .context("cannot watch for signals")?;
         }
-        signals.end_what_hangs()?;
         Ok(signals)
     }
 
     /// Work that waits for somebody else looks for no signals, as at a registry that says nothing: after a while it ends as
     /// it does when the process is killed.
-    fn end_what_hangs(&self) -> Result<()> {
+    pub(crate) fn end_what_hangs(&self) -> Result<()> {
         let watch = || "cannot watch for signals";
         let (mut told, tells) = UnixStream::pair().with_context(watch)?;
         for signal in [SIGINT, SIGTERM] {

@@ -17,6 +17,7 @@ use flate2::write::GzEncoder;
 use libtest_mimic::Trial;
 use serde_json::Value;
 use tar::EntryType as Type;
+use tempfile::TempDir;
 
 use super::{Entry, Repository, copy, tar_of};
 use crate::{Built, with_executables};
@@ -114,6 +115,15 @@ impl Made {
     }
 
     /// The same is refused.
+    /// Its executable is one that no lifecycle has been packed beside, in a folder of its own.
+    fn without_lifecycle(&mut self) -> Result<TempDir> {
+        let alone = tempfile::tempdir()?;
+        let executable = alone.path().join("drydock");
+        fs::copy(&self.repository.executable, &executable)?;
+        self.repository.executable = executable;
+        Ok(alone)
+    }
+
     fn refused(&self, exit: i32, says: &str, from: &str, to: &str) -> Result<()> {
         ensure!(FILE.contains(from), "`{from}` is not in the file");
         self.write("builder.toml", FILE.replace(from, to))?;
@@ -373,7 +383,8 @@ fn inside(root: &Path, config: &Value) -> Result<Command> {
 }
 
 fn wrong_files_are_refused(executables: &Built) -> Result<()> {
-    let made = Made::new(executables)?;
+    let mut made = Made::new(executables)?;
+    let _alone = made.without_lifecycle()?;
     let toml = "api = '0.10'\n[buildpack]\nid = 'acme/m'\nversion = '1'\n";
     let group = |id: &str| format!("[[order]]\n[[order.group]]\nid = '{id}'\nversion = '1'\n");
     made.write("round/buildpack.toml", format!("{toml}{}", group("acme/m")))?;

@@ -76,7 +76,12 @@ pub(crate) fn run() -> Result<u8> {
     if let Place::Done(code) = place {
         return Ok(code);
     }
-    let progress = Progress::new(global.quiet, global.json, talks, Signals::watch()?);
+    let signals = Signals::watch()?;
+    // What runs in a sandbox has a time of its own to end in.
+    if let Place::Outside = place {
+        signals.end_what_hangs()?;
+    }
+    let progress = Progress::new(global.quiet, global.json, talks, signals);
     let out = Output::new(env::no_color());
     let mut context = Context { repository, out, progress, json: global.json, quiet: global.quiet };
     let done = dispatch(&mut context, command, place, global.sources.as_deref());

@@ -129,6 +129,11 @@ impl Shop {
             None if room.ids == Ids::One => find(Some("crun")).or_else(|_| find(None))?,
             asked => find(asked)?,
         };
+        if !options.says_network() {
+            progress.say(
+                "warning: what runs can reach all that this machine can reach, and the machine: --network says whether it may",
+            );
+        }
         let limits = options.limits();
         if limits.any() && !drydock_sandbox::limits::are_delegated() {
             let instead = if limits.pids.is_some() { " (processes are limited for each user)" } else { "" };
