@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes into README.md what `drydock` prints on a terminal: builds two versions of the sample app, runs commands, takes what they print.
+"""Writes into README.md what `drydock` prints on a terminal: builds two versions of the sample app, runs commands, takes what they print, without the
+temporary folder's name and what does not fit in a line.
 
     cargo run -p drydock-package && cargo build --release -p drydock-cli && python3 acceptance/clients/terminal.py
 """
@@ -27,7 +28,7 @@ def on_terminal(command, dir):
     if pid == 0:
         fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 40, WIDTH, 0, 0))
         os.chdir(dir)
-        os.execve(DRYDOCK, ["drydock", *command], {"TERM": "xterm", "HOME": str(dir), "LANG": "C.UTF-8"})
+        os.execve(DRYDOCK, ["drydock", *command], {"TERM": "xterm", "HOME": str(dir), "LANG": "C.UTF-8", "CNB_OCI_LAYOUT_PATH": str(dir / "layout-repo")})
     written = b""
     while True:
         try:
@@ -74,15 +75,17 @@ def main():
         # Something that is large enough for a bar to be seen.
         (dir / "tree").mkdir()
         with open(dir / "tree/data", "wb") as file:
-            for _ in range(1500):
+            for _ in range(600):
                 file.write(os.urandom(1 << 20))
         subprocess.run(["tar", "-cf", dir / "data.tar", "-C", dir / "tree", "."], check=True)
         parts = []
         for command in ("import rootfs:data.tar acme/data:2026", "ls", "inspect acme/shop:1.1", "tree acme/shop:1.1 --layer 5",
                         "diff acme/shop:1.0 acme/shop:1.1"):
             said = "\n".join(lines(on_terminal(command.split(), dir)))
-            parts.append(f"$ drydock {command}\n{said}".replace(str(dir), "").rstrip())
-    text = "```\n" + "\n\n".join(parts) + "\n```\n"
+            said = said.replace(f"{dir}", "").replace(f"{dir}/".lstrip("/"), "")
+            parts.append(f"$ drydock {command}\n{said}".rstrip())
+    shown = (line if len(line) <= WIDTH else line[:WIDTH - 1] + "…" for line in "\n\n".join(parts).splitlines())
+    text = "```\n" + "\n".join(shown) + "\n```\n"
     readme = (ROOT / "README.md").read_text()
     before, rest = readme.split(BEGIN)
     (ROOT / "README.md").write_text(before + BEGIN + text + END + rest.split(END)[1])
