@@ -150,6 +150,8 @@ fn libcnb_as_the_phases_make_it(built: &Built, houses: &Houses) -> Result<()> {
         let output = house.built(&[&arguments[..], &["--trust-builder"]].concat())?;
         ensure!(output.text().contains("The greeter is there"), "{}", output.text());
         ensure!(house.image()?.descriptor.digest == wanted, "{who:?}, trusted: another image than by hand");
+        let log = succeed(&mut house.command(&["log", "app"]))?;
+        ensure!(log.text().contains("The greeter is there"), "{who:?}: the log says {}", log.text());
         let printed = succeed(&mut house.patient(&["run", "app", "--env", "GREETING=Salut"]))?;
         ensure!(printed.stdout == b"Salut, world!\n", "{who:?}: {}", printed.text());
         if who == Who::Ordinary {

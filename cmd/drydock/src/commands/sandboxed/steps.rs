@@ -176,6 +176,7 @@ impl Steps<'_> {
             ("CNB_PLATFORM_API", PLATFORM_API),
             ("CNB_USE_OCI_LAYOUT", "true"),
             ("CNB_OCI_LAYOUT_PATH", LAYOUT_REPO),
+            ("CNB_BUILD_LOG", "auto"),
             ("CNB_USER_ID", &ids[0]),
             ("CNB_GROUP_ID", &ids[1]),
         ] {
