@@ -55,14 +55,18 @@ pub(crate) fn handed_on(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
+/// The folder of this executable, if the system tells.
+pub(crate) fn own_dir() -> Option<PathBuf> {
+    let executable = std::env::current_exe().and_then(std::fs::canonicalize).ok()?;
+    executable.parent().map(Path::to_owned)
+}
+
 /// Where a lifecycle may be that came with this executable: unpacked beside it, packed beside it, or where
 /// `cargo run -p drydock-package` puts it.
 pub(crate) fn lifecycles() -> Vec<PathBuf> {
     let packed = concat!("lifecycle-", env!("CARGO_PKG_VERSION"), ".tgz");
-    // Where the system does not tell, there is none.
-    let executable = std::env::current_exe().and_then(std::fs::canonicalize).unwrap_or_default();
-    let Some(dir) = executable.parent() else { return Vec::new() };
-    let unpacked = dir.join("lifecycle.toml").is_file().then(|| dir.to_owned());
+    let Some(dir) = own_dir() else { return Vec::new() };
+    let unpacked = dir.join("lifecycle.toml").is_file().then(|| dir.clone());
     let above = dir.parent().map(|above| above.join(packed));
     unpacked.into_iter().chain([dir.join(packed)]).chain(above).collect()
 }

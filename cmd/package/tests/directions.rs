@@ -13,7 +13,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ("drydock-encode", &["drydock-io", "drydock-model"]),
     ("drydock-tar", &["drydock-io", "drydock-model"]),
     ("drydock-layout", &["drydock-io", "drydock-model"]),
-    ("drydock-registry", &["drydock-io", "drydock-model"]),
+    ("drydock-registry", &["drydock-io", "drydock-model", "drydock-spec"]),
     ("drydock-sandbox", &["drydock-io", "drydock-tar"]),
     (
         "drydock-phases",

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use drydock_model::digest::Digest;
+use drydock_spec::toml_text;
 use serde::{Deserialize, Serialize};
 
 use super::{FILE_LIMIT, SourcesError};
@@ -39,7 +40,7 @@ impl Lock {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
             other => other.map_err(|e| error(e.to_string()))?,
         };
-        let lock: Self = toml::from_str(&text).map_err(|e| error(e.to_string().trim_end().to_owned()))?;
+        let lock: Self = toml_text::from_str(&text).map_err(|e| error(e.to_string()))?;
         if lock.version == VERSION {
             Ok(lock)
         } else {
@@ -53,7 +54,7 @@ impl Lock {
     /// Replaces the file as a whole.
     pub fn write(&self, path: &Path) -> Result<(), SourcesError> {
         let error = |reason: String| SourcesError { path: path.to_owned(), reason };
-        let table = toml::to_string(self).map_err(|e| error(e.to_string()))?;
+        let table = toml_text::to_string(self).map_err(|e| error(e.to_string()))?;
         let text = format!("# Written by `drydock import --lock`.\n{table}");
         drydock_io::file::write_atomically(path, text.as_bytes()).map_err(|e| error(e.to_string()))
     }
@@ -96,5 +97,7 @@ mod tests {
             let message = Lock::read(&path).unwrap_err().to_string();
             assert!(message.contains(want) && message.contains("sources.lock"), "{message}");
         }
+        std::fs::write(&path, format!("version = '{}'", "1".repeat(100_000))).unwrap();
+        assert!(Lock::read(&path).unwrap_err().to_string().len() < 1000);
     }
 }

@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 
 use drydock_model::platform::{InvalidPlatform, Platform};
 use drydock_model::reference::ImageRef;
+use drydock_spec::toml_text;
 use serde::{Deserialize, Deserializer};
 
 pub use find::{Found, Place, Refused};
@@ -170,7 +171,7 @@ impl Sources {
 
     /// From the text of a file in this folder.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, String> {
-        let mut sources: Self = toml::from_str(text).map_err(|e| e.to_string().trim_end().to_owned())?;
+        let mut sources: Self = toml_text::from_str(text).map_err(|e| e.to_string())?;
         for (name, host) in &mut sources.hosts {
             host.ca_file = host.ca_file.take().map(|path| folder.join(path));
             if host.plain_http && host.ca_file.is_some() {

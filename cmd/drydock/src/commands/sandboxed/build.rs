@@ -17,6 +17,7 @@ use drydock_model::platform::Platform;
 use drydock_sandbox::room::Room;
 use drydock_sandbox::tree;
 use drydock_spec::group::{Group, GroupElement};
+use drydock_spec::toml_text;
 use serde_json::json;
 
 use super::inputs::{Inputs, builder_user};
@@ -162,7 +163,7 @@ fn standard_error() -> Result<Stdio> {
 fn refuse_extensions(layers: &Path) -> Result<()> {
     let text =
         tree::read(layers, "group.toml", MAX_FILE).context("cannot read group.toml")?.unwrap_or_default();
-    let group: Group = toml::from_str(&text).context("cannot parse group.toml")?;
+    let group: Group = toml_text::from_str(&text).context("cannot parse group.toml")?;
     let ids: Vec<String> = group.group_extensions.iter().map(GroupElement::full_name).collect();
     if !ids.is_empty() {
         bail!(
@@ -182,11 +183,10 @@ fn lifecycle(options: &Build) -> Result<PathBuf> {
         Some(dir) if is_there(dir) => dir.clone(),
         Some(dir) => bail!("`{}` has no `creator` and `launcher`", dir.display()),
         None => {
-            let this = std::env::current_exe().context("cannot find this executable")?;
-            let own = this.parent().context("an executable is in a folder")?;
-            let found = [own.join("lifecycle"), own.to_owned()].into_iter().find(|dir| is_there(dir));
+            let own = env::own_dir().context("cannot find the folder of this executable")?;
+            let found = [own.join("lifecycle"), own.clone()].into_iter().find(|dir| is_there(dir));
             found.with_context(|| {
-                format!("the phases are not beside `{}`: name their folder with --lifecycle", this.display())
+                format!("the phases are not in `{}`: name their folder with --lifecycle", own.display())
             })?
         }
     };
@@ -203,8 +203,8 @@ fn lifecycle(options: &Build) -> Result<PathBuf> {
 /// Whether an executable names a loader, which every file with shared libraries does.
 fn is_dynamic(path: &Path) -> Result<bool> {
     let mut bytes = Vec::new();
-    let file = fs::File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-    file.take(4096).read_to_end(&mut bytes).with_context(|| format!("cannot read `{}`", path.display()))?;
+    let read = drydock_io::read::open(path).and_then(|file| file.take(4096).read_to_end(&mut bytes));
+    read.with_context(|| format!("cannot read `{}`", path.display()))?;
     Ok(names_loader(&bytes))
 }
 

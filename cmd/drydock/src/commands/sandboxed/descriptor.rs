@@ -3,10 +3,11 @@
 //! Specification: `extensions/project-descriptor.md`, versions 0.1 and 0.2. What the command line says wins.
 
 use std::fs;
-use std::io::{ErrorKind, Read as _};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use drydock_spec::toml_text;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use serde::Deserialize;
 
@@ -64,16 +65,10 @@ pub(crate) fn apply(options: &mut Build) -> Result<()> {
     };
     let failed = || format!("cannot read `{}`", path.display());
     let is_missing = |kind| matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory);
-    let file = match fs::File::open(&path) {
-        Ok(file) => file,
+    let text = match drydock_io::read::read_to_string(&path, MAX_FILE) {
         Err(error) if is_missing(error.kind()) && !is_asked => return Ok(()),
-        Err(error) => return Err(error).with_context(failed),
+        read => read.with_context(failed)?,
     };
-    let mut text = String::new();
-    file.take(MAX_FILE + 1).read_to_string(&mut text).with_context(failed)?;
-    if text.len() as u64 > MAX_FILE {
-        bail!("`{}` is longer than {MAX_FILE} bytes", path.display());
-    }
     let wanted = parse(&text).with_context(|| format!("`{}` cannot be followed", path.display()))?;
     let dir = path.parent().unwrap_or(Path::new("")).to_owned();
     add(options, wanted, &dir)
@@ -81,7 +76,7 @@ pub(crate) fn apply(options: &mut Build) -> Result<()> {
 
 /// The part that is about builds.
 fn parse(text: &str) -> Result<Wanted> {
-    let mut table: toml::Table = toml::from_str(text)?;
+    let mut table: toml::Table = toml_text::from_str(text)?;
     let version = table.get("_").and_then(|meta| meta.get("schema-version")).and_then(toml::Value::as_str);
     let part = match version.unwrap_or("0.1") {
         "0.1" => table.remove("build"),
@@ -192,6 +187,8 @@ fn prune(dir: &Path, patterns: &Gitignore, keep: bool) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{CWD, Mode, mkfifoat};
+
     use super::*;
 
     #[test]
@@ -205,6 +202,23 @@ mod tests {
         assert_eq!((old.env, old.group[0].id.as_str()), (new.build.env, "acme/a"));
         assert_eq!(parse("[project]\nid = 'x'\n").unwrap(), Wanted::default());
         assert!(parse("[_]\nschema-version = '9'\n").is_err());
+    }
+
+    #[test]
+    fn descriptors_are_regular_and_short() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("project.toml");
+        let mut options = Build::of(&["app", "--path", dir.path().to_str().unwrap()]);
+        let mut read = || apply(&mut options).map_err(|error| format!("{error:#}"));
+        assert_eq!(read(), Ok(()));
+        mkfifoat(CWD, &path, Mode::RWXU).unwrap();
+        assert!(read().unwrap_err().ends_with("not a regular file"));
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, vec![b'#'; 1 + (1 << 20)]).unwrap();
+        assert!(read().unwrap_err().ends_with("more than 1048576 bytes"));
+        fs::write(&path, format!("[build]\nbuilder = 3 # {}", "x".repeat(100_000))).unwrap();
+        let error = read().unwrap_err();
+        assert!(error.len() < 1000 && error.contains("expected a string"), "{error}");
     }
 
     #[test]
