@@ -16,8 +16,8 @@ use drydock_io::read;
 use drydock_layout::Early;
 use drydock_model::reference::LayoutPath;
 use drydock_phases::{Error, Kind, limits};
-use drydock_tar::{Found, Walk};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fchown, mkdirat, openat, statat};
+use drydock_tar::{Owner, give_all};
+use rustix::fs::{Gid, Mode, OFlags, Uid, fchown, mkdirat, openat};
 use rustix::process::{getegid, geteuid, getgid, getuid};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid,
@@ -44,6 +44,10 @@ impl User {
 
     fn ids(self) -> (Option<Uid>, Option<Gid>) {
         (Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))
+    }
+
+    fn owner(self) -> Owner {
+        Owner { uid: self.uid, gid: self.gid }
     }
 }
 
@@ -197,7 +201,7 @@ impl Outputs {
                 if Access::of(&dir.metadata()?).allows_writing(user) {
                     return Ok(());
                 }
-                own(&dir, user, &|facts| facts.st_nlink == 1)
+                give_all(&dir, user.owner(), &|facts| facts.st_nlink == 1)
             };
             change().with_context(|| format!("making the folder `{}`", layout_dir.join(image).display()))?;
         }
@@ -283,24 +287,10 @@ impl Access {
 /// Gives a folder and all that is in it to `user`. One that `user` may write to is left alone: what is in it is taken
 /// to be like it.
 fn own_unless_usable(dir: &File, user: User) -> io::Result<()> {
-    if Access::of(&dir.metadata()?).allows_writing(user) { Ok(()) } else { own(dir, user, &|_| true) }
-}
-
-/// Gives a folder and all that is in it to `user`: symbolic links themselves, which are never followed; of what is no
-/// folder, only what `is_given` says.
-fn own(dir: &File, user: User, is_given: &dyn Fn(&Stat) -> bool) -> io::Result<()> {
-    let (uid, gid) = user.ids();
-    fchown(dir, uid, gid)?;
-    let listed = open_dir(dir, Path::new("."), OFlags::empty())?;
-    let mut walk = Walk::new(Path::new(""), listed.into()).map_err(io::Error::other)?;
-    while let Some(Found { dir, leaf, file_type, .. }) = walk.find_next().map_err(io::Error::other)? {
-        if file_type == FileType::Directory {
-            fchown(dir, uid, gid)?;
-        } else if is_given(&statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW)?) {
-            chownat(dir, leaf, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
-        }
+    if Access::of(&dir.metadata()?).allows_writing(user) {
+        return Ok(());
     }
-    Ok(())
+    give_all(dir, user.owner(), &|_| true)
 }
 
 /// A user as `/etc/passwd` has it.
@@ -370,8 +360,6 @@ fn groups_with(group: &str, name: &str) -> BTreeSet<u32> {
 mod tests {
     use std::os::unix::fs::symlink;
 
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
     use super::*;
 
     const CNB: User = User { uid: 1000, gid: 1001 };
@@ -436,28 +424,7 @@ mod tests {
         std::fs::write(temp.path().join("file"), "").unwrap();
         assert!(make_below(root(), Path::new("file/x"), me, OFlags::NOFOLLOW).is_err());
         symlink("/etc/passwd", temp.path().join("repo/a/b/link")).unwrap();
-        own(&root(), me, &|_| true).unwrap();
-    }
-
-    /// Deeper than there may be handles.
-    #[test]
-    fn folders_of_any_depth_are_given_away() {
-        let temp = tempfile::tempdir().unwrap();
-        let root = || open_dir(rustix::fs::CWD, temp.path(), OFlags::empty()).unwrap();
-        let mut dir = root();
-        for _ in 0..2000 {
-            dir = make_below(dir, Path::new("deep"), User::current(), OFlags::NOFOLLOW).unwrap();
-        }
-        let limit = |current| {
-            let limit = getrlimit(Resource::Nofile);
-            setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
-            limit.current
-        };
-        let before = limit(Some(256));
-        let owned = own(&root(), User::current(), &|_| true);
-        limit(before);
-        owned.unwrap();
-        drydock_tar::remove_all(&temp.path().join("deep")).unwrap();
+        give_all(root(), me.owner(), &|_| true).unwrap();
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! - An [`Archive`] is read entry by entry.
 //! - A [`Walk`] goes through a tree on disk and a [`Trail`] to places in it, by handles and through no symlink;
 //!   [`write_contents`] archives what is in a file.
-//! - [`extract`] makes one directory of an archive that may be hostile, and [`remove_all`] removes any tree.
+//! - [`extract`] makes one directory of an archive that may be hostile; [`give_all`] gives any tree to another owner, and
+//!   [`remove_all`] removes it.
 //!
 //! Which entries a layer has, whose they are and from when, is for the caller to say. So is what an entry means that is
 //! called a [`Whiteout`].
@@ -15,6 +16,7 @@ mod contents;
 mod entry;
 mod error;
 mod extract;
+mod own;
 mod pax;
 mod read;
 mod remove;
@@ -30,6 +32,7 @@ pub use contents::write_contents;
 pub use entry::{Device, Entry, Kind, NO_XATTRS, Owner, Time, Xattrs};
 pub use error::{ArchiveError, TarError};
 pub use extract::{ExtractError, Extraction, extract};
+pub use own::give_all;
 pub use read::{Archive, Contents, Member};
 pub use remove::remove_all;
 pub use trail::{Trail, split_leaf};

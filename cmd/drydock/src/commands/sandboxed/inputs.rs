@@ -1,11 +1,8 @@
 //! What a build begins with: folders in its session that the sandboxes see.
 
-use std::ffi::OsStr;
-use std::fs;
-use std::io::Read as _;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use drydock_images::Name;
@@ -14,6 +11,7 @@ use drydock_model::config::ImageConfig;
 use drydock_model::digest::Digest;
 use drydock_sandbox::ids::User;
 use drydock_sandbox::tree;
+use drydock_tar::{Owner, give_all};
 use rustix::process::geteuid;
 
 use super::{Shop, variable};
@@ -126,16 +124,9 @@ fn give(dir: &Path, user: User) -> Result<()> {
     if !geteuid().is_root() {
         return Ok(());
     }
-    chown(dir, Some(user.uid), Some(user.gid))
-        .with_context(|| format!("cannot give away `{}`", dir.display()))?;
-    let owner = format!("{}:{}", user.uid, user.gid);
-    let arguments = ["--recursive", "--no-dereference", &owner, "--"].map(OsStr::new);
-    let output = Command::new("chown").args(arguments).arg(dir).output().context("cannot start `chown`")?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        bail!("cannot give `{}` to the user of the buildpacks: {}", dir.display(), said.trim());
-    }
-    Ok(())
+    let owner = Owner { uid: user.uid, gid: user.gid };
+    let given = File::open(dir).and_then(|open| give_all(open, owner, &|_| true));
+    given.with_context(|| format!("cannot give `{}` to the user of the buildpacks", dir.display()))
 }
 
 /// The variables for the buildpacks; later ones win.
@@ -145,13 +136,8 @@ fn variables(options: &Build) -> Result<Vec<(String, String)>> {
         found.extend(variable(text)?);
     }
     for path in &options.env_file {
-        let failed = || format!("cannot read `{}`", path.display());
-        let mut text = String::new();
-        let file = fs::File::open(path).with_context(failed)?;
-        file.take(MAX_ENV_FILE + 1).read_to_string(&mut text).with_context(failed)?;
-        if text.len() as u64 > MAX_ENV_FILE {
-            bail!("`{}` is longer than {MAX_ENV_FILE} bytes", path.display());
-        }
+        let text = drydock_io::read::read_to_string(path, MAX_ENV_FILE)
+            .with_context(|| format!("cannot read `{}`", path.display()))?;
         found.extend(lines(&text).map(variable).collect::<Result<Vec<_>>>()?.into_iter().flatten());
     }
     for text in &options.env {
@@ -167,12 +153,31 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{CWD, Mode, mkfifoat};
+
     use super::*;
 
     #[test]
     fn files_of_variables_have_comments() {
         let found: Vec<&str> = lines("# x\nA=1\n\n  # y\nB=2 # no comment\n").collect();
         assert_eq!(found, ["A=1", "B=2 # no comment"]);
+    }
+
+    #[test]
+    fn files_of_variables_are_regular_and_short() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        mkfifoat(CWD, path("fifo"), Mode::RWXU).unwrap();
+        fs::write(path("long"), vec![b'#'; 1 + (1 << 20)]).unwrap();
+        fs::write(path("good"), "# x\nA=1\n").unwrap();
+        let read = |name: &str| {
+            let options = Build::of(&["app", "--env-file", path(name).to_str().unwrap(), "--env", "A=2"]);
+            variables(&options).map_err(|error| format!("{error:#}"))
+        };
+        let pair = |value: &str| ("A".to_owned(), value.to_owned());
+        assert_eq!(read("good").unwrap(), [pair("1"), pair("2")]);
+        assert!(read("fifo").unwrap_err().ends_with("not a regular file"));
+        assert!(read("long").unwrap_err().ends_with("more than 1048576 bytes"));
     }
 
     #[test]

@@ -1,0 +1,95 @@
+//! Whole trees given to somebody else.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fchown, openat, statat};
+
+use crate::entry::Owner;
+use crate::walk::{Found, Walk};
+
+/// Gives a directory and all that is in it to `owner`: symlinks themselves, which are never followed; of what is no
+/// directory, only what `is_given` says.
+pub fn give_all(dir: impl AsFd, owner: Owner, is_given: &dyn Fn(&Stat) -> bool) -> io::Result<()> {
+    let (uid, gid) = (Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)));
+    fchown(&dir, uid, gid)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let listed = openat(&dir, ".", flags, Mode::empty())?;
+    let mut walk = Walk::new(Path::new(""), listed).map_err(io::Error::other)?;
+    while let Some(Found { dir, leaf, file_type, .. }) = walk.find_next().map_err(io::Error::other)? {
+        if file_type == FileType::Directory {
+            fchown(dir, uid, gid)?;
+        } else if is_given(&statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW)?) {
+            chownat(dir, leaf, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+
+    use rustix::process::{Resource, Rlimit, getegid, geteuid, getgid, getrlimit, getuid, setrlimit};
+
+    use super::*;
+
+    /// To the superuser anybody will do; others can give to themselves only.
+    fn owner() -> Owner {
+        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+        if uid == 0 { Owner { uid: 1234, gid: 2345 } } else { Owner { uid, gid } }
+    }
+
+    #[test]
+    fn all_is_given_but_what_links_lead_to() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = |name: &str| temp.path().join(name);
+        fs::create_dir_all(path("tree/a/b")).unwrap();
+        for name in ["outside", "tree/a/file", "tree/a/kept"] {
+            fs::write(path(name), name).unwrap();
+        }
+        symlink("../../outside", path("tree/a/link")).unwrap();
+        let kept = fs::metadata(path("tree/a/kept")).unwrap().ino();
+        give_all(File::open(path("tree")).unwrap(), owner(), &|facts| facts.st_ino != kept).unwrap();
+        let ids = |name: &str| {
+            let facts = fs::symlink_metadata(path(name)).unwrap();
+            Owner { uid: facts.uid(), gid: facts.gid() }
+        };
+        let me = Owner { uid: getuid().as_raw(), gid: getgid().as_raw() };
+        for (name, want) in [
+            ("tree", owner()),
+            ("tree/a/b", owner()),
+            ("tree/a/file", owner()),
+            ("tree/a/link", owner()),
+            ("tree/a/kept", me),
+            ("outside", me),
+        ] {
+            assert_eq!(ids(name), want, "{name}");
+        }
+    }
+
+    /// Deeper than there may be handles.
+    #[test]
+    fn folders_of_any_depth_are_given_away() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut dir = File::open(temp.path()).unwrap();
+        for _ in 0..2000 {
+            rustix::fs::mkdirat(&dir, "deep", Mode::RWXU).unwrap();
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            dir = File::from(openat(&dir, "deep", flags, Mode::empty()).unwrap());
+        }
+        let limit = |current| {
+            let limit = getrlimit(Resource::Nofile);
+            setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
+            limit.current
+        };
+        let top = File::open(temp.path()).unwrap();
+        let before = limit(Some(256));
+        let given = give_all(top, owner(), &|_| true);
+        limit(before);
+        given.unwrap();
+        crate::remove_all(&temp.path().join("deep")).unwrap();
+    }
+}
