@@ -121,7 +121,7 @@ pub fn check_group(group: &[GroupElement]) -> Result<(), Error> {
 ///
 /// Fails if that is not the name of a folder, but leads elsewhere.
 pub fn dir_name(id: &str) -> anyhow::Result<String> {
-    let name = id.replace('/', "_");
+    let name = drydock_spec::module::dir_name(id);
     one_component(&name, "ID")?;
     Ok(name)
 }

@@ -92,13 +92,18 @@ impl ModuleName {
 
     /// The folder of all versions, in an image: without a slash at the beginning.
     pub fn parent_dir(&self, kind: ModuleKind) -> String {
-        format!("{}/{}", kind.dir(), self.id.replace('/', "_"))
+        format!("{}/{}", kind.dir(), dir_name(&self.id))
     }
 
     /// Its own folder, likewise.
     pub fn dir(&self, kind: ModuleKind) -> String {
         format!("{}/{}", self.parent_dir(kind), self.version)
     }
+}
+
+/// The name of the folder of a buildpack or an extension, whose ID may have slashes; unchecked.
+pub fn dir_name(id: &str) -> String {
+    id.replace('/', "_")
 }
 
 impl fmt::Display for ModuleName {

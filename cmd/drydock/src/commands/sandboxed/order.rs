@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use drydock_sandbox::bundle::Mount;
 use drydock_sandbox::tree;
-use drydock_spec::buildpack::BuildpackToml;
-use serde::Serialize;
+use drydock_spec::buildpack::{BuildpackToml, ModuleKind};
+use drydock_spec::module::dir_name;
+use drydock_spec::order::{OrderElement, OrderGroup, OrderToml};
+use drydock_spec::toml_text;
 
 use crate::exit::Usage;
-
-/// Where a builder has its buildpacks.
-const BUILDPACKS: &str = "/cnb/buildpacks";
 
 /// Bytes that a `buildpack.toml` may have.
 const MAX_DESCRIPTOR: u64 = 1 << 20;
@@ -28,22 +27,6 @@ pub(super) struct Chosen {
     pub(super) mounts: Vec<Mount>,
 }
 
-#[derive(Serialize)]
-struct Order {
-    order: [Group; 1],
-}
-
-#[derive(Serialize)]
-struct Group {
-    group: Vec<Element>,
-}
-
-#[derive(Serialize)]
-struct Element {
-    id: String,
-    version: String,
-}
-
 /// Finds what the user names, in the builder's files or on this machine.
 pub(super) fn choose(names: &[String], builder: &Path) -> Result<Chosen> {
     let (mut group, mut mounts) = (Vec::new(), Vec::new());
@@ -56,29 +39,29 @@ pub(super) fn choose(names: &[String], builder: &Path) -> Result<Chosen> {
             group.push(of_builder(name, builder)?);
         }
     }
-    let order = toml::to_string(&Order { order: [Group { group }] })?;
-    Ok(Chosen { order, mounts })
+    let order = OrderToml { order: vec![OrderGroup { group }], ..OrderToml::default() };
+    Ok(Chosen { order: toml_text::to_string(&order)?, mounts })
 }
 
-fn of_folder(dir: &Path) -> Result<(Element, Mount)> {
+fn of_folder(dir: &Path) -> Result<(OrderElement, Mount)> {
     let from: PathBuf =
         std::fs::canonicalize(dir).with_context(|| format!("cannot find `{}`", dir.display()))?;
     let text = tree::read(&from, "buildpack.toml", MAX_DESCRIPTOR)
         .with_context(|| format!("cannot read `{}/buildpack.toml`", dir.display()))?;
     let Some(text) = text else { bail!("`{}` is no buildpack: it has no buildpack.toml", dir.display()) };
-    let descriptor: BuildpackToml =
-        toml::from_str(&text).with_context(|| format!("cannot parse `{}/buildpack.toml`", dir.display()))?;
+    let descriptor: BuildpackToml = toml_text::from_str(&text)
+        .with_context(|| format!("cannot parse `{}/buildpack.toml`", dir.display()))?;
     let (id, version) = (descriptor.buildpack.id, descriptor.buildpack.version);
     if [&id, &version].iter().any(|word| word.is_empty() || word.contains("..")) || version.contains('/') {
         bail!("`{}/buildpack.toml` has no usable ID and version", dir.display());
     }
-    let to = format!("{BUILDPACKS}/{}/{version}", escaped(&id));
-    Ok((Element { id, version }, Mount { from, to, writable: false }))
+    let to = format!("/{}/{}/{version}", ModuleKind::Buildpack.dir(), dir_name(&id));
+    Ok((OrderElement { id, version, optional: false }, Mount { from, to, writable: false }))
 }
 
-fn of_builder(name: &str, builder: &Path) -> Result<Element> {
+fn of_builder(name: &str, builder: &Path) -> Result<OrderElement> {
     let (id, version) = name.split_once('@').map_or((name, None), |(id, version)| (id, Some(version)));
-    let folder = format!("{BUILDPACKS}/{}", escaped(id));
+    let folder = format!("/{}/{}", ModuleKind::Buildpack.dir(), dir_name(id));
     let there = tree::list(builder, &folder, MAX_VERSIONS).context("cannot list the builder's buildpacks")?;
     let version = match (version, there.as_slice()) {
         (Some(version), there) if there.iter().any(|one| one == version) => version,
@@ -97,12 +80,7 @@ fn of_builder(name: &str, builder: &Path) -> Result<Element> {
             return Err(Usage(text).into());
         }
     };
-    Ok(Element { id: id.to_owned(), version: version.to_owned() })
-}
-
-/// An ID as the name of a folder.
-fn escaped(id: &str) -> String {
-    id.replace('/', "_")
+    Ok(OrderElement { id: id.to_owned(), version: version.to_owned(), optional: false })
 }
 
 #[cfg(test)]
@@ -127,7 +105,7 @@ mod tests {
             choose(&names, &builder)
         };
         let chosen = choose(&["acme/a", "acme/b@2", own.to_str().unwrap()]).unwrap();
-        let order: drydock_spec::order::OrderToml = toml::from_str(&chosen.order).unwrap();
+        let order: OrderToml = toml::from_str(&chosen.order).unwrap();
         let found: Vec<String> =
             order.order[0].group.iter().map(|one| format!("{}@{}", one.id, one.version)).collect();
         assert_eq!(found, ["acme/a@1", "acme/b@2", "me/own@7"]);
