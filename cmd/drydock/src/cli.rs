@@ -215,9 +215,9 @@ pub(crate) enum Command {
     /// fails: 20 if no group of buildpacks fits, 51 if a buildpack fails, …
     Build(Box<Build>),
     /// Start an app image to try it; signals and the exit code pass through, and what has not ended ten seconds after a signal is killed
-    Run(Box<Run>),
+    Run(Run),
     /// Start a shell in an image's file system; nothing that is changed there is kept
-    Shell(Box<Shell>),
+    Shell(Shell),
     /// Keep the credentials for a registry where docker and podman find them, too
     Login {
         registry: String,

@@ -59,13 +59,10 @@ impl Sandboxed {
     }
 }
 
-/// `drydock run`.
+/// An image of which something is started.
 #[derive(Debug, Args)]
-pub(crate) struct Run {
+pub(crate) struct Started {
     pub(crate) name: String,
-    /// The process of an app image that is started [default: the image's own default]
-    #[arg(long, value_name = "TYPE")]
-    pub(crate) process: Option<String>,
     /// A variable; without a value, that of this command
     #[arg(long, short, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
@@ -73,6 +70,16 @@ pub(crate) struct Run {
     pub(crate) sandboxed: Sandboxed,
     #[command(flatten)]
     pub(crate) platform: ForPlatform,
+}
+
+/// `drydock run`.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) image: Box<Started>,
+    /// The process of an app image that is started [default: the image's own default]
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) process: Option<String>,
     /// Arguments in place of those that the image has
     #[arg(last = true)]
     pub(crate) args: Vec<String>,
@@ -81,17 +88,11 @@ pub(crate) struct Run {
 /// `drydock shell`.
 #[derive(Debug, Args)]
 pub(crate) struct Shell {
-    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) image: Box<Started>,
     /// A static busybox of this machine, for an image that has no shell
     #[arg(long, value_name = "FILE")]
     pub(crate) busybox: Option<PathBuf>,
-    /// A variable; without a value, that of this command
-    #[arg(long, short, value_name = "NAME[=VALUE]")]
-    pub(crate) env: Vec<String>,
-    #[command(flatten)]
-    pub(crate) sandboxed: Sandboxed,
-    #[command(flatten)]
-    pub(crate) platform: ForPlatform,
 }
 
 /// `drydock build`.
@@ -250,7 +251,20 @@ fn time(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::cli::{Cli, Command};
+
+    impl Build {
+        /// What a command line asks for, without `drydock build`.
+        pub(crate) fn of(args: &[&str]) -> Self {
+            match Cli::try_parse_from([&["drydock", "build"], args].concat()).unwrap().command {
+                Command::Build(build) => *build,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 
     #[test]
     fn sizes_times_and_cores_are_read() {

@@ -16,6 +16,7 @@ use drydock_images::export::{self, Rights};
 use drydock_images::{Repository, Watch as _};
 use drydock_layout::Image;
 use drydock_model::config::ImageConfig;
+use drydock_model::digest::DiffId;
 use drydock_model::platform::Platform;
 use drydock_sandbox::bundle::Sandbox;
 use drydock_sandbox::ids::{Ids, User};
@@ -31,7 +32,7 @@ pub(crate) use run::{run, shell};
 
 use super::Context;
 use crate::cli::Command;
-use crate::cli_sandboxed::Sandboxed;
+use crate::cli_sandboxed::{Run, Sandboxed, Shell};
 use crate::env;
 use crate::exit::Usage;
 use crate::progress::{Progress, eprint_line};
@@ -52,13 +53,9 @@ pub(crate) fn enter(repository: &Repository, command: &mut Command) -> Result<Pl
         descriptor::apply(build)?;
     }
     let (user, sandboxed) = match command {
-        Command::Run(run) => {
-            let image = repository.image(&run.name, &run.platform.get())?;
-            (numbers(&image.config), &run.sandboxed)
-        }
-        Command::Shell(shell) => {
-            let image = repository.image(&shell.name, &shell.platform.get())?;
-            (numbers(&image.config), &shell.sandboxed)
+        Command::Run(Run { image: started, .. }) | Command::Shell(Shell { image: started, .. }) => {
+            let image = repository.image(&started.name, &started.platform.get())?;
+            (numbers(&image.config), &started.sandboxed)
         }
         Command::Build(build) => {
             let builder = build.builder()?;
@@ -184,12 +181,9 @@ impl Shop {
 
 /// What stands for all layers of an image: equal layers in an equal order have one ID.
 fn chain_id(image: &Image) -> String {
-    use drydock_model::digest::Digest;
-    let mut layers = image.layers().map(|layer| layer.diff_id.to_string());
+    let mut layers = image.layers().map(|layer| layer.diff_id);
     let Some(first) = layers.next() else { return "empty".to_owned() };
-    let chain =
-        layers.fold(first, |chain, layer| Digest::of(format!("{chain} {layer}").as_bytes()).to_string());
-    chain.rsplit(':').next().unwrap_or_default().to_owned()
+    layers.fold(first, |chain, layer| DiffId::of(format!("{chain} {layer}").as_bytes())).hex()
 }
 
 /// `NAME=value`, or `NAME` for a variable of this process: the name and its value; none if that is not set.

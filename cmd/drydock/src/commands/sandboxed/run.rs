@@ -13,7 +13,7 @@ use drydock_sandbox::room::Room;
 use drydock_sandbox::tree::{self, Tree};
 
 use super::{Context, Shop, set, variable};
-use crate::cli_sandboxed::{Run, Sandboxed, Shell};
+use crate::cli_sandboxed::{Run, Shell, Started};
 use crate::exit::Usage;
 
 /// Bytes that the files may have in which an image names its users.
@@ -29,14 +29,14 @@ const BUSYBOX: &str = "/.drydock/busybox";
 const SHELLS: [&str; 4] = ["/bin/bash", "/usr/bin/bash", "/bin/sh", "/usr/bin/sh"];
 
 pub(crate) fn run(context: &mut Context, room: Room, options: &Run) -> Result<u8> {
-    let image = context.repository.image(&options.name, &options.platform.get())?;
+    let image = image(context, &options.image)?;
     let args = command(&image, options)?;
-    let task = Task { image: &image, env: &options.env, options: &options.sandboxed, mounts: Vec::new() };
+    let task = Task { image: &image, options: &options.image, mounts: Vec::new() };
     task.run(context, room, |_| Ok(args.clone()))
 }
 
 pub(crate) fn shell(context: &mut Context, room: Room, options: &Shell) -> Result<u8> {
-    let image = context.repository.image(&options.name, &options.platform.get())?;
+    let image = image(context, &options.image)?;
     let mut mounts = Vec::new();
     if let Some(busybox) = &options.busybox {
         let from =
@@ -44,7 +44,7 @@ pub(crate) fn shell(context: &mut Context, room: Room, options: &Shell) -> Resul
         mounts.push(Mount { from, to: BUSYBOX.to_owned(), writable: false });
     }
     let has_busybox = options.busybox.is_some();
-    let task = Task { image: &image, env: &options.env, options: &options.sandboxed, mounts };
+    let task = Task { image: &image, options: &options.image, mounts };
     task.run(context, room, |files| {
         if has_busybox {
             return Ok(vec![BUSYBOX.to_owned(), "sh".to_owned()]);
@@ -55,6 +55,10 @@ pub(crate) fn shell(context: &mut Context, room: Room, options: &Shell) -> Resul
         };
         Ok(vec![shell.ok_or_else(none)?.to_owned()])
     })
+}
+
+fn image(context: &Context, options: &Started) -> Result<Image> {
+    context.repository.image(&options.name, &options.platform.get())
 }
 
 /// The program of an image, and its arguments.
@@ -69,7 +73,7 @@ fn command(image: &Image, options: &Run) -> Result<Vec<String>> {
             if !types.contains(&wanted.as_str()) {
                 let there =
                     if types.is_empty() { "none".to_owned() } else { format!("`{}`", types.join("`, `")) };
-                let text = format!("`{}` has no process `{wanted}`; it has {there}", options.name);
+                let text = format!("`{}` has no process `{wanted}`; it has {there}", options.image.name);
                 return Err(Usage(text).into());
             }
             vec![format!("{PROCESSES}/{wanted}")]
@@ -81,7 +85,7 @@ fn command(image: &Image, options: &Run) -> Result<Vec<String>> {
         args.extend(options.args.iter().cloned());
     }
     if args.is_empty() {
-        let text = format!("`{}` does not say what it starts: give a program after `--`", options.name);
+        let text = format!("`{}` does not say what it starts: give a program after `--`", options.image.name);
         return Err(Usage(text).into());
     }
     Ok(args)
@@ -90,8 +94,7 @@ fn command(image: &Image, options: &Run) -> Result<Vec<String>> {
 /// What is run of an image.
 struct Task<'a> {
     image: &'a Image,
-    env: &'a [String],
-    options: &'a Sandboxed,
+    options: &'a Started,
     mounts: Vec<Mount>,
 }
 
@@ -104,13 +107,19 @@ impl Task<'_> {
         args: impl FnOnce(&Path) -> Result<Vec<String>>,
     ) -> Result<u8> {
         let progress = &context.progress;
-        let shop = Shop::open(room, self.options, progress)?;
+        let shop = Shop::open(room, &self.options.sandboxed, progress)?;
         let unpacked = shop.unpacked(self.image, progress)?;
         let tree: Tree = shop.tree(&unpacked.files, "run", progress)?;
         let settings = &self.image.config.config;
         let mut env = settings.env.clone();
-        for (name, value) in
-            self.env.iter().map(|text| variable(text)).collect::<Result<Vec<_>>>()?.into_iter().flatten()
+        for (name, value) in self
+            .options
+            .env
+            .iter()
+            .map(|text| variable(text))
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .flatten()
         {
             set(&mut env, &name, &value);
         }
@@ -128,9 +137,9 @@ impl Task<'_> {
                 .map_or("/", |dir| dir)
                 .to_owned(),
             user: user(&settings.user, &unpacked.files)?,
-            mounts: self.options.volume.iter().cloned().chain(self.mounts).collect(),
-            network: self.options.network(),
-            limits: self.options.limits(),
+            mounts: self.options.sandboxed.volume.iter().cloned().chain(self.mounts).collect(),
+            network: self.options.sandboxed.network(),
+            limits: self.options.sandboxed.limits(),
             terminal,
         };
         let ended = shop.run(&sandbox, "run", progress, (Stdio::inherit(), Stdio::inherit()), None);
