@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, Result, bail};
 use drydock_layout::{Change, Durability, Layout, LinkMode, Shared, Transaction, leads_to, read_blob};
 use drydock_model::digest::Digest;
-use drydock_model::manifest::{Descriptor, Index, REF_NAME};
+use drydock_model::manifest::{Descriptor, Index, REF_NAME, subject};
 use drydock_model::media;
 use drydock_model::reference::LayoutPath;
 use serde_json::Value as Json;
@@ -97,7 +97,7 @@ pub(crate) fn referrers<'a>(
     let refers = |descriptor: &&Descriptor| {
         let text = read_blob(dir, descriptor).unwrap_or_default();
         let manifest: Json = serde_json::from_slice(&text).unwrap_or_default();
-        let subject = manifest["subject"]["digest"].as_str().and_then(|digest| digest.parse().ok());
+        let subject = subject(&manifest).and_then(|digest| digest.parse().ok());
         subject.is_some_and(|subject| digests.contains(&subject)) && !digests.contains(&descriptor.digest)
     };
     layout.index().manifests.descriptors.iter().filter(refers).collect()

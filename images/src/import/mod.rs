@@ -27,7 +27,7 @@ use anyhow::{Context as _, Result};
 use drydock_layout::{Change, Image, LayoutError, LinkMode, MAX_DESCRIPTORS, Transaction, refers_to};
 use drydock_model::config::ImageConfig;
 use drydock_model::digest::Digest;
-use drydock_model::manifest::{Descriptor, Index, Manifest, REF_NAME};
+use drydock_model::manifest::{Descriptor, Index, Manifest, REF_NAME, subject};
 use drydock_model::media;
 use drydock_model::platform::Platform;
 use serde_json::Value as Json;
@@ -327,7 +327,7 @@ fn referrers(store: &dyn Store, all: &[Descriptor], to: &BTreeSet<Digest>) -> Re
             bytes => bytes?,
         };
         let manifest: Json = serde_json::from_slice(&bytes).unwrap_or_default();
-        let subject = manifest["subject"]["digest"].as_str().and_then(|digest| digest.parse().ok());
+        let subject = subject(&manifest).and_then(|digest| digest.parse().ok());
         if subject.is_some_and(|subject| to.contains(&subject)) && !to.contains(&blob.digest) {
             found.push(blob.clone());
         }
