@@ -6,7 +6,6 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write as _};
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -14,6 +13,7 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 use drydock_io::file::open_to_append;
 use drydock_io::lock::mark_written;
+use drydock_io::read::ReadAt;
 use drydock_layout::Spool;
 use drydock_model::reference::{LayoutDir, LayoutPath};
 use drydock_spec::build_log::{Line, MAX_LOG, Stream, time};
@@ -181,7 +181,7 @@ impl Recorder {
     pub(crate) fn so_far(&self) -> Option<io::Result<Box<dyn Read>>> {
         match &self.lock().to {
             Sink::File(LogFile { file, beside_image: true, .. }) => {
-                Some(file.try_clone().map(|file| Box::new(FromBeginning { file, at: 0 }) as _))
+                Some(file.try_clone().map(|file| Box::new(ReadAt { file, at: 0 }) as _))
             }
             _ => None,
         }
@@ -204,20 +204,6 @@ impl State {
             self.to = Sink::Closed;
         }
         written
-    }
-}
-
-/// Reads a file that is written at its end.
-struct FromBeginning {
-    file: File,
-    at: u64,
-}
-
-impl Read for FromBeginning {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.file.read_at(buffer, self.at)?;
-        self.at += n as u64;
-        Ok(n)
     }
 }
 

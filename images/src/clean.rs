@@ -8,11 +8,11 @@ use anyhow::{Context as _, Result, bail};
 use drydock_io::lock::Identity;
 use drydock_layout::{Change, Durability, Layout, LayoutError, Transaction, leads_to, sweep};
 use drydock_model::digest::Digest;
-use drydock_model::reference::LayoutPath;
 use serde::Serialize;
 
 use crate::repository::{Name, Repository};
-use crate::watch::Watch;
+use crate::watch::{Watch, waiting};
+use crate::write;
 
 /// Takes a name away, with what refers to the image. If nothing is left in its layout, there is no image there any more.
 /// Blobs stay until nobody can be reading them: [`gc`] removes them. A name that is a link to another one is that link.
@@ -30,10 +30,7 @@ pub fn remove(
         return Ok(None);
     }
     repository.open(name)?;
-    let waiting = |path: &LayoutPath| {
-        watch.note(&format!("waiting for another program that writes to `{path}`"));
-    };
-    let transaction = Transaction::begin_to_remove(place.dir(), place.path(), durability, &waiting)?;
+    let transaction = Transaction::begin_to_remove(place.dir(), place.path(), durability, &waiting(watch))?;
     let layout = match Layout::open(place.path()) {
         Err(LayoutError::NotFound(_)) => return Err(repository.unknown(&place).into()),
         layout => layout?,
@@ -52,8 +49,7 @@ pub fn remove(
     // The name goes first: what else there is decides what it stands for.
     let mut changes = vec![Change::Unname];
     changes.extend(beside.into_iter().map(|descriptor| Change::Remove(descriptor.digest)));
-    let left = transaction.prepare(&changes, &BTreeSet::new())?.publish()?;
-    Ok(left.map(|error| format!("{:#}", anyhow::Error::from(error))))
+    write::publish(transaction.prepare(&changes, &BTreeSet::new())?)
 }
 
 /// What was of no use.

@@ -12,20 +12,17 @@ use std::num::NonZeroUsize;
 
 use anyhow::{Context as _, Result};
 use drydock_encode::compress::Compression;
-use drydock_encode::pipeline::{self, Error, Job, Settings};
 use drydock_io::sink::Sink;
-use drydock_layout::{
-    BlobSource, Committed, Durability, Image, ImageLayer, LinkMode, NewImage, NewLayer, Transaction,
-};
+use drydock_layout::{Committed, Durability, Image, ImageLayer, LinkMode, NewImage, Transaction};
 use drydock_model::config::{History, ImageConfig};
-use drydock_model::manifest::Descriptor;
 use drydock_spec::label;
 use drydock_tar::{Entry, Kind, NO_XATTRS, write_end, write_padding};
 
 use crate::files::{Files, Node, NodeKind};
 use crate::layer::{self, refused, unreadable};
 use crate::repository::Name;
-use crate::watch::Watch;
+use crate::watch::{Watch, waiting};
+use crate::write;
 
 /// What made the layer, for the history.
 const MADE_BY: &str = "drydock flatten";
@@ -60,9 +57,9 @@ pub struct Flattened {
 pub fn flatten(image: &Image, to: &Name, options: Options, watch: &dyn Watch) -> Result<Flattened> {
     let layers: Vec<ImageLayer> = image.layers().collect();
     let files = look(&layers, watch)?;
-    let waiting = |path: &_| watch.note(&format!("waiting for another program that writes to `{path}`"));
     let names = [to.path().clone()];
-    let transaction = Transaction::begin(to.dir(), &names, LinkMode::Auto, options.durability, &waiting)?;
+    let transaction =
+        Transaction::begin(to.dir(), &names, LinkMode::Auto, options.durability, &waiting(watch))?;
     write_flat(transaction, image, &files, options, watch)
 }
 
@@ -94,34 +91,16 @@ fn write_flat(
     let layers: Vec<ImageLayer> = image.layers().collect();
     let size: u64 = layers.iter().map(|layer| layer.descriptor.size).sum();
     let plan = Plan::of(files, layers.len());
-    let blobs = transaction.blobs_dir();
     watch.begin("writing the layer", size);
-    let source = |sink: &mut dyn Sink| write(&plan, &layers, sink, watch);
-    let job = Job { source: &source, known: None, blob: Some(&blobs), copy: None };
-    let Options { compression, threads, durability } = options;
-    let settings = Settings { threads, compression, write_out: durability == Durability::OnDisk };
-    let mut done = pipeline::run(&[job], settings).map_err(|error| match error {
-        Error::Source(error) => error,
-        Error::Write { path, source } => {
-            anyhow::Error::new(source).context(format!("cannot write a layer to `{}`", path.display()))
-        }
-    })?;
+    let source = |sink: &mut dyn Sink| write_tar(&plan, &layers, sink, watch);
+    let layer = write::layer(&source, &transaction, options)?;
     watch.end();
-    let done = done.pop().context("the pipeline returns what it did")?;
-    let blob = done.blob.context("the pipeline writes the blob that it was asked for")?;
     watch.advance(0)?;
-    let after = blob.size;
-    let layer = NewLayer {
-        diff_id: done.diff_id,
-        descriptor: Descriptor::new(blob.media_type, blob.digest, blob.size),
-        blob: BlobSource::Temporary(blob.file),
-    };
+    let after = layer.descriptor.size;
     let config = config(image.config.clone());
     let annotations = image.manifest.annotations.clone();
-    let new = NewImage { config, layers: vec![layer], annotations, replaces: None };
-    let prepared = transaction.prepare_image(new)?;
-    let committed = prepared.committed().cloned().context("an image was prepared")?;
-    let left = prepared.publish()?.map(|error| format!("{:#}", anyhow::Error::from(error)));
+    let new = NewImage { config, layers: vec![layer.into()], annotations, replaces: None };
+    let (committed, left) = write::publish_image(transaction, new)?;
     Ok(Flattened { committed, before: size, after, left })
 }
 
@@ -181,7 +160,7 @@ impl<'a> Plan<'a> {
 }
 
 /// Writes the new layer's tar.
-fn write(plan: &Plan<'_>, layers: &[ImageLayer], sink: &mut dyn Sink, watch: &dyn Watch) -> Result<()> {
+fn write_tar(plan: &Plan<'_>, layers: &[ImageLayer], sink: &mut dyn Sink, watch: &dyn Watch) -> Result<()> {
     for (name, node) in &plan.first {
         let kind = match &node.kind {
             NodeKind::Dir(_) => Kind::Dir,

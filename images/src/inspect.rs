@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use drydock_layout::{Image, Layout, read_blob};
 use drydock_model::digest::{DiffId, Digest};
-use drydock_model::manifest::{Annotations, Descriptor};
+use drydock_model::manifest::{Annotations, Descriptor, subject};
 use drydock_spec::launch::{Command, Process};
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
@@ -263,7 +263,7 @@ fn referrers<'a>(layout: &'a Layout, image: &Image) -> Vec<(&'a Descriptor, Refe
         let annotated = descriptor.annotations.get("vnd.docker.reference.digest") == Some(&digest);
         let manifest: Json = serde_json::from_slice(&read_blob(image.layout(), descriptor).ok()?).ok()?;
         let text = |field: &Json| field.as_str().map(str::to_owned);
-        let is_subject = manifest["subject"]["digest"].as_str() == Some(&digest);
+        let is_subject = subject(&manifest) == Some(&digest);
         let kind = text(&manifest["artifactType"]).or_else(|| text(&manifest["config"]["mediaType"]));
         let artifact_type = kind.unwrap_or_else(|| descriptor.media_type.clone());
         let referrer = Referrer { digest: descriptor.digest, artifact_type, size: descriptor.size };

@@ -38,6 +38,7 @@ pub mod tag;
 pub mod tree;
 pub mod verify;
 pub mod watch;
+mod write;
 
 pub use repository::{Name, Repository, Unknown};
 pub use watch::Watch;

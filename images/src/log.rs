@@ -12,10 +12,12 @@ use drydock_io::lines::Lines;
 use drydock_io::lock::is_written;
 use drydock_io::read;
 use drydock_layout::{Image, Layout, LayoutError, open_whole_blob, read_blob, running};
-use drydock_model::manifest::{Descriptor, Manifest};
+use drydock_model::manifest::{Descriptor, Manifest, subject};
 use drydock_model::media;
 use drydock_model::platform::Platform;
 use drydock_spec::build_log::{Line, MAX_LINE};
+use serde::Deserialize as _;
+use serde_json::Value as Json;
 
 use crate::repository::Repository;
 use crate::watch::Watch;
@@ -110,10 +112,10 @@ fn beside(layout: &Layout, image: &Image) -> Result<Option<Descriptor>, LayoutEr
             Err(LayoutError::MissingBlob { .. }) => continue,
             text => text?,
         };
-        let Ok(manifest) = serde_json::from_slice::<Manifest>(&text) else { continue };
-        let is_log = manifest.rest.get("artifactType").is_some_and(|kind| kind == media::BUILD_LOG);
-        let subject = manifest.rest.get("subject").and_then(|subject| subject.get("digest")?.as_str());
-        let is_of_image = subject.and_then(|digest| digest.parse().ok()) == Some(image.digest());
+        let Ok(json) = serde_json::from_slice::<Json>(&text) else { continue };
+        let is_log = json["artifactType"] == media::BUILD_LOG;
+        let is_of_image = subject(&json).and_then(|digest| digest.parse().ok()) == Some(image.digest());
+        let Ok(manifest) = Manifest::deserialize(json) else { continue };
         if is_log && is_of_image {
             return Ok(manifest.layers.into_iter().find(|layer| layer.media_type == media::BUILD_LOG));
         }

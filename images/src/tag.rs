@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, Result, bail};
 use drydock_layout::{Change, Durability, Layout, LinkMode, Shared, Transaction, leads_to, read_blob};
 use drydock_model::digest::Digest;
-use drydock_model::manifest::{Descriptor, Index, REF_NAME};
+use drydock_model::manifest::{Descriptor, Index, REF_NAME, subject};
 use drydock_model::media;
 use drydock_model::reference::LayoutPath;
 use serde_json::Value as Json;
 
 use crate::repository::Name;
-use crate::watch::Watch;
+use crate::watch::{Watch, waiting};
+use crate::write;
 
 /// What came of it.
 #[derive(Debug)]
@@ -46,11 +47,8 @@ pub fn tag(
             name.path().ref_name()
         );
     }
-    let waiting = |path: &LayoutPath| {
-        watch.note(&format!("waiting for another program that writes to `{path}`"));
-    };
     let paths: Vec<LayoutPath> = new.iter().map(|name| name.path().clone()).collect();
-    let transaction = Transaction::begin(first.dir(), &paths, LinkMode::Auto, durability, &waiting)?;
+    let transaction = Transaction::begin(first.dir(), &paths, LinkMode::Auto, durability, &waiting(watch))?;
     let mut blobs = leads_to(from, named.iter().copied())?;
     let digests: BTreeSet<Digest> = blobs.iter().map(|blob| blob.digest).collect();
     let beside = referrers(layout, from, &digests);
@@ -80,8 +78,8 @@ pub fn tag(
     let digest = root.digest;
     let mut changes = vec![Change::Name(root)];
     changes.extend(beside.into_iter().cloned().map(Change::Add));
-    let left = transaction.prepare(&changes, &absent)?.publish()?;
-    Ok(Tagged { digest, shared, left: left.map(|error| format!("{:#}", anyhow::Error::from(error))) })
+    let left = write::publish(transaction.prepare(&changes, &absent)?)?;
+    Ok(Tagged { digest, shared, left })
 }
 
 fn without_name(descriptor: &Descriptor) -> Descriptor {
@@ -99,7 +97,7 @@ pub(crate) fn referrers<'a>(
     let refers = |descriptor: &&Descriptor| {
         let text = read_blob(dir, descriptor).unwrap_or_default();
         let manifest: Json = serde_json::from_slice(&text).unwrap_or_default();
-        let subject = manifest["subject"]["digest"].as_str().and_then(|digest| digest.parse().ok());
+        let subject = subject(&manifest).and_then(|digest| digest.parse().ok());
         subject.is_some_and(|subject| digests.contains(&subject)) && !digests.contains(&descriptor.digest)
     };
     layout.index().manifests.descriptors.iter().filter(refers).collect()

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use drydock_model::reference::LayoutPath;
+
 /// Looks on, and may stop the work.
 pub trait Watch: Sync {
     /// A task of so many bytes begins.
@@ -16,6 +18,11 @@ pub trait Watch: Sync {
 
     /// Something that is worth a line: a lock that is waited for, a layout that is passed over.
     fn note(&self, text: &str);
+}
+
+/// Says whose lock is waited for.
+pub(crate) fn waiting(watch: &dyn Watch) -> impl Fn(&LayoutPath) {
+    move |path| watch.note(&format!("waiting for another program that writes to `{path}`"))
 }
 
 /// Nobody.

@@ -6,6 +6,7 @@ mod builders;
 mod carrying;
 mod damaged;
 mod disks;
+mod file_trees;
 mod hostile;
 mod killed;
 mod looking;
@@ -38,6 +39,7 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
     let mut trials = looking::trials(executables);
     trials.extend(writing::trials(executables));
     trials.extend(carrying::trials(executables));
+    trials.extend(file_trees::trials(executables));
     trials.extend(damaged::trials(executables));
     trials.extend(registries::trials(executables));
     trials.extend(registry_faults::trials(executables));

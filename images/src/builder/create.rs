@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use drydock_layout::{Committed, Image, LayoutError, LinkMode, NewImage, Transaction};
 use drydock_model::config::ImageConfig;
 use drydock_model::manifest::Annotations;
-use drydock_model::reference::{ImageRef, LayoutPath};
+use drydock_model::reference::ImageRef;
 use drydock_spec::analyzed::{Distro, StackRunImage, Target};
 use drydock_spec::builder::{BuilderToml, ModuleSource};
 use drydock_spec::buildpack::ModuleKind;
@@ -28,7 +28,8 @@ use super::module::{Content, Loader, Module};
 use super::order::{self, Fault, Known};
 use super::{Options, Wrong, read_toml};
 use crate::repository::{Name, Repository, Unknown, absolute};
-use crate::watch::Watch;
+use crate::watch::{Watch, waiting};
+use crate::write;
 
 /// What made the layers, for the history.
 const MADE_BY: &str = "drydock builder create";
@@ -282,14 +283,11 @@ impl Parts<'_> {
         options: &Options,
         watch: &dyn Watch,
     ) -> Result<Created> {
-        let waiting = |path: &LayoutPath| {
-            watch.note(&format!("waiting for another program that writes to `{path}`"));
-        };
         let modules = once(buildpacks.iter().chain(extensions), watch);
         let (plan, first_module) = self.plan(&modules, watch)?;
         let names = [to.path().clone()];
         let transaction =
-            Transaction::begin(to.dir(), &names, LinkMode::Auto, options.write.durability, &waiting)?;
+            Transaction::begin(to.dir(), &names, LinkMode::Auto, options.write.durability, &waiting(watch))?;
         let base: Vec<_> = self.build.layers().collect();
         let mut all: Vec<Layer<'_>> =
             base.iter().map(|layer| Layer { purpose: String::new(), source: Source::There(layer) }).collect();
@@ -307,9 +305,7 @@ impl Parts<'_> {
         layers::tell(&mut config, base.len(), &all[base.len()..], MADE_BY);
         self.describe(&mut config, buildpacks, extensions, &layers)?;
         let new = NewImage { config, layers: written, annotations: Annotations::new(), replaces: None };
-        let prepared = transaction.prepare_image(new)?;
-        let committed = prepared.committed().cloned().context("an image was prepared")?;
-        let left = prepared.publish()?.map(|error| format!("{:#}", anyhow::Error::from(error)));
+        let (committed, left) = write::publish_image(transaction, new)?;
         let modules = modules.iter().map(|module| module.name.to_string()).collect();
         Ok(Created { committed, modules, lifecycle: self.lifecycle.facts.version.clone(), left })
     }

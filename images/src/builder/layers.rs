@@ -1,11 +1,10 @@
 //! Layers of builders and packages.
 
 use anyhow::{Context as _, Result};
-use drydock_encode::pipeline::{self, Error, Job, Settings};
+use drydock_encode::pipeline;
 use drydock_io::sink::Sink;
-use drydock_layout::{BlobSource, Durability, ImageLayer, NewLayer, Transaction};
+use drydock_layout::{BlobSource, ImageLayer, NewLayer, Transaction};
 use drydock_model::config::{History, ImageConfig};
-use drydock_model::manifest::Descriptor;
 use drydock_spec::buildpack::ModuleKind;
 use drydock_spec::module::ModuleName;
 use drydock_tar::{Entry, Kind, NO_XATTRS, Owner, Time, write_end, write_padding};
@@ -14,6 +13,7 @@ use super::CREATED;
 use super::tree::{MemberKind, Tree, copy};
 use crate::flatten;
 use crate::watch::Watch;
+use crate::write;
 
 /// [`CREATED`] in seconds since 1970.
 const MODIFIED: Time = Time { seconds: 315_532_801, nanoseconds: 0 };
@@ -60,24 +60,12 @@ pub(super) fn write(
     options: flatten::Options,
     watch: &dyn Watch,
 ) -> Result<Vec<NewLayer>> {
-    let blobs = transaction.blobs_dir();
-    let job = |write| Job { source: write, known: None, blob: Some(&*blobs), copy: None };
-    let jobs: Vec<Job<'_, anyhow::Error>> = layers
+    let sources: Vec<&pipeline::Source<'_, _>> = layers
         .iter()
-        .filter_map(|layer| if let Source::Made(write) = &layer.source { Some(&**write) } else { None })
-        .map(job)
+        .filter_map(|layer| if let Source::Made(write) = &layer.source { Some(&**write as _) } else { None })
         .collect();
-    let flatten::Options { compression, threads, durability } = options;
-    let settings = Settings { threads, compression, write_out: durability == Durability::OnDisk };
     watch.begin("writing layers", 0);
-    let mut done = pipeline::run(&jobs, settings)
-        .map_err(|error| match error {
-            Error::Source(error) => error,
-            Error::Write { path, source } => {
-                anyhow::Error::new(source).context(format!("cannot write a layer to `{}`", path.display()))
-            }
-        })?
-        .into_iter();
+    let mut done = write::layers(&sources, transaction, options)?.into_iter();
     let mut written = Vec::with_capacity(layers.len());
     for layer in layers {
         written.push(match &layer.source {
@@ -86,15 +74,7 @@ pub(super) fn write(
                 let descriptor = layer.descriptor.clone();
                 NewLayer { diff_id: layer.diff_id, descriptor, blob: BlobSource::Placed }
             }
-            Source::Made(_) => {
-                let done = done.next().context("the pipeline returns what it did")?;
-                let blob = done.blob.context("the pipeline writes the blob that it was asked for")?;
-                NewLayer {
-                    diff_id: done.diff_id,
-                    descriptor: Descriptor::new(blob.media_type, blob.digest, blob.size),
-                    blob: BlobSource::Temporary(blob.file),
-                }
-            }
+            Source::Made(_) => done.next().context("the pipeline returns what it did")?.into(),
         });
     }
     watch.end();

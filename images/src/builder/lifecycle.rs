@@ -17,7 +17,7 @@ use drydock_tar::{Owner, write_end};
 use super::layers::{copied, folder, symlink};
 use super::module::path_of;
 use super::tree::{Member, MemberKind, Tree};
-use super::{MAX_DOCUMENT, Wrong};
+use super::{MAX_DOCUMENT, Wrong, read_document};
 use crate::import::SourceError;
 use crate::watch::Watch;
 
@@ -122,9 +122,7 @@ fn read(path: &Path, build: &ImageConfig, watch: &dyn Watch) -> Result<Lifecycle
     let (mut names, mut machine) = (BTreeSet::new(), None);
     files.tree.visit(watch, &mut |member, contents| {
         if member.path == DESCRIPTOR.as_bytes() && descriptor.is_none() {
-            let mut bytes = Vec::new();
-            std::io::Read::read_to_end(&mut std::io::Read::take(contents, MAX_DOCUMENT), &mut bytes)?;
-            descriptor = Some(bytes);
+            descriptor = Some(read_document(DESCRIPTOR, contents).with_context(failed)?);
         } else if let Some(name) = files.name(member)? {
             if name == b"launcher" {
                 let mut head = Vec::new();
@@ -209,7 +207,28 @@ impl Files {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::watch::Nobody;
+
+    #[test]
+    fn documents_that_are_too_large_are_refused() {
+        const TEXT: &str = "[apis.buildpack]\nsupported = ['0.12']\n[lifecycle]\nversion = '1.2.3'\n#";
+        let limit = usize::try_from(MAX_DOCUMENT).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        for name in EXECUTABLES {
+            fs::write(dir.path().join(name), name).unwrap();
+        }
+        let build: ImageConfig = serde_json::from_str(r#"{"architecture":"amd64","os":"linux"}"#).unwrap();
+        let read = |size: usize| {
+            fs::write(dir.path().join(DESCRIPTOR), format!("{TEXT:#<size$}")).unwrap();
+            read(dir.path(), &build, &Nobody)
+        };
+        assert_eq!(read(limit).unwrap().facts.version, "1.2.3");
+        let error = format!("{:#}", read(limit + 1).unwrap_err());
+        assert!(error.ends_with("`lifecycle.toml` has more than 4194304 bytes"), "{error}");
+    }
 
     #[test]
     fn machines_of_executables() {

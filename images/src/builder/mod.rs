@@ -26,9 +26,10 @@ pub mod package;
 pub mod skeleton;
 mod tree;
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use drydock_model::platform::Platform;
 use drydock_spec::toml_text;
 use serde::de::DeserializeOwned;
@@ -70,7 +71,17 @@ impl Wrong {
     }
 }
 
-/// Reads a document.
+/// Reads a document that is a file of a folder or an archive.
+fn read_document(name: &str, contents: &mut dyn Read) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    contents.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_DOCUMENT {
+        bail!("`{name}` has more than {MAX_DOCUMENT} bytes");
+    }
+    Ok(bytes)
+}
+
+/// Reads a document on the disk.
 fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let failed = || format!("cannot read `{}`", path.display());
     let text = drydock_io::read::read_to_string(path, MAX_DOCUMENT).with_context(failed)?;

@@ -17,7 +17,7 @@ use drydock_tar::Kind;
 use tempfile::TempDir;
 
 use super::tree::{Guard, MemberKind, Tree};
-use super::{MAX_DOCUMENT, Options};
+use super::{Options, read_document};
 use crate::flatten;
 use crate::import::{self, Opened, SourceError};
 use crate::layer;
@@ -57,12 +57,7 @@ impl Seen {
             b"bin/build" => self.has_build = true,
             b"oci-layout" => self.is_package = true,
             path if path == kind.file_name().as_bytes() => {
-                let mut bytes = Vec::new();
-                contents.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes)?;
-                if bytes.len() as u64 > MAX_DOCUMENT {
-                    bail!("`{}` has more than {MAX_DOCUMENT} bytes", kind.file_name());
-                }
-                self.toml = Some(bytes);
+                self.toml = Some(read_document(kind.file_name(), contents)?);
             }
             _ => {}
         }

@@ -10,7 +10,6 @@ use anyhow::{Context as _, Result, bail};
 use drydock_layout::{Committed, Durability, Layout, LinkMode, NewImage, Transaction};
 use drydock_model::config::{ImageConfig, RootFs, Settings};
 use drydock_model::manifest::Annotations;
-use drydock_model::reference::LayoutPath;
 use drydock_spec::analyzed::Target;
 use drydock_spec::builder::{ModuleSource, PackageToml};
 use drydock_spec::buildpack::ModuleKind;
@@ -27,7 +26,8 @@ use super::{CREATED, Options, Wrong, read_toml};
 use crate::export;
 use crate::flatten;
 use crate::repository::{Name, Repository, absolute};
-use crate::watch::Watch;
+use crate::watch::{Watch, waiting};
+use crate::write;
 
 /// What made the layers, for the history.
 const MADE_BY: &str = "drydock buildpack package";
@@ -179,12 +179,9 @@ impl<'a> Package<'a> {
                 plan.push(Layer { purpose, source });
             }
         }
-        let waiting = |path: &LayoutPath| {
-            watch.note(&format!("waiting for another program that writes to `{path}`"));
-        };
         let names = [to.path().clone()];
         let transaction =
-            Transaction::begin(to.dir(), &names, LinkMode::Auto, options.write.durability, &waiting)?;
+            Transaction::begin(to.dir(), &names, LinkMode::Auto, options.write.durability, &waiting(watch))?;
         let written = layers::write(&plan, &transaction, options.write, watch)?;
         let mut of_kind = ModuleLayers::new();
         for (module, number) in self.modules.values().zip(numbers) {
@@ -215,9 +212,7 @@ impl<'a> Package<'a> {
         };
         layers::tell(&mut config, 0, &plan, MADE_BY);
         let new = NewImage { config, layers: written, annotations: Annotations::new(), replaces: None };
-        let prepared = transaction.prepare_image(new)?;
-        let committed = prepared.committed().cloned().context("an image was prepared")?;
-        let left = prepared.publish()?.map(|error| format!("{:#}", anyhow::Error::from(error)));
+        let (committed, left) = write::publish_image(transaction, new)?;
         let others = self.modules.keys().filter(|name| **name != &self.main.name);
         let modules = std::iter::once(&self.main.name).chain(others.copied()).map(ToString::to_string);
         Ok(Packaged { committed, modules: modules.collect(), left })

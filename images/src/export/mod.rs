@@ -13,7 +13,7 @@ use drydock_model::digest::Digest;
 use drydock_model::manifest::{Descriptor, Index, REF_NAME};
 use drydock_model::media;
 use drydock_model::platform::Platform;
-use drydock_model::reference::{LayoutDir, LayoutPath};
+use drydock_model::reference::LayoutDir;
 
 pub use archive::{docker_archive, oci_archive};
 pub use target::{File, NoTarget, Target};
@@ -21,7 +21,8 @@ pub use unpack::{Rights, Unpacked, unpack};
 
 use crate::repository::{Name, absolute};
 use crate::tag::referrers;
-use crate::watch::Watch;
+use crate::watch::{Watch, waiting};
+use crate::write;
 
 /// What is exported: an image, or an index of several, with what refers to it.
 #[derive(Debug)]
@@ -85,11 +86,8 @@ pub fn layout(
     let parent = path.parent().with_context(|| format!("`{text}` cannot be a layout"))?;
     let root = LayoutDir::new(parent)?;
     let to = root.resolve(text)?.called(tag.unwrap_or(name.path().ref_name()));
-    let waiting = |path: &LayoutPath| {
-        watch.note(&format!("waiting for another program that writes to `{path}`"));
-    };
     // It is somebody else's, who may write to its files: they are not the repository's own.
-    let transaction = Transaction::begin(&root, &[to], LinkMode::Reflink, durability, &waiting)?;
+    let transaction = Transaction::begin(&root, &[to], LinkMode::Reflink, durability, &waiting(watch))?;
     let from = name.path().path();
     let total = exported.blobs.iter().map(|blob| blob.size).fold(0, u64::saturating_add);
     watch.begin("exporting", total);
@@ -109,8 +107,7 @@ pub fn layout(
     }
     let mut changes = vec![Change::Name(exported.root.clone())];
     changes.extend(exported.beside.iter().cloned().map(Change::Add));
-    let left = transaction.prepare(&changes, &absent)?.publish()?;
-    Ok(left.map(|error| format!("{:#}", anyhow::Error::from(error))))
+    write::publish(transaction.prepare(&changes, &absent)?)
 }
 
 /// Whether an image can be handed on without it: layers of sparse images, and what is no image.

@@ -1,16 +1,15 @@
 //! Tar files as folders: what is in them by name, read wherever it lies. Nothing is unpacked, so that no name leads
 //! anywhere.
 
-use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read, Seek as _, Write as _};
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use drydock_encode::compress::{Format, decompressed};
+use drydock_io::read::ReadAt;
 use drydock_tar::{Archive as Tar, Kind, Member};
 
 use super::error::SourceError;
@@ -80,7 +79,7 @@ impl Archive {
         let mut entries = BTreeMap::new();
         let mut next = 0;
         loop {
-            let input = BufReader::with_capacity(4096, At { file: &file, at: next });
+            let input = BufReader::with_capacity(4096, ReadAt { file: &file, at: next });
             let mut tar = Tar::new(input);
             let Some(Member { entry, .. }) = tar.read_next().map_err(SourceError::Tar)? else { break };
             let place = match entry.kind {
@@ -130,30 +129,17 @@ impl Archive {
 impl Files for Archive {
     fn open(&self, name: &str) -> Result<Option<Stored<'_>>> {
         Ok(self.find(name).map(|(at, size)| {
-            let reader: Box<dyn Read + Send> = Box::new(At { file: Arc::clone(&self.file), at }.take(size));
+            let reader: Box<dyn Read + Send> =
+                Box::new(ReadAt { file: Arc::clone(&self.file), at }.take(size));
             Stored { reader, size }
         }))
-    }
-}
-
-/// A file from somewhere on.
-struct At<F> {
-    file: F,
-    at: u64,
-}
-
-impl<F: Borrow<File>> Read for At<F> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.file.borrow().read_at(buffer, self.at)?;
-        self.at += n as u64;
-        Ok(n)
     }
 }
 
 /// How a file begins.
 pub(crate) fn format_of(file: &File) -> io::Result<Format> {
     let mut magic = Vec::new();
-    At { file, at: 0 }.take(4).read_to_end(&mut magic)?;
+    ReadAt { file, at: 0 }.take(4).read_to_end(&mut magic)?;
     Ok(format_of_bytes(&magic))
 }
 
@@ -171,7 +157,7 @@ fn unpacked(file: &File, format: Format, path: &Path, scratch: &Path, watch: &dy
     let write = || format!("cannot write to `{}`", scratch.display());
     watch.begin("decompressing", file.metadata()?.len());
     let mut to = tempfile::tempfile_in(scratch).with_context(write)?;
-    let read = Watched { inner: At { file, at: 0 }, watch };
+    let read = Watched { inner: ReadAt { file, at: 0 }, watch };
     let input = decompressed(BufReader::with_capacity(256 << 10, read), format)?;
     let mut input = BufReader::with_capacity(256 << 10, input.take(MAX_UNPACKED + 1));
     let mut size = 0;

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use drydock_encode::compress::decompressed;
-use drydock_encode::pipeline::{self, Blob, Error, Job, Settings};
+use drydock_encode::pipeline::Source;
 use drydock_io::sink::Sink;
-use drydock_layout::{Durability, Transaction};
+use drydock_layout::Transaction;
 use drydock_model::config::ImageConfig;
 use drydock_model::digest::{DiffId, Digest};
 use drydock_model::manifest::{Annotations, Descriptor, Manifest};
@@ -22,6 +22,7 @@ use super::archive::{Archive, Watched, format_of_bytes};
 use super::error::{Choose, SourceError};
 use super::store::{Files as _, is_same_image, read_file};
 use crate::watch::Watch;
+use crate::write;
 
 /// An image in such an archive.
 #[derive(Debug)]
@@ -99,22 +100,18 @@ impl DockerImage {
             total += self.open(name)?.size;
         }
         watch.begin("importing", total);
-        let blobs = transaction.blobs_dir();
         let sources: Vec<_> =
             once.values().map(|name| move |sink: &mut dyn Sink| self.copy(name, sink, watch)).collect();
-        let job = |source| Job { source, known: None, blob: Some(&*blobs), copy: None };
-        let jobs: Vec<_> = sources.iter().map(|source| job(source as &pipeline::Source<'_, _>)).collect();
-        let done = pipeline::run(&jobs, settings(options)).map_err(failed)?;
+        let sources: Vec<_> = sources.iter().map(|source| source as &Source<'_, _>).collect();
+        let layers = write::layers(&sources, transaction, options.write)?;
         watch.end();
         let mut written = BTreeMap::new();
-        for (done, (expected, name)) in done.into_iter().zip(&once) {
-            if done.diff_id != *expected {
-                let (layer, expected, found) = ((*name).to_owned(), *expected, done.diff_id);
+        for (layer, (expected, name)) in layers.into_iter().zip(&once) {
+            if layer.diff_id != *expected {
+                let (layer, expected, found) = ((*name).to_owned(), *expected, layer.diff_id);
                 return Err(SourceError::WrongDiffId { layer, expected, found }.into());
             }
-            let Blob { digest, size, media_type, file } = done.blob.context("the pipeline writes blobs")?;
-            transaction.put_blob(file, digest)?;
-            written.insert(*expected, Descriptor::new(media_type, digest, size));
+            written.insert(*expected, layer.put(transaction)?);
         }
         let manifest = Manifest {
             schema_version: 2,
@@ -154,20 +151,4 @@ impl DockerImage {
 fn named_digest(name: &str) -> Option<Digest> {
     let stem = Path::new(name).file_name()?.to_str()?;
     format!("sha256:{}", stem.strip_suffix(".json").unwrap_or(stem)).parse().ok()
-}
-
-/// How the pipeline writes layers.
-pub(super) fn settings(options: &Options) -> Settings {
-    let crate::flatten::Options { compression, threads, durability } = options.write;
-    Settings { threads, compression, write_out: durability == Durability::OnDisk }
-}
-
-/// Why the pipeline failed.
-pub(super) fn failed(error: Error<anyhow::Error>) -> anyhow::Error {
-    match error {
-        Error::Source(error) => error,
-        Error::Write { path, source } => {
-            anyhow::Error::new(source).context(format!("cannot write a layer to `{}`", path.display()))
-        }
-    }
 }

@@ -27,10 +27,9 @@ use anyhow::{Context as _, Result};
 use drydock_layout::{Change, Image, LayoutError, LinkMode, MAX_DESCRIPTORS, Transaction, refers_to};
 use drydock_model::config::ImageConfig;
 use drydock_model::digest::Digest;
-use drydock_model::manifest::{Descriptor, Index, Manifest, REF_NAME};
+use drydock_model::manifest::{Descriptor, Index, Manifest, REF_NAME, subject};
 use drydock_model::media;
 use drydock_model::platform::Platform;
-use drydock_model::reference::LayoutPath;
 use serde_json::Value as Json;
 
 pub use archive::{MAX_ENTRIES, MAX_NAME, MAX_UNPACKED};
@@ -47,7 +46,8 @@ use self::docker::DockerImage;
 use self::store::{Files, Folder, Oci, choose, read_json};
 use crate::flatten;
 use crate::repository::{Name, Repository};
-use crate::watch::Watch;
+use crate::watch::{Watch, waiting};
+use crate::write;
 
 /// How an image is imported.
 #[derive(Debug, Clone)]
@@ -160,12 +160,14 @@ pub fn import(
     let folders = folders.unwrap_or_default();
     let others: Vec<PathBuf> =
         folders.iter().map(|name| name.path().path()).filter(is_other).map(Path::to_owned).collect();
-    let waiting = |path: &LayoutPath| {
-        watch.note(&format!("waiting for another program that writes to `{path}`"));
-    };
-    let transaction =
-        Transaction::begin_anew(to.dir(), to.path(), LinkMode::Auto, options.write.durability, &waiting)?;
-    let written = write(opened, &transaction, &others, to, options, watch);
+    let transaction = Transaction::begin_anew(
+        to.dir(),
+        to.path(),
+        LinkMode::Auto,
+        options.write.durability,
+        &waiting(watch),
+    )?;
+    let written = write_blobs(opened, &transaction, &others, to, options, watch);
     let Written { root, beside, brought } = match written {
         Ok(written) => written,
         Err(error) => {
@@ -184,8 +186,8 @@ pub fn import(
     let changes: Vec<Change> =
         std::iter::once(Change::Name(root)).chain(beside.into_iter().map(Change::Add)).collect();
     let absent: BTreeSet<Digest> = brought.lacking.iter().copied().collect();
-    let left = transaction.prepare(&changes, &absent)?.publish()?;
-    Ok(Imported { digest, brought, left: left.map(|error| format!("{:#}", anyhow::Error::from(error))) })
+    let left = write::publish(transaction.prepare(&changes, &absent)?)?;
+    Ok(Imported { digest, brought, left })
 }
 
 /// What is in the layout, but for the name.
@@ -196,7 +198,7 @@ struct Written {
     brought: Brought,
 }
 
-fn write(
+fn write_blobs(
     opened: &Opened<'_>,
     transaction: &Transaction,
     others: &[PathBuf],
@@ -325,7 +327,7 @@ fn referrers(store: &dyn Store, all: &[Descriptor], to: &BTreeSet<Digest>) -> Re
             bytes => bytes?,
         };
         let manifest: Json = serde_json::from_slice(&bytes).unwrap_or_default();
-        let subject = manifest["subject"]["digest"].as_str().and_then(|digest| digest.parse().ok());
+        let subject = subject(&manifest).and_then(|digest| digest.parse().ok());
         if subject.is_some_and(|subject| to.contains(&subject)) && !to.contains(&blob.digest) {
             found.push(blob.clone());
         }

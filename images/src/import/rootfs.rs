@@ -14,7 +14,6 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use drydock_encode::compress::decompressed;
-use drydock_encode::pipeline::{self, Job};
 use drydock_io::sink::Sink;
 use drydock_layout::Transaction;
 use drydock_model::config::{History, ImageConfig, RootFs, Settings};
@@ -33,10 +32,10 @@ use rustix::io::Errno;
 
 use super::Options;
 use super::archive::{Watched, format_of};
-use super::docker::{failed, settings};
 use super::error::SourceError;
 use crate::files::Files;
 use crate::watch::Watch;
+use crate::write;
 
 /// What made the layer, for the history.
 const MADE_BY: &str = "drydock import rootfs";
@@ -64,14 +63,10 @@ pub(super) fn write(
         let written = if facts.is_dir() { folder(path, sink, watch) } else { tar(path, sink, watch) };
         written.with_context(read)
     };
-    let blobs = transaction.blobs_dir();
-    let job = Job { source: &source, known: None, blob: Some(&blobs), copy: None };
-    let mut done = pipeline::run(&[job], settings(options)).map_err(failed)?;
+    let layer = write::layer(&source, transaction, options.write)?;
     watch.end();
-    let done = done.pop().context("the pipeline returns what it did")?;
-    let blob = done.blob.context("the pipeline writes the blob that it was asked for")?;
-    let layer = Descriptor::new(blob.media_type, blob.digest, blob.size);
-    transaction.put_blob(blob.file, blob.digest)?;
+    let diff_id = layer.diff_id;
+    let layer = layer.put(transaction)?;
     let platform = options.platforms.first().cloned().unwrap_or_else(Platform::host);
     let created = Some(CREATED.to_owned());
     let config = ImageConfig {
@@ -81,7 +76,7 @@ pub(super) fn write(
         os: platform.os.clone(),
         os_version: None,
         config: Settings::default(),
-        rootfs: RootFs { r#type: "layers".to_owned(), diff_ids: vec![done.diff_id] },
+        rootfs: RootFs { r#type: "layers".to_owned(), diff_ids: vec![diff_id] },
         history: vec![History { created, created_by: MADE_BY.to_owned(), ..History::default() }],
         rest: serde_json::Map::new(),
     };

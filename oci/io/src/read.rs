@@ -3,9 +3,11 @@
 //! A FIFO, a device or a socket in place of a file is an error ([`ErrorKind::InvalidInput`]), and so is a file with more
 //! bytes than the caller can have use for ([`ErrorKind::FileTooLarge`]). Symlinks are followed.
 
+use std::borrow::Borrow;
 use std::fs::File;
-use std::io::{self, ErrorKind, Read as _};
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -49,6 +51,23 @@ pub fn read_all(file: File, limit: u64) -> io::Result<Vec<u8>> {
     // It may grow meanwhile, and files of the kernel have no size.
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit { Err(too_large()) } else { Ok(bytes) }
+}
+
+/// Reads a file from some position on, wherever others are in it, and whether or not it grows.
+#[derive(Debug, Clone)]
+pub struct ReadAt<F> {
+    /// The file.
+    pub file: F,
+    /// Where the next byte is read.
+    pub at: u64,
+}
+
+impl<F: Borrow<File>> Read for ReadAt<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.borrow().read_at(buffer, self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
 }
 
 #[cfg(test)]

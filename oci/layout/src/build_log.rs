@@ -8,7 +8,7 @@ use std::path::Path;
 
 use drydock_io::file::TempFile;
 use drydock_model::digest::Digest;
-use drydock_model::manifest::{Annotations, Descriptor, Index, Manifest};
+use drydock_model::manifest::{self, Annotations, Descriptor, Index, Manifest};
 use drydock_model::media;
 use drydock_model::reference::LayoutPath;
 use serde_json::{Map, Value as Json, json};
@@ -96,5 +96,5 @@ fn subject(layout: &Path, descriptor: &Descriptor) -> Option<Digest> {
         return None;
     }
     let manifest: Json = Early::default().read_json(layout, descriptor).ok()?;
-    manifest["subject"]["digest"].as_str()?.parse().ok()
+    manifest::subject(&manifest)?.parse().ok()
 }

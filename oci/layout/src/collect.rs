@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use drydock_io::file::TEMPORARY_PREFIX;
 use drydock_model::digest::{Digest, is_foreign};
-use drydock_model::manifest::{Descriptor, Index, Manifest, Members};
+use drydock_model::manifest::{Descriptor, Index, Manifest, Members, subject};
 use drydock_model::media;
 use serde_json::Value as Json;
 
@@ -221,9 +221,8 @@ fn keep_referrers(layout: &Path, kept: &mut Reached) -> Result<(), LayoutError> 
         let mut descriptor = Descriptor::new(media::MANIFEST, digest, file.len());
         // What is no JSON, refers to nothing.
         let Ok(json) = Early::default().read_json::<Json>(layout, &descriptor) else { continue };
-        let subject = json.get("subject").and_then(|subject| subject.get("digest")?.as_str());
         let is_log = json.get("artifactType").and_then(Json::as_str) == Some(media::BUILD_LOG);
-        if let Some(subject) = subject.filter(|_| !is_log) {
+        if let Some(subject) = subject(&json).filter(|_| !is_log) {
             let default = if json.get("manifests").is_some() { media::INDEX } else { media::MANIFEST };
             let media_type = json.get("mediaType").and_then(Json::as_str).unwrap_or(default);
             media_type.clone_into(&mut descriptor.media_type);

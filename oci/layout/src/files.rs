@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use drydock_io::read;
+use drydock_io::read::{self, ReadAt};
 use drydock_model::digest::Digest;
 use drydock_model::hash::Hasher;
 use drydock_model::manifest::Descriptor;
@@ -68,7 +67,7 @@ impl Early {
                 return Err(io::Error::new(ErrorKind::FileTooLarge, format!("more than {MAX_JSON} bytes")));
             }
             let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
-            BlobReader { file, at: 0 }.take(MAX_JSON + 1).read_to_end(&mut bytes)?;
+            BlobReader::of(file).take(MAX_JSON + 1).read_to_end(&mut bytes)?;
             Ok(bytes)
         };
         read().at("read", path)
@@ -92,7 +91,7 @@ impl Early {
         };
         let found = file.metadata().at("read", &path)?.len();
         if found == descriptor.size {
-            Ok(BlobReader { file, at: 0 })
+            Ok(BlobReader::of(file))
         } else {
             Err(LayoutError::WrongSize { path, expected: descriptor.size, found })
         }
@@ -149,33 +148,32 @@ pub fn read_blob(layout: &Path, descriptor: &Descriptor) -> Result<Vec<u8>, Layo
 
 /// Reads a blob from its beginning, whoever else reads the same file.
 #[derive(Debug)]
-pub struct BlobReader {
-    file: Arc<File>,
-    at: u64,
-}
+pub struct BlobReader(ReadAt<Arc<File>>);
 
 impl BlobReader {
     /// Of an open file.
     pub(super) fn new(file: File) -> Self {
-        Self { file: Arc::new(file), at: 0 }
+        Self::of(Arc::new(file))
+    }
+
+    fn of(file: Arc<File>) -> Self {
+        Self(ReadAt { file, at: 0 })
     }
 
     /// The file that it reads.
     pub(super) fn file(&self) -> &File {
-        &self.file
+        &self.0.file
     }
 
     /// The same blob, from its beginning.
     pub(super) fn rewound(self) -> Self {
-        Self { at: 0, ..self }
+        Self::of(self.0.file)
     }
 }
 
 impl Read for BlobReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.file.read_at(buffer, self.at)?;
-        self.at += n as u64;
-        Ok(n)
+        self.0.read(buffer)
     }
 }
 

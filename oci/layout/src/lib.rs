@@ -24,6 +24,7 @@ mod running;
 pub mod seen;
 mod share;
 mod sweep;
+mod target;
 #[cfg(test)]
 mod tests;
 mod transaction;

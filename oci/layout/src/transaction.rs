@@ -8,36 +8,31 @@
 //! off, blobs, their folders, and then each `index.json` are on the disk before anything old is removed.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io;
-use std::num::NonZeroUsize;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
-use drydock_io::file::{TempFile, write_atomically};
+use drydock_io::file::TempFile;
 use drydock_io::lock::{Identity, Lock};
-use drydock_io::threads::each;
 use drydock_model::config::ImageConfig;
 use drydock_model::digest::{DiffId, Digest};
-use drydock_model::manifest::{Annotations, Descriptor, Index, Manifest, Members};
+use drydock_model::manifest::{Annotations, Descriptor, Manifest, Members};
 use drydock_model::media;
 use drydock_model::reference::{LayoutDir, LayoutPath};
 use serde::Serialize;
 
-use super::build_log::{self, NewLog};
-use super::collect::{collect, reachable};
-use super::edit::{self, Change};
+use super::build_log::NewLog;
+use super::collect::reachable;
+use super::edit::Change;
 use super::error::{IoContext as _, LayoutError};
-use super::files::{BlobReader, Early, open_blob};
-use super::folders::{Undo, make_blobs_dir, make_layout_dir};
-use super::read::{ImageLayer, Layout};
+use super::files::{BlobReader, open_blob};
+use super::folders::Undo;
+use super::read::ImageLayer;
 use super::seen::Seen;
 use super::share::{LinkMode, Shared, share, whole};
-use super::tree::{self, Damage, Entry};
+use super::target::{NewIndex, Target, folder, switch_back, to_json};
+use super::tree::Damage;
 use super::{blob_path, blobs_dir};
-
-const MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// Whether what is written must outlive a power failure.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -104,52 +99,6 @@ pub struct Transaction {
     /// Blobs of the first layout that are known to be what they should.
     verified: Mutex<BTreeSet<Digest>>,
     seen: Arc<Seen>,
-}
-
-/// One layout of a transaction.
-#[derive(Debug)]
-struct Target {
-    path: LayoutPath,
-    // Before the lock: fields are dropped in order, and what is undone must be undone while nobody else writes.
-    undo: Undo,
-    /// The folder of all layouts.
-    root: PathBuf,
-    before: Before,
-    /// What the layout may be like.
-    damage: Damage,
-    _lock: Lock,
-}
-
-/// What a layout holds before it is changed.
-#[derive(Debug)]
-struct Before {
-    index: Index,
-    entries: Vec<Entry>,
-    /// The text of `index.json`, and when it was written; none if there is none.
-    text: Option<(Vec<u8>, SystemTime)>,
-}
-
-impl Before {
-    fn read(path: &LayoutPath, damage: Damage) -> Result<Self, LayoutError> {
-        let index_path = path.path().join("index.json");
-        match Layout::read_index(path) {
-            Ok(index) => {
-                let text = Early::default().read(&index_path)?;
-                let written = fs::metadata(&index_path).and_then(|file| file.modified());
-                let text = Some((text, written.at("look at", &index_path)?));
-                let entries = tree::read(path, &index, &Early::default(), damage)?;
-                Ok(Self { index, entries, text })
-            }
-            Err(LayoutError::NotFound(_)) => {
-                Ok(Self { index: Index::empty(), entries: Vec::new(), text: None })
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn text(&self) -> Option<&[u8]> {
-        self.text.as_ref().map(|(text, _)| text.as_slice())
-    }
 }
 
 impl Transaction {
@@ -427,147 +376,6 @@ impl Transaction {
     }
 }
 
-impl Target {
-    fn lock(
-        dir: &LayoutDir,
-        path: &LayoutPath,
-        mut undo: Undo,
-        damage: Damage,
-        waiting: &dyn Fn(),
-    ) -> Result<Self, LayoutError> {
-        let lock = loop {
-            match Lock::acquire(path.path(), waiting) {
-                // Whoever had the lock has removed the folder again, after a failure.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    folder(dir, path, &mut undo)?;
-                }
-                lock => break lock.at("lock", path.path())?,
-            }
-        };
-        make_blobs_dir(path.path(), &mut undo)?;
-        let before = Before::read(path, damage)?;
-        let (path, root) = (path.clone(), dir.path().to_owned());
-        let mut target = Self { path, undo, root, before, damage, _lock: lock };
-        target.undo.only_beside(target.index_path(), target.before.text().map(<[u8]>::to_vec));
-        Ok(target)
-    }
-
-    fn blob_path(&self, digest: &Digest) -> PathBuf {
-        blob_path(self.path.path(), digest)
-    }
-
-    fn index_path(&self) -> PathBuf {
-        self.path.path().join("index.json")
-    }
-
-    /// Whether `index.json` is as it was read. Other programs write it without locks.
-    fn is_as_before(&self) -> bool {
-        fs::read(self.index_path()).ok().as_deref() == self.before.text()
-    }
-
-    /// Where a blob is about to be put.
-    fn will_place(&self, digest: &Digest) -> PathBuf {
-        let path = self.blob_path(digest);
-        self.undo.will_place(&path);
-        path
-    }
-
-    fn put_bytes(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor, LayoutError> {
-        let descriptor = Descriptor::new(media_type, Digest::of(bytes), bytes.len() as u64);
-        let path = self.will_place(&descriptor.digest);
-        write_atomically(&path, bytes).at("write", &path)?;
-        Ok(descriptor)
-    }
-
-    /// Writes what a changed index needs, and the index itself under a temporary name. `blobs` are those that it did
-    /// not lead to before, or may not have.
-    fn prepare(
-        &mut self,
-        changes: &[Change],
-        blobs: &[Digest],
-        durability: Durability,
-    ) -> Result<NewIndex, LayoutError> {
-        let mut written: Vec<PathBuf> = blobs.iter().map(|digest| self.blob_path(digest)).collect();
-        if !self.is_as_before() {
-            self.before = Before::read(&self.path, self.damage)?;
-            self.undo.only_beside(self.index_path(), self.before.text().map(<[u8]>::to_vec));
-        }
-        let mut entries = self.before.entries.clone();
-        for change in changes {
-            let mut write_index = |manifests| {
-                let descriptor =
-                    self.put_bytes(media::INDEX, &to_json(&Index { manifests, ..Index::empty() }))?;
-                written.push(self.blob_path(&descriptor.digest));
-                Ok(descriptor)
-            };
-            entries = edit::apply(&entries, self.path.ref_name(), change, &mut write_index)?;
-        }
-        let layout = self.path.path();
-        let mut index = self.before.index.clone();
-        index.manifests.descriptors = entries.into_iter().map(|entry| entry.descriptor).collect();
-        build_log::drop_outdated(&self.path, &self.before.entries, &mut index)?;
-        media::INDEX.clone_into(&mut index.media_type);
-        let marker = layout.join("oci-layout");
-        if self.before.text.is_none() {
-            self.undo.will_place(&marker);
-            write_atomically(&marker, MARKER).at("write", &marker)?;
-            written.push(marker);
-        }
-        let index_path = layout.join("index.json");
-        if index_path.is_dir() {
-            let reason = "it is a folder: remove it".to_owned();
-            return Err(LayoutError::Malformed { path: index_path, reason });
-        }
-        let mut file = TempFile::create_in(layout).at("create a file in", layout)?;
-        let text = serde_json::to_vec_pretty(&index).expect("structs with string keys make JSON");
-        io::Write::write_all(file.file(), &text).at("write", &index_path)?;
-        if durability == Durability::OnDisk {
-            sync_all(&written)?;
-            file.file().sync_all().at("write to the disk", &index_path)?;
-            let made = self.undo.made().iter().filter_map(|dir| dir.parent());
-            // Of a new layout, the folders above may be new too, whoever made them.
-            let above = layout.ancestors().skip(1).take_while(|dir| dir.starts_with(&self.root));
-            let above = above.filter(|_| self.before.text.is_none());
-            for dir in [&*blobs_dir(layout), layout].into_iter().chain(made).chain(above) {
-                sync(dir)?;
-            }
-        }
-        Ok(NewIndex { file, manifests: index.manifests })
-    }
-
-    /// Puts the new `index.json` in its place. A layout that leads to nothing any more is none.
-    fn switch(&self, index: TempFile, leads_to_nothing: bool) -> Result<(), LayoutError> {
-        let path = self.index_path();
-        if leads_to_nothing && self.before.text.is_some() {
-            return fs::remove_file(&path).at("remove", &path);
-        }
-        index.persist(&path).at("write", &path)
-    }
-
-    /// Puts the old `index.json` back.
-    fn switch_back(&self, durability: Durability) -> Result<(), LayoutError> {
-        let path = self.index_path();
-        match self.before.text() {
-            Some(text) => write_atomically(&path, text).at("write", &path)?,
-            None => fs::remove_file(&path).at("remove", &path)?,
-        }
-        if durability == Durability::OnDisk {
-            if self.before.text.is_some() {
-                sync(&path)?;
-            }
-            sync(self.path.path())?;
-        }
-        Ok(())
-    }
-}
-
-/// An `index.json` that is not in its place yet.
-#[derive(Debug)]
-struct NewIndex {
-    file: TempFile,
-    manifests: Members,
-}
-
 /// A transaction of which only the names are left to be switched. Dropped, it leaves the layouts as they were.
 #[derive(Debug)]
 pub struct Prepared {
@@ -608,71 +416,9 @@ impl Prepared {
     }
 }
 
-impl Target {
-    /// Sees to it that the new index is on the disk, and removes what is of no use any more.
-    fn finish(&self, manifests: &Members, durability: Durability) -> Result<(), LayoutError> {
-        let layout = self.path.path();
-        if durability == Durability::OnDisk {
-            sync(layout)?;
-        }
-        let switched = self.before.text.as_ref().map(|(_, written)| *written);
-        collect(layout, &[manifests, &self.before.index.manifests], switched)
-    }
-}
-
-/// Undoes the switch of these names. Where that fails, too, the new image stays, with its blobs.
-fn switch_back(switched: &mut [Target], durability: Durability, cause: LayoutError) -> LayoutError {
-    let mut stay = Vec::new();
-    for target in switched {
-        if target.switch_back(durability).is_err() {
-            target.undo.forget();
-            stay.push(target.path.path().to_owned());
-        }
-    }
-    match stay.as_slice() {
-        [] => cause,
-        _ => LayoutError::PartlyPublished { switched: stay, source: Box::new(cause) },
-    }
-}
-
 /// Removes the `index.json` of a layout that is of no worth when it cannot be read: that of a cache.
 pub fn forget(path: &LayoutPath) -> Result<(), LayoutError> {
     let _lock = Lock::acquire(path.path(), &|| {}).at("lock", path.path())?;
     let index = path.path().join("index.json");
     fs::remove_file(&index).at("remove", &index)
-}
-
-/// Makes a layout's folder, and tells which one it is.
-fn folder(dir: &LayoutDir, name: &LayoutPath, undo: &mut Undo) -> Result<Identity, LayoutError> {
-    const TRIES: usize = 100;
-    let mut make = || {
-        make_layout_dir(dir.path(), name.path(), undo)?;
-        Identity::of(name.path()).at("look at", name.path())
-    };
-    // Others remove folders above theirs that have become empty.
-    let gone = io::ErrorKind::NotFound;
-    let is_gone =
-        |error: &LayoutError| matches!(error, LayoutError::Io { source, .. } if source.kind() == gone);
-    for _ in 1..TRIES {
-        match make() {
-            Err(error) if is_gone(&error) => {}
-            result => return result,
-        }
-    }
-    make()
-}
-
-fn to_json(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("structs with string keys make JSON")
-}
-
-/// Waits until a file or a folder is on the disk.
-fn sync(path: &Path) -> Result<(), LayoutError> {
-    File::open(path).and_then(|file| file.sync_all()).at("write to the disk", path)
-}
-
-/// Waits until files are on the disk, several at a time: file systems write them together then.
-fn sync_all(paths: &[PathBuf]) -> Result<(), LayoutError> {
-    const AT_A_TIME: NonZeroUsize = NonZeroUsize::new(8).expect("eight is not zero");
-    each(paths, AT_A_TIME, |path| sync(path)).map(drop)
 }

@@ -17,6 +17,11 @@ use crate::platform::Platform;
 /// The annotation that names an image inside a layout.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
+/// The digest, of whichever algorithm, that a manifest or an index refers to as its `subject`.
+pub fn subject(manifest: &Json) -> Option<&str> {
+    manifest.get("subject")?.get("digest")?.as_str()
+}
+
 /// Annotations by key.
 pub type Annotations = BTreeMap<String, String>;
 

@@ -2,10 +2,10 @@
 //! be kept.
 
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, ErrorKind, Read};
-use std::os::unix::fs::FileExt as _;
+use std::io::{self, BufRead as _, BufReader, ErrorKind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use drydock_io::read::ReadAt;
 use drydock_io::sink::Sink;
 use drydock_layout::seen::Seen;
 use drydock_model::digest::DiffId;
@@ -30,7 +30,7 @@ impl CachedTar {
         out: &mut dyn Sink,
         write: impl FnOnce(&mut dyn Sink) -> Result<T, E>,
     ) -> Result<T, E> {
-        let tar = BufReader::with_capacity(256 << 10, FromStart { file: &self.file, offset: 0 });
+        let tar = BufReader::with_capacity(256 << 10, ReadAt { file: &self.file, at: 0 });
         let mut comparison = Comparison { out, tar, differs: false };
         let written = write(&mut comparison)?;
         self.is_same.store(comparison.finish(), Ordering::Relaxed);
@@ -53,7 +53,7 @@ impl CachedTar {
 /// Passes on what is written, and compares it with a tar.
 struct Comparison<'a> {
     out: &'a mut dyn Sink,
-    tar: BufReader<FromStart<'a>>,
+    tar: BufReader<ReadAt<&'a File>>,
     differs: bool,
 }
 
@@ -82,7 +82,7 @@ impl Sink for Comparison<'_> {
     }
 }
 
-fn goes_on_with(tar: &mut BufReader<FromStart<'_>>, mut bytes: &[u8]) -> bool {
+fn goes_on_with(tar: &mut BufReader<ReadAt<&File>>, mut bytes: &[u8]) -> bool {
     while !bytes.is_empty() {
         let n = match tar.fill_buf() {
             Ok(next) => {
@@ -99,20 +99,6 @@ fn goes_on_with(tar: &mut BufReader<FromStart<'_>>, mut bytes: &[u8]) -> bool {
         bytes = &bytes[n..];
     }
     true
-}
-
-/// Reads a file from its start, wherever others are in it: a layer may be written twice.
-struct FromStart<'a> {
-    file: &'a File,
-    offset: u64,
-}
-
-impl Read for FromStart<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.file.read_at(buffer, self.offset)?;
-        self.offset += n as u64;
-        Ok(n)
-    }
 }
 
 #[cfg(test)]

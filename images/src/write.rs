@@ -1,0 +1,80 @@
+//! What all operations share that write images: layers through the pipeline, and names that are switched.
+
+use anyhow::{Context as _, Error, Result};
+use drydock_encode::pipeline::{self, Job, Settings};
+use drydock_io::file::TempFile;
+use drydock_layout::{BlobSource, Committed, Durability, NewImage, NewLayer, Prepared, Transaction};
+use drydock_model::digest::DiffId;
+use drydock_model::manifest::Descriptor;
+
+use crate::flatten::Options;
+
+/// A layer that was written, but is not in its place.
+pub(crate) struct Written {
+    pub(crate) diff_id: DiffId,
+    pub(crate) descriptor: Descriptor,
+    file: TempFile,
+}
+
+impl Written {
+    /// Puts it in its place, for a manifest that is made by hand.
+    pub(crate) fn put(self, transaction: &Transaction) -> Result<Descriptor> {
+        transaction.put_blob(self.file, self.descriptor.digest)?;
+        Ok(self.descriptor)
+    }
+}
+
+impl From<Written> for NewLayer {
+    fn from(Written { diff_id, descriptor, file }: Written) -> Self {
+        Self { diff_id, descriptor, blob: BlobSource::Temporary(file) }
+    }
+}
+
+/// Writes layers whose tars come from these, in their order.
+pub(crate) fn layers(
+    sources: &[&pipeline::Source<'_, Error>],
+    transaction: &Transaction,
+    options: Options,
+) -> Result<Vec<Written>> {
+    let blobs = transaction.blobs_dir();
+    let job = |source| Job { source, known: None, blob: Some(&*blobs), copy: None };
+    let jobs: Vec<Job<'_, Error>> = sources.iter().copied().map(job).collect();
+    let Options { compression, threads, durability } = options;
+    let settings = Settings { threads, compression, write_out: durability == Durability::OnDisk };
+    let done = pipeline::run(&jobs, settings).map_err(|error| match error {
+        pipeline::Error::Source(error) => error,
+        pipeline::Error::Write { path, source } => {
+            Error::new(source).context(format!("cannot write a layer to `{}`", path.display()))
+        }
+    })?;
+    let written = done.into_iter().map(|done| {
+        let blob = done.blob.context("the pipeline writes the blob that it was asked for")?;
+        let descriptor = Descriptor::new(blob.media_type, blob.digest, blob.size);
+        Ok(Written { diff_id: done.diff_id, descriptor, file: blob.file })
+    });
+    written.collect()
+}
+
+/// Writes the layer whose tar comes from there.
+pub(crate) fn layer(
+    source: &pipeline::Source<'_, Error>,
+    transaction: &Transaction,
+    options: Options,
+) -> Result<Written> {
+    layers(&[source], transaction, options)?.pop().context("the pipeline returns what it did")
+}
+
+/// Makes the names stand for an image. The second result is what went wrong after it was there.
+pub(crate) fn publish_image(
+    transaction: Transaction,
+    image: NewImage,
+) -> Result<(Committed, Option<String>)> {
+    let prepared = transaction.prepare_image(image)?;
+    let committed = prepared.committed().cloned().context("an image was prepared")?;
+    Ok((committed, publish(prepared)?))
+}
+
+/// Switches the names. The result is what went wrong after that: old blobs that could not be removed.
+pub(crate) fn publish(prepared: Prepared) -> Result<Option<String>> {
+    Ok(prepared.publish()?.map(|error| format!("{:#}", Error::from(error))))
+}
