@@ -61,12 +61,12 @@ outside() {
     trap clean_up EXIT
     trap 'exit 1' HUP INT TERM
     chmod 755 "$dir"
-    cargo build --quiet --manifest-path "$workspace/Cargo.toml" --package drydock-cli
+    cargo build --quiet --release --manifest-path "$workspace/Cargo.toml" --package drydock-cli
     install -m 755 "$PACK" "$dir/pack"
-    install -m 755 "$(dirname "${packed%%$'\n'*}")/debug/drydock" "$dir"
+    install -m 755 "$(dirname "${packed%%$'\n'*}")/release/drydock" "$dir"
     install -m 644 $packed "$dir"
     unshare --net --mount --pid --fork --kill-child --mount-proc \
-        env -i PATH="$PATH" TMPDIR="${TMPDIR:-/tmp}" bash "$0" --inside "$dir" "$cgroup" &
+        env -i PATH="$PATH" TMPDIR="${TMPDIR:-/tmp}" ROUNDS="${ROUNDS:-}" DRIVER="${DRIVER:-}" bash "$0" --inside "$dir" "$cgroup" &
     inside=$!
     wait $inside
 }
@@ -88,6 +88,7 @@ inside() {
     start_docker "$2"
     make_images
     trade
+    [ -z "${ROUNDS:-}" ] || bench
     build_and_start 0 022 "drydock's trusted" --builder "$OURS" --trust-builder
     local umask
     for umask in 022 077; do
@@ -113,7 +114,7 @@ start_docker() {
     export DOCKER_HOST=unix://$dir/docker.sock DOCKER_CONFIG=$dir/docker-config
     echo '{}' >"$dir/daemon.json"
     dockerd --config-file "$dir/daemon.json" --host "$DOCKER_HOST" --pidfile "$dir/docker.pid" \
-        --data-root "$dir/docker" --exec-root "$dir/docker-run" --storage-driver vfs --cgroup-parent "$cgroup" \
+        --data-root "$dir/docker" --exec-root "$dir/docker-run" --storage-driver "${DRIVER:-vfs}" --cgroup-parent "$cgroup" \
         --bridge none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false \
         >"$dir/docker.log" 2>&1 &
     wait_for 60 docker version || fail "no docker engine: $(tail -n 5 "$dir/docker.log")"
@@ -191,13 +192,17 @@ make_builder() {
 
 # Builders and packages that drydock makes are pack's, and the other way round.
 trade() {
-    export CNB_OCI_LAYOUT_PATH=$dir/repository
+    export CNB_OCI_LAYOUT_PATH=$dir/repository XDG_CACHE_HOME=$dir/cache
     printf '[host."%s"]\nplain-http = true\n' "$REGISTRY" >"$dir/sources.toml"
-    local image maker
+    local image maker printed
     for image in "$RUN" "$BUILDER"; do
         quietly "$dir/drydock" --sources "$dir/sources.toml" import "docker://$image"
     done
     "$dir/drydock" builder inspect "$BUILDER" | grep -qF "drydock/hello 1.0.0" || fail "what pack made is no builder"
+    tar -C "$dir" -xf "$(echo "$dir"/lifecycle-*.tgz)"
+    quietly "$dir/drydock" build traded --builder "$BUILDER" --path "$dir/app" --network none
+    printed=$("$dir/drydock" run traded --network none)
+    [ "$printed" = "$GREETING" ] || fail "the app that drydock built by a builder of pack's printed \`$printed\`"
     quietly as 0 022 "$dir/pack" buildpack package "$dir/pack.cnb" --format file --path "$dir/buildpack" --target linux/amd64
     quietly "$dir/drydock" buildpack package "$dir/buildpack" --output "$dir/drydock.cnb"
     for maker in pack drydock; do
@@ -212,6 +217,12 @@ trade() {
     quietly as 0 022 "$dir/pack" builder inspect "$OURS"
     grep -qF "drydock/hello@1.0.0" "$dir/log" || fail "pack says of a builder of drydock's: $(cat "$dir/log")"
     echo "ok: builders and packages of pack and drydock are each other's"
+}
+
+# What builds by pack and by drydock take.
+bench() {
+    python3 "$(dirname "$0")/../bench/builds.py" --rounds "$ROUNDS" --drydock "$dir/drydock" --executables "$dir/lifecycle" --dir "$dir" \
+        --pack "$dir/pack" --builder "$BUILDER" --lifecycle-image "$LIFECYCLE"
 }
 
 # $1 a user, $2 an umask, then the command.
