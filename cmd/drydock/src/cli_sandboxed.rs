@@ -1,5 +1,6 @@
 //! What can be asked of commands that run something in a sandbox.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use drydock_sandbox::bundle::{Mount, Network};
 use drydock_sandbox::limits::Limits;
 
 use crate::cli::ForPlatform;
-use crate::commands::sandboxed::Selection;
+use crate::commands::sandboxed::{Asked, Selection};
 use crate::exit::Usage;
 
 /// What all of them take.
@@ -100,10 +101,11 @@ pub(crate) struct Shell {
 pub(crate) struct Build {
     /// What the app image is called
     pub(crate) name: String,
-    /// The app's source
-    #[arg(long, short, value_name = "DIR", default_value = ".")]
+    /// The app's source: a folder, a tar (compressed or not), or a zip, jar or war file
+    #[arg(long, short, value_name = "DIR|ARCHIVE", default_value = ".")]
     pub(crate) path: PathBuf,
-    /// The image that has the buildpacks [default: project.toml says it]
+    /// The image that has the buildpacks [default: project.toml says it, or `default-builder` in
+    /// $XDG_CONFIG_HOME/drydock/config.toml or /etc/drydock/config.toml]
     #[arg(long, short = 'B', value_name = "NAME")]
     pub(crate) builder: Option<String>,
     /// What the app says of its own build: a Project Descriptor 0.1 or 0.2 [default: project.toml in the source's folder]
@@ -112,10 +114,20 @@ pub(crate) struct Build {
     /// The image that the app image is based on [default: the builder says it]
     #[arg(long, value_name = "NAME")]
     pub(crate) run_image: Option<String>,
-    /// A buildpack instead of the builder's order, given once for each, in their order: `ID[@VERSION]` for one of the builder's, or
-    /// a folder that begins with `/`, `./` or `../`
-    #[arg(long, short, value_name = "ID|DIR")]
-    pub(crate) buildpack: Vec<String>,
+    /// A buildpack instead of the builder's order, given once for each, in their order: `[from=builder:]ID[@VERSION]` for one of
+    /// the builder's, `from=builder` for its whole order, a folder, a `.cnb` or `.tgz` file or its URL, a package in the layout
+    /// repository, or `oci:DIR[:TAG]`
+    #[arg(long, short, value_name = "BUILDPACK", value_delimiter = ',', value_parser = asked)]
+    pub(crate) buildpack: Vec<Asked>,
+    /// A buildpack before each group of the order; as with --buildpack
+    #[arg(long, value_name = "BUILDPACK", value_parser = asked)]
+    pub(crate) pre_buildpack: Vec<Asked>,
+    /// A buildpack after each group of the order; as with --buildpack
+    #[arg(long, value_name = "BUILDPACK", value_parser = asked)]
+    pub(crate) post_buildpack: Vec<Asked>,
+    /// An image extension besides those of the order; as with --buildpack
+    #[arg(long, value_name = "EXTENSION", value_delimiter = ',', value_parser = asked)]
+    pub(crate) extension: Vec<Asked>,
     /// A variable for the buildpacks; without a value, that of this command
     #[arg(long, short, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
@@ -149,18 +161,28 @@ pub(crate) struct Build {
     /// Where buildpacks see the app
     #[arg(long, value_name = "PATH", default_value = "/workspace", value_parser = inner_path)]
     pub(crate) workspace: String,
-    /// Let the builder's programs see the layout repository and the cache: all phases run in one sandbox
+    /// Who the buildpacks run as [default: the builder says it]
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) uid: Option<u32>,
+    /// The group that the buildpacks run as [default: the builder says it]
+    #[arg(long, value_name = "ID")]
+    pub(crate) gid: Option<u32>,
+    /// Let the builder's programs see the layout repository and the cache: all phases run in one sandbox. So it is with
+    /// `trusted-builders` in $XDG_CONFIG_HOME/drydock/config.toml or /etc/drydock/config.toml
     #[arg(long)]
     pub(crate) trust_builder: bool,
-    /// The folder of the phases [default: `lifecycle` beside this program, or that program's own folder]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) lifecycle: Option<PathBuf>,
+    /// The folder of the phases, or `builder` for those in a builder that is trusted [default: `lifecycle` beside this program, or
+    /// that program's own folder]
+    #[arg(long, value_name = "DIR|builder", value_parser = lifecycle)]
+    pub(crate) lifecycle: Option<Lifecycle>,
     /// Stop the build after this time: `90s`, `15m`, `1h`
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
     /// Write the image to elsewhere too, as `drydock export` does: `oci-archive:FILE`, `docker-archive:FILE`, `docker://NAME`, …
     #[arg(long, short, value_name = "TARGET")]
     pub(crate) output: Vec<Target>,
+    #[command(flatten)]
+    pub(crate) platform: ForPlatform,
     #[command(flatten)]
     pub(crate) sandboxed: Sandboxed,
     /// Variables of the descriptor.
@@ -171,12 +193,33 @@ pub(crate) struct Build {
     pub(crate) selection: Selection,
 }
 
+/// Whose phases run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Lifecycle {
+    /// Those that the builder has.
+    Builder,
+    /// Those in a folder of this machine.
+    Dir(PathBuf),
+}
+
 impl Build {
     /// The builder's name.
     pub(crate) fn builder(&self) -> Result<&str, Usage> {
-        let missing = || Usage("no builder is named: name one with --builder, or in project.toml".to_owned());
+        let missing = || {
+            Usage("no builder is named: name one with --builder, in project.toml, or as default-builder in config.toml".to_owned())
+        };
         self.builder.as_deref().ok_or_else(missing)
     }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "this is what clap takes")]
+fn asked(text: &str) -> Result<Asked, Infallible> {
+    Ok(Asked::Named(text.to_owned()))
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "this is what clap takes")]
+fn lifecycle(text: &str) -> Result<Lifecycle, Infallible> {
+    Ok(if text == "builder" { Lifecycle::Builder } else { Lifecycle::Dir(text.into()) })
 }
 
 fn volume(text: &str) -> Result<Mount, String> {

@@ -39,6 +39,13 @@ pub(crate) fn cache_dir() -> Option<PathBuf> {
     CACHE_HOME.into_iter().find_map(absolute)
 }
 
+/// The files in which builds are settled: the user's, then the machine's.
+pub(crate) fn config_files() -> Vec<PathBuf> {
+    let absolute = |name| variable(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let own = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")));
+    own.into_iter().chain([PathBuf::from("/etc")]).map(|dir| dir.join("drydock/config.toml")).collect()
+}
+
 /// Where programs are looked for.
 pub(crate) fn search_path() -> Option<OsString> {
     variable("PATH")

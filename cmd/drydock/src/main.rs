@@ -6,6 +6,7 @@
 mod cli;
 mod cli_sandboxed;
 mod commands;
+mod config;
 mod env;
 mod exit;
 mod output;

@@ -1,16 +1,17 @@
 //! Images at registries: as a store that imports read from, and as a target. The only place here that knows the network.
 
 use std::collections::HashSet;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Cursor, Read, Write as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use drydock_images::Watch;
 use drydock_images::export::Exported;
-use drydock_images::import::{Opened, Store, Stored};
+use drydock_images::import::{MAX_UNPACKED, Opened, SourceError, Store, Stored};
+use drydock_io::file::TempFile;
 use drydock_layout::{open_blob, read_blob, refers_to};
 use drydock_model::digest::Digest;
 use drydock_model::manifest::Descriptor;
@@ -63,6 +64,29 @@ pub(crate) fn open<'a>(registry: &'a Registry, reference: &ImageRef) -> Result<(
     let referrers = registry.referrers(reference, digest, MAX_REFERRERS)?;
     let store = Remote { registry, reference: reference.clone(), root: (digest, bytes) };
     Ok((Opened::stored(store, root, referrers), digest))
+}
+
+/// Reads the file at a URL into a new one in a folder, which goes when this is dropped.
+pub(crate) fn download(registry: &Registry, url: &str, to: &Path, watch: &dyn Watch) -> Result<TempFile> {
+    let write = || format!("cannot write to `{}`", to.display());
+    let mut file = TempFile::create_in(to).with_context(write)?;
+    let mut download = registry.file(url)?;
+    watch.begin("downloading", download.size().unwrap_or_default());
+    let (mut buffer, mut size) = (vec![0; 256 << 10], 0);
+    loop {
+        let n = download.read(&mut buffer)?;
+        if n == 0 {
+            break;
+        }
+        size += n as u64;
+        if size > MAX_UNPACKED {
+            return Err(SourceError::TooLarge { limit: MAX_UNPACKED }.into());
+        }
+        file.file().write_all(&buffer[..n]).with_context(write)?;
+        watch.advance(n as u64)?;
+    }
+    watch.end();
+    Ok(file)
 }
 
 /// Whether registries have it among manifests, not among blobs.

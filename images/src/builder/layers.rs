@@ -133,6 +133,11 @@ pub(super) fn copied(
     Ok(write_padding(size, sink)?)
 }
 
+/// Whether a file of a buildpack or an extension is run, whatever its mode.
+pub(super) fn is_run(path: &[u8]) -> bool {
+    matches!(path, b"bin/build" | b"bin/detect" | b"bin/generate")
+}
+
 /// The layer of a buildpack or an extension.
 pub(super) fn module(
     tree: &Tree,
@@ -141,7 +146,6 @@ pub(super) fn module(
     sink: &mut dyn Sink,
     watch: &dyn Watch,
 ) -> Result<()> {
-    const RUN: [&[u8]; 3] = [b"bin/build", b"bin/detect", b"bin/generate"];
     let dir = name.dir(kind);
     folder(sink, &name.parent_dir(kind), Owner::ROOT)?;
     folder(sink, &dir, Owner::ROOT)?;
@@ -151,7 +155,7 @@ pub(super) fn module(
         match member.kind {
             MemberKind::Dir => entry(sink, &path, Kind::Dir, 0o755, Owner::ROOT),
             MemberKind::File { size } => {
-                copied(sink, &path, size, member.executable || RUN.contains(&member.path), contents)
+                copied(sink, &path, size, member.executable || is_run(member.path), contents)
             }
             MemberKind::Symlink { target } => {
                 entry(sink, &path, Kind::Symlink { target }, 0o777, Owner::ROOT)

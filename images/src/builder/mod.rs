@@ -1,30 +1,34 @@
 //! Builders, and the buildpacks that they are made of: [`create`](mod@create), [`inspect`](mod@inspect),
-//! [`package`](mod@package), [`skeleton`].
+//! [`package`](mod@package), [`skeleton`]; and what one build has besides its builder: [`given`] buildpacks, and the source of the
+//! app ([`place`]).
 //!
 //! Images are what `pack` makes of the same files: the same folders, labels and owners. All that they consist of belongs to
 //! root (but for the folders that builds write to), has one time of modification and one of two modes, so the same inputs
 //! give the same digest, whoever runs this.
 //!
-//! Buildpacks are untrusted: nothing of them is unpacked, links are kept and not followed, and what would reach out of a
-//! buildpack's folder is refused. Limits:
+//! Buildpacks and archives are untrusted: links are kept and not followed, and what would reach out of a folder is refused.
+//! Limits:
 //!
 //! | what | limit |
 //! |---|---|
 //! | `builder.toml`, `package.toml`, `buildpack.toml`, `lifecycle.toml` | [`MAX_DOCUMENT`] bytes each |
-//! | files of a buildpack or a lifecycle | [`MAX_FILES`] |
+//! | files of a buildpack, a lifecycle or a source | [`MAX_FILES`] |
 //! | bytes in them | [`MAX_BYTES`] |
 //!
 //! Specification: `platform.md` § Build Image, `distribution.md`.
 
 pub mod create;
+pub mod given;
 pub mod inspect;
 mod layers;
 mod lifecycle;
 mod module;
 mod order;
 pub mod package;
+pub mod place;
 pub mod skeleton;
 mod tree;
+mod zip;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -90,13 +90,35 @@ pub(super) struct Loader<'a> {
     repository: &'a Repository,
     options: &'a Options,
     watch: &'a dyn Watch,
+    /// Where packages that are files are unpacked; none stands for the folder of temporary files.
+    scratch: Option<PathBuf>,
     /// Packages that were files: layouts as long as this lives.
     unpacked: Vec<TempDir>,
 }
 
+/// What was found: at first what was asked for, then what it consists of, in the order of names.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) modules: Vec<Module>,
+    /// The image that has them, if it is a package.
+    pub(super) package: Option<Image>,
+}
+
+impl Found {
+    /// What is in a package.
+    pub(super) fn of_package(kind: ModuleKind, image: Image, watch: &dyn Watch) -> Result<Self> {
+        Ok(Self { modules: of_package(kind, &image, watch)?, package: Some(image) })
+    }
+}
+
 impl<'a> Loader<'a> {
     pub(super) fn new(repository: &'a Repository, options: &'a Options, watch: &'a dyn Watch) -> Self {
-        Self { repository, options, watch, unpacked: Vec::new() }
+        Self { repository, options, watch, scratch: None, unpacked: Vec::new() }
+    }
+
+    /// With another folder for what is unpacked.
+    pub(super) fn with_scratch(self, scratch: &Path) -> Self {
+        Self { scratch: Some(scratch.to_owned()), ..self }
     }
 
     /// What a file asks for that lies in the folder `base`: first the module itself, then those that a package has besides,
@@ -113,11 +135,8 @@ impl<'a> Loader<'a> {
             (uri, "") => uri.strip_prefix("docker://"),
             _ => bail!("has both `uri` and `image`"),
         };
-        let modules = match image {
-            Some(name) => {
-                let image = self.repository.image(name, &self.options.platform)?;
-                of_package(kind, &image, self.watch).with_context(|| format!("cannot use image `{name}`"))?
-            }
+        let Found { modules, .. } = match image {
+            Some(name) => self.image(kind, name)?,
             None => self.file(kind, &path_of(&source.uri, base)?)?,
         };
         let main = &modules[0].name;
@@ -131,7 +150,14 @@ impl<'a> Loader<'a> {
         Ok(modules)
     }
 
-    fn file(&mut self, kind: ModuleKind, path: &Path) -> Result<Vec<Module>> {
+    /// What is in a package of the repository.
+    pub(super) fn image(&self, kind: ModuleKind, name: &str) -> Result<Found> {
+        let image = self.repository.image(name, &self.options.platform)?;
+        Found::of_package(kind, image, self.watch).with_context(|| format!("cannot use image `{name}`"))
+    }
+
+    /// What is in a folder, in an archive of one, or in a package.
+    pub(super) fn file(&mut self, kind: ModuleKind, path: &Path) -> Result<Found> {
         let tree = Tree::at(path)?;
         let mut seen = Seen::default();
         tree.visit(self.watch, &mut |member, contents| match member.kind {
@@ -147,14 +173,17 @@ impl<'a> Loader<'a> {
         if seen.is_package && matches!(tree, Tree::Tar(_)) {
             return self.package(kind, path).with_context(failed);
         }
-        Ok(vec![seen.module(kind, Content::Tree(tree)).with_context(failed)?])
+        let module = seen.module(kind, Content::Tree(tree)).with_context(failed)?;
+        Ok(Found { modules: vec![module], package: None })
     }
 
     /// The modules of a package in a file.
-    fn package(&mut self, kind: ModuleKind, path: &Path) -> Result<Vec<Module>> {
+    fn package(&mut self, kind: ModuleKind, path: &Path) -> Result<Found> {
         const NAME: &str = "package";
-        let scratch =
-            tempfile::Builder::new().prefix("drydock-").tempdir().context("cannot make a folder")?;
+        let mut scratch = tempfile::Builder::new();
+        scratch.prefix("drydock-");
+        let scratch = self.scratch.as_ref().map_or_else(|| scratch.tempdir(), |dir| scratch.tempdir_in(dir));
+        let scratch = scratch.context("cannot make a folder")?;
         let repository = Repository::new(scratch.path())?;
         let to = repository.locate(NAME)?;
         let write = flatten::Options { durability: Durability::InMemory, ..self.options.write };
@@ -163,7 +192,7 @@ impl<'a> Loader<'a> {
         import::import(&opened, &repository, &to, &options, self.watch)?;
         let image = repository.image(NAME, &self.options.platform)?;
         self.unpacked.push(scratch);
-        of_package(kind, &image, self.watch)
+        Found::of_package(kind, image, self.watch)
     }
 }
 

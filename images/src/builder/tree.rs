@@ -1,5 +1,5 @@
-//! Trees of files that are to become layers: a folder, or a tar, compressed or not. Each file comes by a name that stays
-//! within the tree, whoever made it.
+//! Trees of files: a folder, a tar, compressed or not, or a zip file. Each file comes by a name that stays within the tree, after the
+//! folders that it lies in, whoever made it.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -14,6 +14,7 @@ use drydock_io::sink::Sink;
 use drydock_tar::{Archive, Found, Kind, Member as TarMember, Walk, Whiteout, open_file};
 use rustix::fs::{CWD, FileType, Mode, OFlags, openat, readlinkat};
 
+use super::zip;
 use crate::files::MAX_PATH;
 use crate::import::SourceError;
 use crate::import::{Watched, format_of};
@@ -31,6 +32,7 @@ pub const MAX_BYTES: u64 = 64 << 30;
 pub(super) enum Tree {
     Folder(PathBuf),
     Tar(PathBuf),
+    Zip(PathBuf),
 }
 
 /// A file of a tree.
@@ -66,20 +68,27 @@ impl Tree {
     /// What is at a path.
     pub(super) fn at(path: &Path) -> Result<Self> {
         let facts = fs::metadata(path).with_context(|| format!("cannot find `{}`", path.display()))?;
-        Ok(if facts.is_dir() { Self::Folder(path.to_owned()) } else { Self::Tar(path.to_owned()) })
+        if facts.is_dir() {
+            return Ok(Self::Folder(path.to_owned()));
+        }
+        let mut magic = Vec::new();
+        let read = drydock_io::read::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
+        read.with_context(|| format!("cannot read `{}`", path.display()))?;
+        Ok(if zip::is_zip(&magic) { Self::Zip(path.to_owned()) } else { Self::Tar(path.to_owned()) })
     }
 
     pub(super) fn path(&self) -> &Path {
         match self {
-            Self::Folder(path) | Self::Tar(path) => path,
+            Self::Folder(path) | Self::Tar(path) | Self::Zip(path) => path,
         }
     }
 
-    /// Gives every file to `visit`: a folder's in the order of their names, a tar's in the order that they have there.
+    /// Gives every file to `visit`: a folder's in the order of their names, an archive's in the order that they have there.
     pub(super) fn visit(&self, watch: &dyn Watch, visit: &mut Visit<'_>) -> Result<()> {
         let visited = match self {
             Self::Folder(path) => folder(path, watch, visit),
             Self::Tar(path) => tar(path, watch, visit),
+            Self::Zip(path) => zip::visit(path, watch, visit),
         };
         visited.with_context(|| format!("cannot use `{}`", self.path().display()))
     }

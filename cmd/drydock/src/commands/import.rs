@@ -1,14 +1,13 @@
 //! `drydock import`.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use drydock_encode::compress::Compression;
-use drydock_images::import::{self, Imported, MAX_UNPACKED, Opened, SourceError};
-use drydock_images::{Name, Watch as _, flatten};
-use drydock_io::file::{TempFile, remove_stale};
+use drydock_images::import::{self, Imported, Opened};
+use drydock_images::{Name, flatten};
+use drydock_io::file::remove_stale;
 use drydock_layout::Durability;
 use drydock_model::digest::Digest;
 use drydock_model::platform::Platform;
@@ -163,25 +162,7 @@ impl Import<'_> {
         let write = || format!("cannot write to `{}`", near.display());
         fs::create_dir_all(&near).with_context(write)?;
         remove_stale(&near).with_context(write)?;
-        let mut file = TempFile::create_in(&near).with_context(write)?;
-        let registry = self.rules.registry(by)?;
-        let mut download = registry.file(url)?;
-        let progress = &self.context.progress;
-        progress.begin("downloading", download.size().unwrap_or_default());
-        let (mut buffer, mut size) = (vec![0; 256 << 10], 0);
-        loop {
-            let n = download.read(&mut buffer)?;
-            if n == 0 {
-                break;
-            }
-            size += n as u64;
-            if size > MAX_UNPACKED {
-                return Err(SourceError::TooLarge { limit: MAX_UNPACKED }.into());
-            }
-            file.file().write_all(&buffer[..n]).with_context(write)?;
-            progress.advance(n as u64)?;
-        }
-        progress.end();
+        let file = remote::download(&self.rules.registry(by)?, url, &near, &self.context.progress)?;
         self.path(kind, file.path(), tag, by)
     }
 

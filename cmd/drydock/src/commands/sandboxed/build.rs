@@ -2,18 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, IsTerminal as _, Read as _};
+use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use drydock_encode::compress::Compression;
 use drydock_images::Watch as _;
+use drydock_images::builder::given::Finder;
 use drydock_io::file::write_atomically;
 use drydock_layout::Image;
 use drydock_model::digest::Digest;
-use drydock_model::platform::Platform;
 use drydock_sandbox::room::Room;
 use drydock_sandbox::tree;
 use drydock_spec::group::{Group, GroupElement};
@@ -21,10 +22,13 @@ use drydock_spec::toml_text;
 use serde_json::json;
 
 use super::inputs::{Inputs, builder_user};
-use super::order::choose;
+use super::lifecycle::Lifecycle;
+use super::modules::Modules;
+use super::order::Choice;
 use super::steps::{Phase, Steps, inner_name, make_bare};
-use super::{Context, Shop};
+use super::{Context, Shop, builder};
 use crate::cli_sandboxed::Build;
+use crate::commands::builder as builders;
 use crate::commands::export::export;
 use crate::env;
 use crate::output::{bytes, printable};
@@ -42,10 +46,10 @@ type Timed = (Phase, Duration);
 
 pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &Build) -> Result<u8> {
     let began = Instant::now();
-    let lifecycle = lifecycle(options)?;
     let name = context.repository.locate(&options.name)?;
-    let builder = context.repository.image(options.builder()?, &Platform::host())?;
-    let user = builder_user(options.builder()?, &builder.config)?;
+    let builder = builder(&context.repository, options)?;
+    let lifecycle = Lifecycle::find(options, &builder.config)?;
+    let user = builder_user(options, &builder.config)?;
     let repository =
         fs::canonicalize(context.repository.dir().path()).context("cannot find the layout repository")?;
     let inner = |name: &str| inner_name(&context.repository.locate(name)?, &repository);
@@ -58,14 +62,22 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
     let shop = Shop::open(room, &options.sandboxed, progress)?;
     let unpacked = shop.unpacked(&builder, progress)?;
     let waiting = || progress.note(&format!("waiting for another build of `{name}`"));
-    let inputs = Inputs::make(&shop, options, &name, user, &waiting)?;
-    let mut buildpacks = Vec::new();
-    if !options.buildpack.is_empty() {
-        let chosen = choose(&options.buildpack, &unpacked.files)?;
+    let inputs = Inputs::make(&shop, options, &name, user, &waiting, progress)?;
+    let how = builders::options(Compression::default(), &options.platform);
+    let dir = shop.session.make("modules")?;
+    let finder = Finder::new(&context.repository, &how, &dir, progress);
+    let mut modules = Modules::new(&shop, rules, progress, finder, dir.clone());
+    let order = Choice {
+        builder: &unpacked.files,
+        is_image: &|name| context.repository.open(name).is_ok(),
+        bring: &mut |kind, elsewhere| modules.bring(kind, elsewhere),
+    };
+    if let Some(order) = order.order(options)? {
         let path = inputs.layers.join("order.toml");
-        fs::write(&path, chosen.order).with_context(|| format!("cannot write `{}`", path.display()))?;
-        buildpacks = chosen.mounts;
+        fs::write(&path, toml_text::to_string(&order)?)
+            .with_context(|| format!("cannot write `{}`", path.display()))?;
     }
+    let (buildpacks, roots) = modules.into_mounts();
     let steps = Steps {
         options,
         inputs: &inputs,
@@ -80,14 +92,14 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
         quiet: context.quiet,
         color: io::stdout().is_terminal() && !env::no_color() && !context.json,
     };
-    let before = context.repository.image(&options.name, &Platform::host()).ok();
+    let before = context.repository.image(&options.name, &options.platform.get()).ok();
     let mut timed = Vec::new();
     let code = run(context, &shop, &steps, &unpacked.files, began, &mut timed)?;
     if code == 0 {
         keep(options, &inputs)?;
     }
     drop(inputs);
-    drop(unpacked);
+    drop((unpacked, roots));
     shop.session.end()?;
     if code != 0 {
         return Ok(code);
@@ -175,58 +187,6 @@ fn refuse_extensions(layers: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The folder of the phases. What runs beside a layout repository must be ours alone: a program that is linked dynamically would
-/// also run what the builder has for libraries.
-fn lifecycle(options: &Build) -> Result<PathBuf> {
-    let is_there = |dir: &Path| dir.join(Phase::Create.name()).is_file() && dir.join("launcher").is_file();
-    let dir = match &options.lifecycle {
-        Some(dir) if is_there(dir) => dir.clone(),
-        Some(dir) => bail!("`{}` has no `creator` and `launcher`", dir.display()),
-        None => {
-            let own = env::own_dir().context("cannot find the folder of this executable")?;
-            let found = [own.join("lifecycle"), own.clone()].into_iter().find(|dir| is_there(dir));
-            found.with_context(|| {
-                format!("the phases are not in `{}`: name their folder with --lifecycle", own.display())
-            })?
-        }
-    };
-    if !options.trust_builder && is_dynamic(&dir.join(Phase::Export.name()))? {
-        bail!(
-            "the phases in `{}` are linked dynamically, and would run the builder's libraries: take those that `cargo run -p \
-             drydock-package` makes, or --trust-builder",
-            dir.display()
-        );
-    }
-    fs::canonicalize(&dir).with_context(|| format!("cannot find `{}`", dir.display()))
-}
-
-/// Whether an executable names a loader, which every file with shared libraries does.
-fn is_dynamic(path: &Path) -> Result<bool> {
-    let mut bytes = Vec::new();
-    let read = drydock_io::read::open(path).and_then(|file| file.take(4096).read_to_end(&mut bytes));
-    read.with_context(|| format!("cannot read `{}`", path.display()))?;
-    Ok(names_loader(&bytes))
-}
-
-/// An ELF file of 64 bits has its program headers at its beginning.
-fn names_loader(elf: &[u8]) -> bool {
-    const INTERPRETER: u32 = 3;
-    let number = |at: usize, length: usize| -> Option<u64> {
-        let mut bytes = [0; 8];
-        bytes[..length].copy_from_slice(elf.get(at..)?.get(..length)?);
-        Some(u64::from_le_bytes(bytes))
-    };
-    let headers = || -> Option<(usize, usize, usize)> {
-        let at = usize::try_from(number(0x20, 8)?).ok()?;
-        Some((at, usize::try_from(number(0x36, 2)?).ok()?, usize::try_from(number(0x38, 2)?).ok()?))
-    };
-    elf.starts_with(b"\x7fELF\x02\x01")
-        && headers().is_some_and(|(at, size, count)| {
-            (0..count)
-                .any(|n| at.checked_add(n * size).and_then(|at| number(at, 4)) == Some(INTERPRETER.into()))
-        })
-}
-
 /// Copies what the user wants besides the image. What buildpacks have put there may be anything: no link is followed.
 fn keep(options: &Build, inputs: &Inputs) -> Result<()> {
     if let Some(dir) = &options.report_output_dir {
@@ -278,7 +238,7 @@ fn tell(
     timed: &[Timed],
     total: Duration,
 ) -> Result<()> {
-    let image = context.repository.image(&options.name, &Platform::host())?;
+    let image = context.repository.image(&options.name, &options.platform.get())?;
     let known: BTreeSet<Digest> =
         before.iter().flat_map(|image| image.layers()).map(|layer| layer.descriptor.digest).collect();
     let layers: Vec<_> = image.layers().map(|layer| layer.descriptor).collect();
@@ -306,24 +266,4 @@ fn tell(
         layers.len()
     ))?;
     context.out.line(&format!("  {:.1} s: {}", total.as_secs_f64(), by_phase.join(", ")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn executables_say_whether_they_are_dynamic() {
-        assert!(is_dynamic(&std::env::current_exe().unwrap()).unwrap());
-        let mut elf = vec![0; 0x40 + 0x38];
-        elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        (elf[0x20], elf[0x36], elf[0x38]) = (0x40, 0x38, 1);
-        elf[0x40] = 1;
-        assert!(!names_loader(&elf));
-        elf[0x40] = 3;
-        assert!(names_loader(&elf));
-        assert!(!names_loader(b"#!/bin/sh"));
-        elf.truncate(0x30);
-        assert!(!names_loader(&elf));
-    }
 }

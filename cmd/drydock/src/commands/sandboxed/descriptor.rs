@@ -4,13 +4,15 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use drydock_spec::toml_text;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use serde::Deserialize;
+use serde_json::json;
 
+use super::order::Asked;
 use crate::cli_sandboxed::Build;
 use crate::exit::Usage;
 
@@ -31,8 +33,15 @@ struct Wanted {
     group: Vec<Buildpack>,
     env: Vec<Variable>,
     build: Env,
-    pre: Option<toml::Table>,
-    post: Option<toml::Table>,
+    pre: Side,
+    post: Side,
+}
+
+/// What comes before or after the builder's buildpacks.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+struct Side {
+    group: Vec<Buildpack>,
 }
 
 #[derive(Debug, Default, PartialEq, Deserialize)]
@@ -47,7 +56,44 @@ struct Buildpack {
     id: String,
     version: String,
     uri: String,
-    script: Option<toml::Table>,
+    script: Option<Script>,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+struct Script {
+    api: String,
+    inline: String,
+    shell: String,
+}
+
+/// A buildpack that consists of a script.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Inline {
+    pub(super) id: String,
+    version: String,
+    api: String,
+    shell: String,
+    script: String,
+}
+
+impl Inline {
+    /// Writes its folder: it takes part in any build, and its `bin/build` is the script.
+    pub(super) fn write(&self, dir: &Path) -> Result<()> {
+        let Self { id, version, api, shell, script } = self;
+        let toml = toml_text::to_string(&json!({"api": api, "buildpack": {"id": id, "version": version}}))?;
+        let bin = dir.join("bin");
+        fs::create_dir_all(&bin).with_context(|| format!("cannot make `{}`", bin.display()))?;
+        for (name, text) in [
+            ("buildpack.toml", toml),
+            ("bin/detect", format!("#!{shell}\nexit 0\n")),
+            ("bin/build", format!("#!{shell}\n{script}\n")),
+        ] {
+            let path = dir.join(name);
+            fs::write(&path, text).with_context(|| format!("cannot write `{}`", path.display()))?;
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Default, PartialEq, Deserialize)]
@@ -87,17 +133,20 @@ fn parse(text: &str) -> Result<Wanted> {
 }
 
 fn add(options: &mut Build, wanted: Wanted, dir: &Path) -> Result<()> {
-    if wanted.pre.is_some() || wanted.post.is_some() {
-        bail!(
-            "groups that come before or after the builder's (`pre`, `post`) are not supported: list all buildpacks in `group`"
-        );
-    }
     if !wanted.include.is_empty() && !wanted.exclude.is_empty() {
         bail!("it has both `include` and `exclude`");
     }
     options.builder = options.builder.take().or(wanted.builder);
     if options.buildpack.is_empty() {
-        options.buildpack = wanted.group.iter().map(|one| buildpack(one, dir)).collect::<Result<_>>()?;
+        for (asked, group) in [
+            (&mut options.buildpack, &wanted.group),
+            (&mut options.pre_buildpack, &wanted.pre.group),
+            (&mut options.post_buildpack, &wanted.post.group),
+        ] {
+            if asked.is_empty() {
+                *asked = group.iter().map(|one| buildpack(one, dir)).collect::<Result<_>>()?;
+            }
+        }
     }
     let env = wanted.env.into_iter().chain(wanted.build.env);
     options.described_env = env.map(|one| format!("{}={}", one.name, one.value)).collect();
@@ -109,25 +158,37 @@ fn add(options: &mut Build, wanted: Wanted, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// As `--buildpack` names it.
-fn buildpack(wanted: &Buildpack, dir: &Path) -> Result<String> {
-    if wanted.script.is_some() {
-        bail!(
-            "buildpacks within it (`script`) are not supported: put `{}` into a folder of its own",
-            wanted.id
-        );
+/// As `--buildpack` names it. Paths begin in the descriptor's folder.
+fn buildpack(wanted: &Buildpack, dir: &Path) -> Result<Asked> {
+    let Buildpack { id, version, uri, script } = wanted;
+    if let Some(Script { api, inline, shell }) = script.as_ref().filter(|_| uri.is_empty()) {
+        if id.is_empty() || api.is_empty() || inline.is_empty() {
+            bail!("the buildpack `{id}` has a `script`, which needs an `id`, and `api` and `inline` in it");
+        }
+        let or = |text: &String, other: &str| if text.is_empty() { other.to_owned() } else { text.clone() };
+        let shell = or(shell, "/bin/sh");
+        if !shell.starts_with('/') || shell.contains(['\n', '\0']) {
+            bail!("the shell of the buildpack `{id}` is no absolute path");
+        }
+        let (id, api, script) = (id.clone(), api.clone(), inline.clone());
+        return Ok(Asked::Inline(Inline { id, version: or(version, "0.0.0"), api, shell, script }));
     }
-    if wanted.uri.is_empty() {
-        let at = if wanted.version.is_empty() { "" } else { "@" };
-        return Ok(format!("{}{at}{}", wanted.id, wanted.version));
-    }
-    let text = wanted.uri.strip_prefix("file://").unwrap_or(&wanted.uri);
-    let path: PathBuf = dir.join(text);
-    if !path.is_dir() {
-        bail!("`{}` is no folder with a buildpack, and no other URIs are supported", wanted.uri);
-    }
-    let path = fs::canonicalize(&path).with_context(|| format!("cannot find `{}`", path.display()))?;
-    path.into_os_string().into_string().ok().context("the path of a buildpack is not UTF-8")
+    Ok(Asked::Named(match (id.as_str(), version.as_str(), uri.as_str()) {
+        ("", _, "") => bail!("a buildpack has neither `id` nor `uri`"),
+        (id, "", "") => format!("from=builder:{id}"),
+        (id, version, "") => format!("from=builder:{id}@{version}"),
+        (_, _, uri) => {
+            // What is no path there may name something else.
+            match fs::canonicalize(dir.join(uri.strip_prefix("file://").unwrap_or(uri))) {
+                Ok(path) => path
+                    .into_os_string()
+                    .into_string()
+                    .ok()
+                    .context("the path of a buildpack is not UTF-8")?,
+                Err(_) => uri.to_owned(),
+            }
+        }
+    }))
 }
 
 /// Which files of the source are built: patterns are those of `.gitignore`.
@@ -222,12 +283,64 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_is_said() {
+    fn buildpacks_are_named_or_written() {
         let text = |part: &str| buildpack(&toml::from_str(part).unwrap(), Path::new("/"));
-        assert_eq!(text("id = 'a/b'\nversion = '1'").unwrap(), "a/b@1");
-        assert_eq!(text("uri = 'tmp'").unwrap(), fs::canonicalize("/tmp").unwrap().to_str().unwrap());
-        for part in ["id = 'a'\n[script]\napi = '0.10'", "uri = 'https://example.com/b.tgz'"] {
-            assert!(text(part).is_err(), "{part}");
+        for (part, want) in [
+            ("id = 'a/b'\nversion = '1'", "from=builder:a/b@1"),
+            ("id = 'a/b'", "from=builder:a/b"),
+            ("uri = 'tmp'", "/tmp"),
+            ("uri = 'file:///tmp'", "/tmp"),
+            ("id = 'x'\nuri = 'acme/package:1'", "acme/package:1"),
+            ("uri = 'https://example.com/b.tgz'", "https://example.com/b.tgz"),
+        ] {
+            assert_eq!(text(part).unwrap(), Asked::Named(want.to_owned()), "{part}");
+        }
+        for (part, says) in [
+            ("version = '1'", "neither `id` nor `uri`"),
+            ("id = 'a'\n[script]\napi = '0.10'", "`inline`"),
+            ("id = 'a'\n[script]\ninline = 'x'", "`api`"),
+            ("[script]\napi = '0.10'\ninline = 'x'", "an `id`"),
+            ("id = 'a'\n[script]\napi = '0.10'\ninline = 'x'\nshell = 'sh'", "no absolute path"),
+            ("id = 'a'\n[script]\napi = '0.10'\ninline = 'x'\nshell = \"/bin/sh\\nx\"", "no absolute path"),
+        ] {
+            let error = text(part).unwrap_err().to_string();
+            assert!(error.contains(says), "{part}: {error}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let part = "id = 'me/x'\n[script]\napi = '0.10'\ninline = 'echo hello'\n";
+        let Asked::Inline(inline) = text(part).unwrap() else { panic!("it has a script") };
+        inline.write(dir.path()).unwrap();
+        let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+        assert_eq!(read("bin/build"), "#!/bin/sh\necho hello\n");
+        assert_eq!(read("bin/detect"), "#!/bin/sh\nexit 0\n");
+        let toml: drydock_spec::buildpack::BuildpackToml = toml::from_str(&read("buildpack.toml")).unwrap();
+        assert_eq!((toml.buildpack.id.as_str(), toml.buildpack.version.as_str()), ("me/x", "0.0.0"));
+    }
+
+    #[test]
+    fn the_command_line_wins() {
+        let part = "builder = 'b'\n[[group]]\nid = 'g'\n[[pre.group]]\nid = 'p'\n[[post.group]]\nid = 'q'\n";
+        for (args, want) in [
+            (&["app"][..], ("b", "from=builder:g", "from=builder:p", "from=builder:q")),
+            (&["app", "--builder", "c"], ("c", "from=builder:g", "from=builder:p", "from=builder:q")),
+            (&["app", "--pre-buildpack", "x"], ("b", "from=builder:g", "x", "from=builder:q")),
+            (&["app", "--buildpack", "x"], ("b", "x", "", "")),
+        ] {
+            let mut options = Build::of(args);
+            add(&mut options, toml::from_str(part).unwrap(), Path::new("/")).unwrap();
+            let only = |list: &[Asked]| match list {
+                [] => String::new(),
+                [Asked::Named(text)] => text.clone(),
+                other => panic!("{other:?}"),
+            };
+            let Build { builder, buildpack, pre_buildpack, post_buildpack, .. } = &options;
+            let found =
+                (builder.clone().unwrap(), only(buildpack), only(pre_buildpack), only(post_buildpack));
+            assert_eq!(
+                (found.0.as_str(), found.1.as_str(), found.2.as_str(), found.3.as_str()),
+                want,
+                "{args:?}"
+            );
         }
     }
 

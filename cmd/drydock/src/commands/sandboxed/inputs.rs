@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use drydock_images::Name;
+use drydock_images::builder::place::{self, Placed};
+use drydock_images::{Name, Watch};
 use drydock_io::lock::Lock;
 use drydock_model::config::ImageConfig;
 use drydock_model::digest::Digest;
@@ -36,15 +37,19 @@ pub(super) struct Inputs {
 }
 
 /// Who a builder's buildpacks are.
-pub(super) fn builder_user(name: &str, config: &ImageConfig) -> Result<User> {
-    let number = |variable: &str| -> Result<u32> {
+pub(super) fn builder_user(options: &Build, config: &ImageConfig) -> Result<User> {
+    let name = options.builder()?;
+    let number = |asked: Option<u32>, variable: &str| -> Result<u32> {
+        if let Some(asked) = asked {
+            return Ok(asked);
+        }
         let text = config
             .config
             .env(variable)
             .with_context(|| format!("`{name}` is no builder: its configuration does not set {variable}"))?;
         text.parse().with_context(|| format!("`{name}` is no usable builder: its {variable} is `{text}`"))
     };
-    let user = User { uid: number("CNB_USER_ID")?, gid: number("CNB_GROUP_ID")? };
+    let user = User { uid: number(options.uid, "CNB_USER_ID")?, gid: number(options.gid, "CNB_GROUP_ID")? };
     if user.uid == 0 {
         bail!("`{name}` is no usable builder: its buildpacks would run as root (CNB_USER_ID is 0)");
     }
@@ -59,11 +64,12 @@ impl Inputs {
         name: &Name,
         user: User,
         waiting: &dyn Fn(),
+        watch: &dyn Watch,
     ) -> Result<Self> {
         let (cache, lock) = cache(&shop.cache, options, name, waiting)?;
         let (layers, platform) = (shop.session.make("layers")?, shop.session.make("platform/env")?);
         let workspace = shop.session.make("workspace")?;
-        app(&options.path, &workspace)?;
+        app(&options.path, &workspace, watch)?;
         options.selection.apply(&workspace)?;
         give(&workspace, user)?;
         give(&layers, user)?;
@@ -106,17 +112,19 @@ fn cache(caches: &Path, options: &Build, name: &Name, waiting: &dyn Fn()) -> Res
     Ok((dir, lock))
 }
 
-/// A copy of the app's source.
-fn app(from: &Path, to: &Path) -> Result<()> {
+/// A copy of the app's source, which is a folder or an archive.
+fn app(from: &Path, to: &Path, watch: &dyn Watch) -> Result<()> {
     let found = fs::canonicalize(from).with_context(|| format!("cannot find `{}`", from.display()))?;
-    if !found.is_dir() {
-        return Err(Usage(format!(
-            "`{}` is no folder: --path names the folder of the app's source",
-            from.display()
-        ))
-        .into());
+    if found.is_dir() {
+        return tree::copy(&found, to);
     }
-    tree::copy(&found, to)
+    match place::source(&found, to, watch)? {
+        Placed::Done => Ok(()),
+        Placed::NoArchive => {
+            let text = "is no folder, and neither a tar nor a zip file: --path names the app's source";
+            Err(Usage(format!("`{}` {text}", from.display())).into())
+        }
+    }
 }
 
 /// Gives a folder, with all that is in it, to the user of the buildpacks. Who is not root has no other files in a room.
@@ -186,11 +194,16 @@ mod tests {
             r#"{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":[]}}"#,
         )
         .unwrap();
-        assert!(builder_user("b", &config).unwrap_err().to_string().contains("`b` is no builder"));
+        let args = &["app", "--builder", "b"][..];
+        assert!(
+            builder_user(&Build::of(args), &config).unwrap_err().to_string().contains("`b` is no builder")
+        );
         config.config.set_env("CNB_USER_ID", "1001");
         config.config.set_env("CNB_GROUP_ID", "1000");
-        assert_eq!(builder_user("b", &config).unwrap(), User { uid: 1001, gid: 1000 });
+        assert_eq!(builder_user(&Build::of(args), &config).unwrap(), User { uid: 1001, gid: 1000 });
+        let other = Build::of(&["app", "--builder", "b", "--uid", "7", "--gid", "8"]);
+        assert_eq!(builder_user(&other, &config).unwrap(), User { uid: 7, gid: 8 });
         config.config.set_env("CNB_USER_ID", "0");
-        assert!(builder_user("b", &config).is_err());
+        assert!(builder_user(&Build::of(args), &config).is_err());
     }
 }

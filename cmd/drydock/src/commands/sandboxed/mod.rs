@@ -3,6 +3,8 @@
 mod build;
 mod descriptor;
 mod inputs;
+mod lifecycle;
+mod modules;
 mod order;
 mod run;
 mod steps;
@@ -28,11 +30,13 @@ use drydock_sandbox::tree::Tree;
 
 pub(crate) use build::build;
 pub(crate) use descriptor::Selection;
+pub(crate) use order::Asked;
 pub(crate) use run::{run, shell};
 
 use super::Context;
 use crate::cli::Command;
-use crate::cli_sandboxed::{Run, Sandboxed, Shell};
+use crate::cli_sandboxed::{Build, Run, Sandboxed, Shell};
+use crate::config::Config;
 use crate::env;
 use crate::exit::Usage;
 use crate::progress::{Progress, eprint_line};
@@ -51,6 +55,7 @@ pub(crate) enum Place {
 pub(crate) fn enter(repository: &Repository, command: &mut Command) -> Result<Place> {
     if let Command::Build(build) = command {
         descriptor::apply(build)?;
+        Config::read(env::config_files())?.apply(build, repository)?;
     }
     let (user, sandboxed) = match command {
         Command::Run(Run { image: started, .. }) | Command::Shell(Shell { image: started, .. }) => {
@@ -58,9 +63,8 @@ pub(crate) fn enter(repository: &Repository, command: &mut Command) -> Result<Pl
             (numbers(&image.config), &started.sandboxed)
         }
         Command::Build(build) => {
-            let builder = build.builder()?;
-            let image = repository.image(builder, &Platform::host())?;
-            (Some(inputs::builder_user(builder, &image.config)?), &build.sandboxed)
+            let builder = builder(repository, build)?;
+            (Some(inputs::builder_user(build, &builder.config)?), &build.sandboxed)
         }
         Command::Gc { dry_run: false } if env::cache_dir().is_some_and(|dir| dir.exists()) => {
             return enter_as(User { uid: 0, gid: 0 }).or_else(|error| {
@@ -74,6 +78,33 @@ pub(crate) fn enter(repository: &Repository, command: &mut Command) -> Result<Pl
     Runtime::find(sandboxed.runtime.as_deref(), env::search_path().as_deref())?;
     // Whose name is known only to the image is the superuser as long as it is not unpacked.
     enter_as(user.unwrap_or(User { uid: 0, gid: 0 }))
+}
+
+/// A build's builder, which must be for this machine, and so must be the run image.
+fn builder(repository: &Repository, build: &Build) -> Result<Image> {
+    let (host, wanted) = (Platform::host(), build.platform.get());
+    let other = |what: &str, platform: &Platform| {
+        let text =
+            format!("{what} for {platform}, but this machine runs {host}: build on a machine of that kind");
+        Err(Usage(text).into())
+    };
+    if !wanted.is_same(&host) {
+        return other("the build is", &wanted);
+    }
+    let name = build.builder()?;
+    let builder = repository.image(name, &wanted)?;
+    // Whether it is there at all, the analyzer says.
+    let run_image =
+        build.run_image.as_deref().and_then(|name| Some((name, repository.image(name, &wanted).ok()?)));
+    for (name, image) in
+        [(name, &builder)].into_iter().chain(run_image.iter().map(|(name, image)| (*name, image)))
+    {
+        let platform = image.config.platform();
+        if !platform.is_same_machine(&host) {
+            return other(&format!("`{name}` is"), &platform);
+        }
+    }
+    Ok(builder)
 }
 
 fn enter_as(user: User) -> Result<Place> {

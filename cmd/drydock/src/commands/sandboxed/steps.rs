@@ -12,7 +12,7 @@
 //! No program of the builder runs where the layout repository or the cache is to be seen, unless the creator is asked for.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use drydock_images::Name;
@@ -22,11 +22,10 @@ use drydock_sandbox::tree;
 use rustix::process::geteuid;
 
 use super::inputs::Inputs;
+use super::lifecycle::Lifecycle;
 use super::set;
 use crate::cli_sandboxed::Build;
 
-/// The Platform API that the phases are spoken to in.
-const PLATFORM_API: &str = "0.14";
 /// Where the phases see what is theirs.
 const LIFECYCLE: &str = "/cnb/lifecycle";
 const LAYOUT_REPO: &str = "/layout-repo";
@@ -82,8 +81,7 @@ pub(super) struct Steps<'a> {
     pub(super) env: &'a [String],
     /// The layout repository.
     pub(super) repository: &'a Path,
-    /// The phases.
-    pub(super) lifecycle: PathBuf,
+    pub(super) lifecycle: Lifecycle,
     /// The app image, as the phases name it; then its further names.
     pub(super) names: Vec<String>,
     pub(super) run_image: Option<String>,
@@ -173,7 +171,7 @@ impl Steps<'_> {
         let mut env = if phase.is_in_builder() { self.env.to_vec() } else { Vec::new() };
         let ids = [self.user.uid, self.user.gid].map(|id| id.to_string());
         for (name, value) in [
-            ("CNB_PLATFORM_API", PLATFORM_API),
+            ("CNB_PLATFORM_API", self.lifecycle.api),
             ("CNB_USE_OCI_LAYOUT", "true"),
             ("CNB_OCI_LAYOUT_PATH", LAYOUT_REPO),
             ("CNB_BUILD_LOG", "auto"),
@@ -181,6 +179,10 @@ impl Steps<'_> {
             ("CNB_GROUP_ID", &ids[1]),
         ] {
             set(&mut env, name, value);
+        }
+        if self.lifecycle.dir.is_none() {
+            // Others take layouts for an experiment.
+            set(&mut env, "CNB_EXPERIMENTAL_MODE", "silent");
         }
         if self.quiet {
             set(&mut env, "CNB_LOG_LEVEL", "error");
@@ -198,7 +200,8 @@ impl Steps<'_> {
         let Inputs { layers, workspace, platform, cache, .. } = self.inputs;
         let mount =
             |from: &Path, to: &str, writable| Mount { from: from.to_owned(), to: to.to_owned(), writable };
-        let mut mounts = vec![mount(&self.lifecycle, LIFECYCLE, false), mount(layers, LAYERS, true)];
+        let mut mounts = vec![mount(layers, LAYERS, true)];
+        mounts.extend(self.lifecycle.dir.as_deref().map(|dir| mount(dir, LIFECYCLE, false)));
         let mut add = |from: &Path, to: &str, writable| mounts.push(mount(from, to, writable));
         let app = self.options.workspace.as_str();
         let repository = self.repository;
