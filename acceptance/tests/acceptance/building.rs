@@ -28,7 +28,7 @@ pub(crate) struct Houses {
 }
 
 impl Houses {
-    fn lifecycle(&self) -> Result<PathBuf> {
+    pub(crate) fn lifecycle(&self) -> Result<PathBuf> {
         let made = self.packaged.get_or_init(|| Packaged::make().map_err(|error| format!("{error:#}")));
         let made = made.as_ref().map_err(|error| anyhow::anyhow!("package the executables: {error}"))?;
         made.open_to_all()?;

@@ -2,7 +2,7 @@
 //! phases make, and damaged and hostile ones.
 
 mod at_once;
-mod builders;
+pub(crate) mod builders;
 mod carrying;
 mod damaged;
 mod disks;

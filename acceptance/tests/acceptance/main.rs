@@ -10,6 +10,7 @@ mod build_logs;
 mod building;
 mod cache_image;
 mod caches;
+mod chosen;
 mod drop_in;
 mod drydock;
 mod foreign_files;
@@ -71,6 +72,7 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(bounds::trials(&executables));
     let houses = Arc::new(building::Houses::default());
     trials.extend(building::trials(&executables, &houses));
+    trials.extend(chosen::trials(&executables, &houses));
     trials.extend(sandbox::trials(&executables, &houses));
     trials.extend(build_logs::trials(&executables));
     trials.extend(killed::trials(&executables));

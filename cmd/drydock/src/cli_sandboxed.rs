@@ -105,7 +105,7 @@ pub(crate) struct Build {
     #[arg(long, short, value_name = "DIR|ARCHIVE", default_value = ".")]
     pub(crate) path: PathBuf,
     /// The image that has the buildpacks [default: project.toml says it, or `default-builder` in
-    /// $XDG_CONFIG_HOME/drydock/config.toml or /etc/drydock/config.toml]
+    /// `$XDG_CONFIG_HOME/drydock/config.toml` or `/etc/drydock/config.toml`]
     #[arg(long, short = 'B', value_name = "NAME")]
     pub(crate) builder: Option<String>,
     /// What the app says of its own build: a Project Descriptor 0.1 or 0.2 [default: project.toml in the source's folder]
@@ -168,7 +168,7 @@ pub(crate) struct Build {
     #[arg(long, value_name = "ID")]
     pub(crate) gid: Option<u32>,
     /// Let the builder's programs see the layout repository and the cache: all phases run in one sandbox. So it is with
-    /// `trusted-builders` in $XDG_CONFIG_HOME/drydock/config.toml or /etc/drydock/config.toml
+    /// `trusted-builders` in `$XDG_CONFIG_HOME/drydock/config.toml` or `/etc/drydock/config.toml`
     #[arg(long)]
     pub(crate) trust_builder: bool,
     /// The folder of the phases, or `builder` for those in a builder that is trusted [default: `lifecycle` beside this program, or

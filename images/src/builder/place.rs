@@ -65,7 +65,7 @@ fn is_tar(path: &Path) -> Result<bool> {
 /// Whether a link may lead out of the tree. In one that does not, `..` stands at the beginning only: there it leaves folders, while
 /// further on it might leave what another link leads to.
 fn leads_out(path: &[u8], target: &[u8]) -> bool {
-    let mut depth = path.iter().filter(|byte| **byte == b'/').count();
+    let mut depth = path.split(|byte| *byte == b'/').count() - 1;
     let mut parts = target.split(|byte| *byte == b'/').filter(|part| *part != b".").peekable();
     while parts.next_if_eq(&&b".."[..]).is_some() {
         match depth.checked_sub(1) {
@@ -129,7 +129,198 @@ fn make_dir(path: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
+    use drydock_io::sink::{MemorySink, Sink as _};
+    use drydock_tar::{Entry, Kind, NO_XATTRS, Owner, Time, write_end};
+    use flate2::Compression;
+    use flate2::write::{DeflateEncoder, GzEncoder};
+    use rawzip::path::EntryPath;
+    use rawzip::{CompressionMethod, ZipArchiveWriter};
+    use rustix::fs::{CWD, Mode, mkfifoat};
+
     use super::*;
+    use crate::watch::Nobody;
+
+    /// Names, modes as the kernel has them, and what is in a file or where a link leads to.
+    type Entries<'a> = [(&'a str, u32, &'a str)];
+
+    const FILE: u32 = 0o100_644;
+    const PROGRAM: u32 = 0o100_755;
+    const FOLDER: u32 = 0o040_700;
+    const LINK: u32 = 0o120_777;
+    const FIFO: u32 = 0o010_644;
+
+    fn zip(entries: &Entries<'_>, method: CompressionMethod) -> Vec<u8> {
+        let mut archive = ZipArchiveWriter::new(Vec::new());
+        for (name, mode, text) in entries {
+            if *mode == FOLDER {
+                let path = EntryPath::verbatim(format!("{name}/").into_bytes());
+                archive.new_dir(path).unix_permissions(*mode).create().unwrap();
+                continue;
+            }
+            let path = EntryPath::verbatim(name.as_bytes());
+            let file = archive.new_file(path).compression_method(method).unix_permissions(*mode);
+            let (mut entry, config) = file.start().unwrap();
+            let output = if method == CompressionMethod::DEFLATE {
+                let mut writer = config.wrap(DeflateEncoder::new(&mut entry, Compression::fast()));
+                writer.write_all(text.as_bytes()).unwrap();
+                let (encoder, output) = writer.finish().unwrap();
+                encoder.finish().unwrap();
+                output
+            } else {
+                let mut writer = config.wrap(&mut entry);
+                writer.write_all(text.as_bytes()).unwrap();
+                writer.finish().unwrap().1
+            };
+            entry.finish(output).unwrap();
+        }
+        archive.finish().unwrap()
+    }
+
+    fn tar(entries: &Entries<'_>) -> Vec<u8> {
+        let mut tar = MemorySink::default();
+        for (name, mode, text) in entries {
+            let kind = match *mode {
+                FOLDER => Kind::Dir,
+                LINK => Kind::Symlink { target: text.as_bytes() },
+                FIFO => Kind::Fifo,
+                _ => Kind::File { size: text.len() as u64 },
+            };
+            let (owner, modified) = (Owner::ROOT, Time { seconds: 1, nanoseconds: 0 });
+            let entry =
+                Entry { name: name.as_bytes(), kind, mode: mode & 0o777, owner, modified, xattrs: NO_XATTRS };
+            entry.write(&mut tar).unwrap();
+            if let Kind::File { size } = kind {
+                tar.write_all(text.as_bytes()).unwrap();
+                drydock_tar::write_padding(size, &mut tar).unwrap();
+            }
+        }
+        write_end(&mut tar).unwrap();
+        tar.into_bytes()
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// What is unpacked of an archive: a line a file; or why it is refused.
+    fn unpacked(archive: &[u8]) -> Result<String, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("archive"), dir.path().join("to"));
+        fs::write(&from, archive).unwrap();
+        let placed = source(&from, &to, &Nobody).map_err(|error| format!("{error:#}"));
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            1 + usize::from(to.exists()),
+            "nothing beside it"
+        );
+        if placed? == Placed::NoArchive {
+            return Err("no archive".to_owned());
+        }
+        let mut lines = Vec::new();
+        let mut folders = vec![to.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                let (name, facts) =
+                    (path.strip_prefix(&to).unwrap().display(), path.symlink_metadata().unwrap());
+                let mode = facts.permissions().mode() & 0o7777;
+                lines.push(if facts.is_dir() {
+                    folders.push(path.clone());
+                    format!("{name}/ {mode:o}")
+                } else if facts.is_symlink() {
+                    format!("{name} > {}", fs::read_link(&path).unwrap().display())
+                } else {
+                    format!("{name} {mode:o} {}", fs::read_to_string(&path).unwrap())
+                });
+            }
+        }
+        lines.sort();
+        Ok(lines.join(", "))
+    }
+
+    #[test]
+    fn archives_are_unpacked() {
+        let entries = [
+            ("a", FOLDER, ""),
+            ("a/b", FILE, "text"),
+            ("./c/d", PROGRAM, "run"),
+            ("a/l", LINK, "../c/d"),
+            ("/e", FILE, ""),
+        ];
+        let want = "a/ 755, a/b 644 text, a/l > ../c/d, c/ 755, c/d 755 run, e 644 ";
+        for archive in [
+            zip(&entries, CompressionMethod::STORE),
+            zip(&entries, CompressionMethod::DEFLATE),
+            tar(&entries),
+            gzip(&tar(&entries)),
+        ] {
+            assert_eq!(unpacked(&archive).as_deref(), Ok(want));
+        }
+        assert_eq!(unpacked(&zip(&[], CompressionMethod::STORE)).as_deref(), Ok(""));
+    }
+
+    #[test]
+    fn what_does_harm_is_refused() {
+        let cases: [(&Entries<'_>, &str); 9] = [
+            (&[("../a", FILE, "x")], "has a `..`"),
+            (&[("a/../../b", FILE, "x")], "has a `..`"),
+            (&[("l", LINK, "/etc"), ("l/passwd", FILE, "x")], "may lead out"),
+            (&[("d", FOLDER, ""), ("d/l", LINK, "../..")], "may lead out"),
+            (
+                &[("d", FOLDER, ""), ("l", LINK, "d"), ("l/x", FILE, "x")],
+                "lies in something that is no folder",
+            ),
+            (&[("a", FILE, "x"), ("a", FILE, "y")], "comes twice"),
+            (&[("a", FILE, "x"), ("a/b", FILE, "y")], "lies in something that is no folder"),
+            (&[("", FILE, "x")], "has no name"),
+            (&[(".wh.a", FILE, "x")], "whiteout"),
+        ];
+        for (entries, says) in cases {
+            for archive in [zip(entries, CompressionMethod::DEFLATE), tar(entries)] {
+                let error = unpacked(&archive).unwrap_err();
+                assert!(error.contains(says), "{entries:?}: {error}");
+            }
+        }
+        let fifo = zip(&[("f", FIFO, "")], CompressionMethod::STORE);
+        assert!(unpacked(&fifo).unwrap_err().contains("neither a file nor a folder"));
+        let nowhere = zip(&[("l", LINK, "")], CompressionMethod::STORE);
+        assert!(unpacked(&nowhere).unwrap_err().contains("a link to nothing"));
+    }
+
+    #[test]
+    fn what_is_damaged_is_refused() {
+        let text = "a".repeat(1000);
+        let entries = [("file", FILE, text.as_str())];
+        let plain = zip(&entries, CompressionMethod::STORE);
+        let at = plain.windows(4).position(|window| window == b"aaaa").unwrap();
+        let (mut changed, mut larger, mut other) = (plain.clone(), plain.clone(), plain.clone());
+        changed[at] = b'b';
+        // In the list at the end: the size without compression, and the way of compression.
+        let listed = plain.windows(4).position(|window| window == b"PK\x01\x02").unwrap();
+        larger[listed + 24..listed + 28].copy_from_slice(&u32::MAX.wrapping_sub(1).to_le_bytes());
+        other[listed + 10] = 12;
+        for (archive, says) in [
+            (&changed[..], "cannot make"),
+            (&larger[..], "Invalid size"),
+            (&other[..], "in a way that is not known"),
+            (&plain[..plain.len() - 10], "malformed"),
+            (b"", "no archive"),
+            (b"some text", "no archive"),
+            (&tar(&entries)[..700], "entry"),
+        ] {
+            let error = unpacked(archive).unwrap_err();
+            assert!(error.contains(says), "{says}: {error}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        mkfifoat(CWD, &fifo, Mode::RWXU).unwrap();
+        let refused = source(&fifo, &dir.path().join("to"), &Nobody).unwrap_err();
+        assert!(format!("{refused:#}").contains("not a regular file"), "{refused:#}");
+    }
 
     #[test]
     fn links_stay_within() {

@@ -124,14 +124,14 @@ impl Sources {
         for (source_name, source) in self.sources.iter().filter(|(_, source)| source.kind == kind) {
             let mut locations = source.mirrors.iter().chain([&source.location]);
             let Some(rest) = locations.find_map(|location| below(location, place)) else { continue };
-            match source.allows(place, source_name, &rest, "") {
+            match source.allows(&shown(place), source_name, &rest, "") {
                 Ok(()) => return Ok(Some(source)),
                 Err(why) => refused = refused.or(Some(why)),
             }
         }
         match refused {
             Some(why) => Err(why),
-            None if self.strict => Err(Refused::NoSource { name: place.to_owned() }),
+            None if self.strict => Err(Refused::NoSource { name: shown(place) }),
             None => Ok(None),
         }
     }
@@ -265,6 +265,17 @@ fn below(location: &str, place: &str) -> Option<String> {
         return None;
     }
     Some(place.strip_prefix(location).ok()?.to_str()?.to_owned())
+}
+
+/// A place without what may be secret of a URL: user, password, query.
+fn shown(place: &str) -> String {
+    let Some((scheme, rest)) = place.split_once("://").filter(|_| is_url(place)) else {
+        return place.to_owned();
+    };
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (host, path) =
+        rest.split_once('/').map_or((rest, String::new()), |(host, path)| (host, format!("/{path}")));
+    format!("{scheme}://{}{path}", host.rsplit('@').next().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -408,6 +419,21 @@ mod tests {
                 (Err(refused), Err(want)) => assert!(refused.to_string().contains(want), "{refused}"),
                 (got, want) => panic!("{place}: {got:?}, but {want:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn nothing_secret_of_urls_is_shown() {
+        for (place, want) in [
+            ("https://example.com/a/b.tgz?token=secret#x", "https://example.com/a/b.tgz"),
+            ("https://me:secret@example.com/a", "https://example.com/a"),
+            ("https://example.com?secret", "https://example.com"),
+            ("/a?b@c", "/a?b@c"),
+        ] {
+            assert_eq!(shown(place), want);
+            let strict = Sources::parse("strict = true", Path::new("/")).unwrap();
+            let refused = strict.permit(Kind::Archive, place).unwrap_err();
+            assert_eq!(refused, Refused::NoSource { name: want.to_owned() });
         }
     }
 }

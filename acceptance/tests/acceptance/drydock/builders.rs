@@ -591,7 +591,7 @@ fn packages_that_do_harm_are_refused(executables: &Built) -> Result<()> {
 }
 
 /// Gives the one image of a layout labels.
-fn relabel(layout: &Layout, labels: &Value) -> Result<()> {
+pub(crate) fn relabel(layout: &Layout, labels: &Value) -> Result<()> {
     let put = |value: &Value, descriptor: &mut Value| -> Result<()> {
         let text = value.to_string();
         descriptor["digest"] = drydock_acceptance::sha256(text.as_bytes()).into();

@@ -22,6 +22,40 @@ const FILE: &str = "project.toml";
 /// Bytes that it may have.
 const MAX_FILE: u64 = 1 << 20;
 
+/// What says how the rest is to be read.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Head {
+    #[serde(rename = "_")]
+    meta: Meta,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+struct Meta {
+    schema_version: Option<String>,
+}
+
+/// Version 0.1.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Old {
+    build: Wanted,
+}
+
+/// Version 0.2.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct New {
+    io: Io,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Io {
+    buildpacks: Wanted,
+}
+
 /// The parts that both versions have, under other names.
 #[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
@@ -122,14 +156,12 @@ pub(crate) fn apply(options: &mut Build) -> Result<()> {
 
 /// The part that is about builds.
 fn parse(text: &str) -> Result<Wanted> {
-    let mut table: toml::Table = toml_text::from_str(text)?;
-    let version = table.get("_").and_then(|meta| meta.get("schema-version")).and_then(toml::Value::as_str);
-    let part = match version.unwrap_or("0.1") {
-        "0.1" => table.remove("build"),
-        "0.2" => table.remove("io").and_then(|mut io| io.as_table_mut()?.remove("buildpacks")),
-        other => bail!("its schema version is {other}; 0.1 and 0.2 are known"),
-    };
-    Ok(part.map_or(Ok(Wanted::default()), toml::Value::try_into)?)
+    let Head { meta: Meta { schema_version } } = toml_text::from_str(text)?;
+    Ok(match schema_version.as_deref().unwrap_or("0.1") {
+        "0.1" => toml_text::from_str::<Old>(text)?.build,
+        "0.2" => toml_text::from_str::<New>(text)?.io.buildpacks,
+        other => bail!("its schema version is {other:.20}; 0.1 and 0.2 are known"),
+    })
 }
 
 fn add(options: &mut Build, wanted: Wanted, dir: &Path) -> Result<()> {
@@ -277,9 +309,17 @@ mod tests {
         fs::remove_file(&path).unwrap();
         fs::write(&path, vec![b'#'; 1 + (1 << 20)]).unwrap();
         assert!(read().unwrap_err().ends_with("more than 1048576 bytes"));
-        fs::write(&path, format!("[build]\nbuilder = 3 # {}", "x".repeat(100_000))).unwrap();
-        let error = read().unwrap_err();
-        assert!(error.len() < 1000 && error.contains("expected a string"), "{error}");
+        let long = "x".repeat(100_000);
+        for (text, says) in [
+            (format!("[build]\nbuilder = 3 # {long}"), "expected a string"),
+            (format!("[build]\nenv = '{long}'"), "expected a sequence"),
+            (format!("[_]\nschema-version = '{long}'"), "0.1 and 0.2 are known"),
+            (format!("[_]\nschema-version = '0.2'\n[io]\nbuildpacks = '{long}'"), "invalid type"),
+        ] {
+            fs::write(&path, text).unwrap();
+            let error = read().unwrap_err();
+            assert!(error.len() < 1000 && error.contains(says), "{error}");
+        }
     }
 
     #[test]

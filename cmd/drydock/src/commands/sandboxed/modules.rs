@@ -75,21 +75,17 @@ impl<'a> Modules<'a> {
     fn add(&mut self, given: &Given, dir: &Path) -> Result<OrderElement> {
         let kind = given.kind();
         let main = given.names().next().context("something was found")?;
-        let files = match given.package() {
-            Some(image) => {
-                let root = self.shop.unpacked(image, self.progress)?;
-                let files = root.files.clone();
-                self.roots.push(root);
-                files
-            }
-            None => {
-                let files = dir.join("files");
-                let own = files.join(main.dir(kind));
-                let above = own.parent().context("a buildpack's folder is in another")?;
-                fs::create_dir_all(above).with_context(|| format!("cannot make `{}`", above.display()))?;
-                given.place(&own, self.progress)?;
-                files
-            }
+        let files = if let Some(image) = given.package() {
+            let root = self.shop.unpacked(image, self.progress)?;
+            let files = root.files.clone();
+            self.roots.push(root);
+            files
+        } else {
+            let files = dir.join("files");
+            let above = files.join(main.parent_dir(kind));
+            fs::create_dir_all(&above).with_context(|| format!("cannot make `{}`", above.display()))?;
+            given.place(&files.join(main.dir(kind)), self.progress)?;
+            files
         };
         let found =
             |path: &Path| fs::canonicalize(path).with_context(|| format!("cannot find `{}`", path.display()));
