@@ -14,11 +14,11 @@ use drydock_acceptance::sandboxed::{BUILDER, House, Who};
 use drydock_acceptance::stage::copy;
 use libtest_mimic::Trial;
 use rawzip::ZipArchiveWriter;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::Built;
 use crate::building::{GREETER, Houses, with_houses, write_buildpack};
-use crate::drydock::builders::relabel;
+use crate::drydock::builders::{change, relabel};
 
 /// This module's tests.
 pub(crate) fn trials(executables: &Arc<Built>, houses: &Arc<Houses>) -> Vec<Trial> {
@@ -184,32 +184,18 @@ fn buildpacks_that_do_harm(built: &Built, houses: &Houses) -> Result<()> {
 
 /// Adds a layer to the one image of a layout.
 fn add_layer(layout: &Layout, tar: &[u8]) -> Result<()> {
-    let put = |bytes: &[u8]| -> Result<String> {
-        let digest = drydock_acceptance::sha256(bytes);
-        fs::write(layout.blob_path(&digest), bytes).context("write a blob")?;
-        Ok(digest)
-    };
-    let get = |descriptor: &Value| -> Result<Value> {
-        let digest = descriptor["digest"].as_str().context("a digest is a text")?;
-        Ok(serde_json::from_slice(&layout.blob(digest)?.context("the blob is there")?)?)
-    };
-    let digest = put(tar)?;
-    let mut index: Value = layout.json("index.json")?;
-    let mut manifest = get(&index["manifests"][0])?;
-    let mut config = get(&manifest["config"])?;
-    config["rootfs"]["diff_ids"].as_array_mut().context("it has layers")?.push(digest.clone().into());
-    config["history"] = Value::Array(Vec::new());
-    let layer = serde_json::json!({"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest, "size": tar.len()});
-    manifest["layers"].as_array_mut().context("it has layers")?.push(layer);
-    for (value, descriptor) in [(&config, &mut manifest["config"])] {
-        let text = value.to_string();
-        descriptor["digest"] = put(text.as_bytes())?.into();
-        descriptor["size"] = text.len().into();
-    }
-    let text = manifest.to_string();
-    index["manifests"][0]["digest"] = put(text.as_bytes())?.into();
-    index["manifests"][0]["size"] = text.len().into();
-    fs::write(layout.dir().join("index.json"), index.to_string()).context("write the index")
+    let digest = drydock_acceptance::sha256(tar);
+    fs::write(layout.blob_path(&digest), tar).context("write a blob")?;
+    let layer =
+        json!({"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest, "size": tar.len()});
+    change(layout, |config, manifest| {
+        config["history"] = json!([]);
+        for (list, item) in
+            [(&mut config["rootfs"]["diff_ids"], json!(digest)), (&mut manifest["layers"], layer)]
+        {
+            list.as_array_mut().expect("an image has layers").push(item);
+        }
+    })
 }
 
 /// `project.toml`: buildpacks within it, by URIs, before and after the others; the command line wins.
@@ -397,7 +383,7 @@ fn the_lifecycle_of_the_builder(built: &Built, houses: &Houses) -> Result<()> {
         );
         let apis = r#"{"platform":{"supported":["0.11","0.12","0.13"]}}"#;
         let layout = Layout::new(house.path("layout-repo/index.docker.io/acme/builder/latest"));
-        relabel(&layout, &serde_json::json!({"io.buildpacks.lifecycle.apis": apis}))?;
+        relabel(&layout, &json!({"io.buildpacks.lifecycle.apis": apis}))?;
         house.own()?;
         succeed(&mut house.patient(&arguments))?;
         ensure!(house.image()?.diff_ids()? == want, "{who:?}: the image is another one");

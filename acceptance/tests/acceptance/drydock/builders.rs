@@ -592,6 +592,11 @@ fn packages_that_do_harm_are_refused(executables: &Built) -> Result<()> {
 
 /// Gives the one image of a layout labels.
 pub(crate) fn relabel(layout: &Layout, labels: &Value) -> Result<()> {
+    change(layout, |config, _| config["config"]["Labels"] = labels.clone())
+}
+
+/// Changes the configuration and the manifest of the one image of a layout.
+pub(crate) fn change(layout: &Layout, change: impl FnOnce(&mut Value, &mut Value)) -> Result<()> {
     let put = |value: &Value, descriptor: &mut Value| -> Result<()> {
         let text = value.to_string();
         descriptor["digest"] = drydock_acceptance::sha256(text.as_bytes()).into();
@@ -606,7 +611,7 @@ pub(crate) fn relabel(layout: &Layout, labels: &Value) -> Result<()> {
     let mut index: Value = layout.json("index.json")?;
     let mut manifest = get(&index["manifests"][0])?;
     let mut config = get(&manifest["config"])?;
-    config["config"]["Labels"] = labels.clone();
+    change(&mut config, &mut manifest);
     put(&config, &mut manifest["config"])?;
     put(&manifest, &mut index["manifests"][0])?;
     fs::write(layout.dir().join("index.json"), index.to_string()).context("write the index")
