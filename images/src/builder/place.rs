@@ -310,7 +310,7 @@ mod tests {
             (&plain[..plain.len() - 10], "malformed"),
             (b"", "no archive"),
             (b"some text", "no archive"),
-            (&tar(&entries)[..700], "entry"),
+            (&tar(&entries)[..700], "end of file"),
         ] {
             let error = unpacked(archive).unwrap_err();
             assert!(error.contains(says), "{says}: {error}");
