@@ -1,6 +1,6 @@
 //! In what two images differ.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
 use std::io;
 
@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use crate::built::Built;
-use crate::files::{Files, Node, NodeKind};
+use crate::files::{Files, Node, NodeKind, Numbered, walk_both};
 use crate::inspect;
 use crate::layer::{self, refused, unreadable};
 use crate::watch::Watch;
@@ -193,9 +193,18 @@ fn files(before: &Image, after: &Image, watch: &dyn Watch) -> Result<Vec<FileDif
         }
     }
     watch.end();
-    let [a, b] = others.each_ref().map(index);
-    let paths: BTreeSet<&Vec<u8>> = a.keys().chain(b.keys()).collect();
-    Ok(paths.into_iter().filter_map(|path| compare_files(path, a.get(path), b.get(path))).collect())
+    let firsts = others.each_ref().map(first_names);
+    let mut found = Vec::new();
+    let [a, b] = &others;
+    walk_both(a, b, &mut |path, before, after| {
+        let first = |side: usize, file: Option<Numbered<'_>>| {
+            file.and_then(|(number, _)| firsts[side].get(&number)).map_or(path, Vec::as_slice)
+        };
+        let same_links = first(0, before) == first(1, after);
+        found.extend(compare_files(path, before.map(|it| it.1), after.map(|it| it.1), same_links));
+    });
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
 }
 
 /// Applies a layer, with the digests of files' contents.
@@ -223,27 +232,31 @@ fn hash(contents: &mut impl io::BufRead) -> io::Result<Digest> {
     }
 }
 
-/// All files by path; with each the path of the first of its hard links.
-fn index(files: &Files) -> BTreeMap<Vec<u8>, (&Node, Vec<u8>)> {
-    let mut first = BTreeMap::new();
-    let mut found = BTreeMap::new();
-    files.walk(&mut |path, number, node| {
-        if !path.is_empty() {
-            let first = first.entry(number).or_insert_with(|| path.to_vec());
-            found.insert(path.to_vec(), (node, first.clone()));
+/// Of files with several names: the first path by their numbers.
+fn first_names(files: &Files) -> BTreeMap<u32, Vec<u8>> {
+    let (mut once, mut several) = (HashSet::new(), BTreeMap::new());
+    files.walk(&mut |_, number, _| {
+        if !once.insert(number) {
+            several.insert(number, Vec::new());
         }
     });
-    found
+    files.walk(&mut |path, number, _| {
+        if let Some(first) = several.get_mut(&number).filter(|first| first.is_empty()) {
+            path.clone_into(first);
+        }
+    });
+    several
 }
 
 fn compare_files(
     path: &[u8],
-    before: Option<&(&Node, Vec<u8>)>,
-    after: Option<&(&Node, Vec<u8>)>,
+    before: Option<&Node>,
+    after: Option<&Node>,
+    same_links: bool,
 ) -> Option<FileDiff> {
     let mut what = Vec::new();
     let change = match (before, after) {
-        (Some((a, a_first)), Some((b, b_first))) => {
+        (Some(a), Some(b)) => {
             let same_content = match (&a.kind, &b.kind) {
                 (NodeKind::File { size: a, digest: x }, NodeKind::File { size: b, digest: y }) => {
                     (a, x) == (b, y)
@@ -262,7 +275,7 @@ fn compare_files(
                 ("mode", a.mode == b.mode),
                 ("owner", a.owner == b.owner),
                 ("attributes", a.xattrs == b.xattrs),
-                ("hard link", a_first == b_first),
+                ("hard link", same_links),
             ];
             what.extend(checks.iter().filter(|(_, is_same)| !is_same).map(|(name, _)| *name));
             if what.is_empty() {
@@ -273,7 +286,7 @@ fn compare_files(
         (None, _) => "added",
         (_, None) => "removed",
     };
-    let size = |side: Option<&(&Node, Vec<u8>)>| side.map(|(node, _)| node.size());
+    let size = |side: Option<&Node>| side.map(Node::size);
     Some(FileDiff { change, path: printable(path), before: size(before), after: size(after), what })
 }
 

@@ -3,22 +3,29 @@
 //! Specification: OCI image-spec, `layer.md` § Applying Changesets. As where images are unpacked, an entry whose folder
 //! is a symlink lies where that leads to, within the image.
 
+mod both;
+mod contents;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
+pub(crate) use self::both::{Numbered, walk_both};
+pub(crate) use self::contents::Contents;
 use drydock_model::digest::Digest;
 use drydock_tar::{Device, Entry, Kind, Owner, Time, Whiteout, Xattrs};
 
 /// A path may have so many bytes: those that a system call takes.
 pub const MAX_PATH: usize = 4096;
 
-/// What is kept of an image's files takes about so many bytes at most: several million files.
-pub const MAX_INDEX: usize = 1 << 30;
+/// What is kept of an image's files takes about so many bytes at most: those of more than a million files.
+pub const MAX_INDEX: usize = 256 << 20;
 
 /// Symlinks that are followed on the way to one file: as many as Linux follows.
 const MAX_LINKS: usize = 40;
 
-/// What a file without a long name and attributes takes, about.
-const EACH: usize = 160;
+/// What a file takes, about, beside its name and attributes; and what a name takes beside its bytes.
+const EACH: usize = 80;
 
 /// The files of an image.
 #[derive(Debug)]
@@ -42,9 +49,9 @@ pub struct Node {
     /// Extended attributes, if there are any.
     pub xattrs: Option<Box<Xattrs>>,
     /// The layer that it comes from, from 0 on.
-    pub layer: usize,
+    pub layer: u32,
     /// The number of its entry in that layer; none for a folder that has no entry.
-    pub entry: Option<u64>,
+    pub entry: Option<u32>,
 }
 
 /// What a file is.
@@ -55,10 +62,10 @@ pub enum NodeKind {
         /// Bytes in it.
         size: u64,
         /// The digest of what is in it, if it was looked at.
-        digest: Option<Digest>,
+        digest: Option<Box<Digest>>,
     },
     /// A folder, with what its names stand for.
-    Dir(BTreeMap<Box<[u8]>, Slot>),
+    Dir(Box<Names>),
     /// A symlink.
     Symlink(Box<[u8]>),
     /// A FIFO.
@@ -69,12 +76,15 @@ pub enum NodeKind {
     BlockDevice(Device),
 }
 
+/// The names in a folder.
+pub type Names = BTreeMap<Box<[u8]>, Slot>;
+
 /// What a name stands for.
 #[derive(Debug, Clone, Copy)]
 pub struct Slot {
-    node: usize,
+    node: u32,
     /// The layer that gave the name.
-    layer: usize,
+    layer: u32,
 }
 
 impl Node {
@@ -124,9 +134,11 @@ pub enum Effect {
     Nothing,
 }
 
+const TOO_MANY: &str = "is one too many: the image has too many files";
+
 /// Where an entry belongs.
 struct Place {
-    dir: usize,
+    dir: u32,
     /// The folder's path.
     path: Vec<u8>,
     /// The name in it; none for the root itself.
@@ -143,7 +155,7 @@ impl Place {
     }
 }
 
-const ROOT: usize = 0;
+const ROOT: u32 = 0;
 
 impl Default for Files {
     fn default() -> Self {
@@ -166,6 +178,8 @@ impl Files {
         entry: &Entry<'_>,
         digest: Option<Digest>,
     ) -> Result<Effect, &'static str> {
+        let number = u32::try_from(number).map_err(|_| TOO_MANY)?;
+        let layer = u32::try_from(layer).map_err(|_| TOO_MANY)?;
         let parts = parts(entry.name)?;
         if let Some(whiteout) = parts.last().and_then(|leaf| Whiteout::of(leaf)) {
             return self.white_out(layer, &parts[..parts.len() - 1], whiteout);
@@ -175,7 +189,7 @@ impl Files {
             Kind::HardLink { target } => {
                 let target = self.place(&self::parts(target)?, None)?.and_then(|target| self.at(&target));
                 let target = target.ok_or("is a hard link to something that is not there")?;
-                if matches!(self.nodes[target.node].kind, NodeKind::Dir(_)) {
+                if matches!(self.nodes[target.node as usize].kind, NodeKind::Dir(_)) {
                     return Err("is a hard link to a folder");
                 }
                 target.node
@@ -190,20 +204,20 @@ impl Files {
         let path = place.full();
         let before = self.at(place);
         if let Some(before) = before
-            && let NodeKind::Dir(names) = &mut self.nodes[before.node].kind
+            && let NodeKind::Dir(names) = &mut self.nodes[before.node as usize].kind
             && before.node != slot.node
         {
             let names = std::mem::take(names);
-            if matches!(self.nodes[slot.node].kind, NodeKind::Dir(_)) {
-                let mut new = self.nodes[slot.node].clone();
+            if matches!(self.nodes[slot.node as usize].kind, NodeKind::Dir(_)) {
+                let mut new = self.nodes[slot.node as usize].clone();
                 new.kind = NodeKind::Dir(names);
-                let old = std::mem::replace(&mut self.nodes[before.node], new);
-                let new = &self.nodes[before.node];
+                let old = std::mem::replace(&mut self.nodes[before.node as usize], new);
+                let new = &self.nodes[before.node as usize];
                 let is_same = (old.mode, old.owner, &old.xattrs) == (new.mode, new.owner, &new.xattrs);
                 self.name(place, Slot { node: before.node, layer: slot.layer })?;
                 return Ok(if is_same { Effect::Nothing } else { Effect::Changed { path, before: 0 } });
             }
-            self.nodes[before.node].kind = NodeKind::Dir(names);
+            self.nodes[before.node as usize].kind = NodeKind::Dir(names);
         }
         if place.leaf.is_none() {
             return Err("takes the place of the root, and is no folder");
@@ -218,7 +232,7 @@ impl Files {
 
     fn white_out(
         &mut self,
-        layer: usize,
+        layer: u32,
         dir: &[&[u8]],
         whiteout: Whiteout<'_>,
     ) -> Result<Effect, &'static str> {
@@ -228,7 +242,7 @@ impl Files {
         let gone = match whiteout {
             Whiteout::Opaque => {
                 place.leaf = None;
-                let NodeKind::Dir(names) = &self.nodes[place.dir].kind else {
+                let NodeKind::Dir(names) = &self.nodes[place.dir as usize].kind else {
                     unreachable!("a place is in one")
                 };
                 names.keys().cloned().collect()
@@ -250,15 +264,15 @@ impl Files {
     }
 
     /// Removes what a name stands for, but for what this layer put there; gives how many bytes that were.
-    fn remove_below(&mut self, dir: usize, name: &[u8], layer: usize) -> Option<u64> {
-        let NodeKind::Dir(names) = &self.nodes[dir].kind else { return None };
+    fn remove_below(&mut self, dir: u32, name: &[u8], layer: u32) -> Option<u64> {
+        let NodeKind::Dir(names) = &self.nodes[dir as usize].kind else { return None };
         let slot = *names.get(name)?;
-        let inner: Vec<Box<[u8]>> = match &self.nodes[slot.node].kind {
+        let inner: Vec<Box<[u8]>> = match &self.nodes[slot.node as usize].kind {
             NodeKind::Dir(names) => names.keys().cloned().collect(),
             _ if slot.layer == layer => return None,
             _ => Vec::new(),
         };
-        let mut before = self.nodes[slot.node].size();
+        let mut before = self.nodes[slot.node as usize].size();
         let mut any = false;
         for name in inner {
             if let Some(removed) = self.remove_below(slot.node, &name, layer) {
@@ -266,12 +280,12 @@ impl Files {
                 before += removed;
             }
         }
-        let is_empty = match &self.nodes[slot.node].kind {
+        let is_empty = match &self.nodes[slot.node as usize].kind {
             NodeKind::Dir(names) => names.is_empty(),
             _ => true,
         };
         if is_empty && slot.layer != layer {
-            let NodeKind::Dir(names) = &mut self.nodes[dir].kind else { return None };
+            let NodeKind::Dir(names) = &mut self.nodes[dir as usize].kind else { return None };
             names.remove(name);
             any = true;
         }
@@ -280,7 +294,7 @@ impl Files {
 
     /// Where a path leads to. Folders that are missing are made if there is a layer to make them for; otherwise there is
     /// no such place.
-    fn place(&mut self, parts: &[&[u8]], make_for: Option<usize>) -> Result<Option<Place>, &'static str> {
+    fn place(&mut self, parts: &[&[u8]], make_for: Option<u32>) -> Result<Option<Place>, &'static str> {
         let Some((leaf, above)) = parts.split_last() else {
             return Ok(Some(Place { dir: ROOT, path: Vec::new(), leaf: None }));
         };
@@ -298,7 +312,9 @@ impl Files {
                 continue;
             }
             debug_assert_eq!(path.len(), length, "the path is the trail's");
-            let NodeKind::Dir(names) = &self.nodes[dir].kind else { unreachable!("a trail is of folders") };
+            let NodeKind::Dir(names) = &self.nodes[dir as usize].kind else {
+                unreachable!("a trail is of folders")
+            };
             let next = if let Some(slot) = names.get(&*part) {
                 slot.node
             } else {
@@ -308,7 +324,7 @@ impl Files {
                 self.name(&place, Slot { node, layer })?;
                 node
             };
-            match &self.nodes[next].kind {
+            match &self.nodes[next as usize].kind {
                 NodeKind::Dir(_) => {
                     push(&mut path, &part);
                     if path.len() > MAX_PATH {
@@ -340,7 +356,7 @@ impl Files {
 
     fn at(&self, place: &Place) -> Option<Slot> {
         let Some(leaf) = &place.leaf else { return Some(Slot { node: ROOT, layer: 0 }) };
-        match &self.nodes[place.dir].kind {
+        match &self.nodes[place.dir as usize].kind {
             NodeKind::Dir(names) => names.get(leaf.as_slice()).copied(),
             _ => None,
         }
@@ -349,51 +365,47 @@ impl Files {
     fn name(&mut self, place: &Place, slot: Slot) -> Result<(), &'static str> {
         let Some(leaf) = &place.leaf else { return Ok(()) };
         self.take(leaf.len() + EACH)?;
-        if let NodeKind::Dir(names) = &mut self.nodes[place.dir].kind {
+        if let NodeKind::Dir(names) = &mut self.nodes[place.dir as usize].kind {
             names.insert(leaf.as_slice().into(), slot);
         }
         Ok(())
     }
 
-    fn add(&mut self, node: Node) -> Result<usize, &'static str> {
+    fn add(&mut self, node: Node) -> Result<u32, &'static str> {
         let xattrs = node.xattrs.iter().flat_map(|all| all.iter());
         let attributes: usize = xattrs.map(|(name, value)| name.len() + value.len() + EACH).sum();
         let target = if let NodeKind::Symlink(target) = &node.kind { target.len() } else { 0 };
         self.take(EACH + attributes + target)?;
+        let number = u32::try_from(self.nodes.len()).map_err(|_| TOO_MANY)?;
         self.nodes.push(node);
-        Ok(self.nodes.len() - 1)
+        Ok(number)
     }
 
     fn take(&mut self, bytes: usize) -> Result<(), &'static str> {
         self.used += bytes;
-        if self.used > MAX_INDEX { Err("is one too many: the image has too many files") } else { Ok(()) }
+        if self.used > MAX_INDEX { Err(TOO_MANY) } else { Ok(()) }
     }
 
     /// Bytes in all files below one.
-    fn size_of(&self, node: usize) -> u64 {
-        match &self.nodes[node].kind {
+    fn size_of(&self, node: u32) -> u64 {
+        match &self.nodes[node as usize].kind {
             NodeKind::Dir(names) => names.values().map(|slot| self.size_of(slot.node)).sum(),
-            _ => self.nodes[node].size(),
+            _ => self.nodes[node as usize].size(),
         }
     }
 
     /// Shows every file, in the order of their paths, folders before what is in them; the root, whose path is empty, is
     /// the first. The number is the same for hard links to one file.
-    pub fn walk<'a>(&'a self, visit: &mut dyn FnMut(&[u8], usize, &'a Node)) {
+    pub fn walk<'a>(&'a self, visit: &mut dyn FnMut(&[u8], u32, &'a Node)) {
         let mut path = Vec::new();
         self.walk_from(ROOT, &mut path, visit);
     }
 
-    fn walk_from<'a>(
-        &'a self,
-        number: usize,
-        path: &mut Vec<u8>,
-        visit: &mut dyn FnMut(&[u8], usize, &'a Node),
-    ) {
-        let node = &self.nodes[number];
+    fn walk_from<'a>(&'a self, number: u32, path: &mut Vec<u8>, visit: &mut dyn FnMut(&[u8], u32, &'a Node)) {
+        let node = &self.nodes[number as usize];
         visit(path, number, node);
         if let NodeKind::Dir(names) = &node.kind {
-            for (name, slot) in names {
+            for (name, slot) in names.iter() {
                 let length = path.len();
                 push(path, name);
                 self.walk_from(slot.node, path, visit);
@@ -406,10 +418,10 @@ impl Files {
     pub fn get(&self, path: &[u8]) -> Option<&Node> {
         let mut number = ROOT;
         for part in path.split(|&byte| byte == b'/').filter(|part| !part.is_empty()) {
-            let NodeKind::Dir(names) = &self.nodes[number].kind else { return None };
+            let NodeKind::Dir(names) = &self.nodes[number as usize].kind else { return None };
             number = names.get(part)?.node;
         }
-        Some(&self.nodes[number])
+        Some(&self.nodes[number as usize])
     }
 }
 
@@ -427,9 +439,9 @@ fn push(path: &mut Vec<u8>, name: &[u8]) {
 }
 
 /// A folder that has no entry.
-fn folder(layer: usize) -> Node {
+fn folder(layer: u32) -> Node {
     Node {
-        kind: NodeKind::Dir(BTreeMap::new()),
+        kind: NodeKind::Dir(Box::default()),
         mode: 0o755,
         owner: Owner::ROOT,
         modified: Time { seconds: 0, nanoseconds: 0 },
@@ -439,10 +451,10 @@ fn folder(layer: usize) -> Node {
     }
 }
 
-fn new_node(layer: usize, number: u64, entry: &Entry<'_>, digest: Option<Digest>) -> Node {
+fn new_node(layer: u32, number: u32, entry: &Entry<'_>, digest: Option<Digest>) -> Node {
     let kind = match entry.kind {
-        Kind::File { size } => NodeKind::File { size, digest },
-        Kind::Dir => NodeKind::Dir(BTreeMap::new()),
+        Kind::File { size } => NodeKind::File { size, digest: digest.map(Box::new) },
+        Kind::Dir => NodeKind::Dir(Box::default()),
         Kind::Symlink { target } => NodeKind::Symlink(target.into()),
         Kind::HardLink { .. } => unreachable!("it is another name of what is there"),
         Kind::Fifo => NodeKind::Fifo,
@@ -475,6 +487,3 @@ fn parts(name: &[u8]) -> Result<Vec<&[u8]>, &'static str> {
     }
     Ok(parts)
 }
-
-#[cfg(test)]
-mod tests;

@@ -6,11 +6,10 @@
 //! The new layer has all folders first, by their paths, then what is neither folder nor file, then files in the order of
 //! the old layers, hard links after the first name of their file. So the same image gives the same bytes.
 
-use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::num::NonZeroUsize;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use drydock_encode::compress::Compression;
 use drydock_io::sink::Sink;
 use drydock_layout::{Committed, Durability, Image, ImageLayer, LinkMode, NewImage, Transaction};
@@ -18,7 +17,7 @@ use drydock_model::config::{History, ImageConfig};
 use drydock_spec::label;
 use drydock_tar::{Entry, Kind, NO_XATTRS, write_end, write_padding};
 
-use crate::files::{Files, Node, NodeKind};
+use crate::files::{Contents, Files, Node, NodeKind};
 use crate::layer::{self, refused, unreadable};
 use crate::repository::Name;
 use crate::watch::{Watch, waiting};
@@ -134,18 +133,15 @@ pub(crate) fn read(layers: &[ImageLayer], watch: &dyn Watch) -> Result<Files> {
 struct Plan<'a> {
     /// Folders and whatever has no contents, with the names of each.
     first: Vec<(Vec<u8>, &'a Node)>,
-    /// Of each old layer: the numbers of the entries that stay, with the names that their files have.
-    contents: Vec<BTreeMap<u64, Vec<Vec<u8>>>>,
+    /// What stays of the old layers.
+    contents: Contents<'a>,
 }
 
 impl<'a> Plan<'a> {
     fn of(files: &'a Files, layers: usize) -> Self {
         let (mut folders, mut others) = (Vec::new(), Vec::new());
-        let mut contents = vec![BTreeMap::<u64, Vec<Vec<u8>>>::new(); layers];
         files.walk(&mut |path, _, node| match (&node.kind, node.entry) {
-            (NodeKind::File { .. }, Some(entry)) => {
-                contents[node.layer].entry(entry).or_default().push(path.to_vec());
-            }
+            (NodeKind::File { .. }, _) => {}
             // The root is there in any case; it is told of only where a layer does.
             (NodeKind::Dir(_), None) if path.is_empty() => {}
             (NodeKind::Dir(_), _) => {
@@ -155,7 +151,7 @@ impl<'a> Plan<'a> {
             _ => others.push((path.to_vec(), node)),
         });
         folders.append(&mut others);
-        Self { first: folders, contents }
+        Self { first: folders, contents: Contents::of(files, layers) }
     }
 }
 
@@ -180,22 +176,22 @@ fn write_tar(plan: &Plan<'_>, layers: &[ImageLayer], sink: &mut dyn Sink, watch:
         };
         entry.write(sink)?;
     }
-    for (layer, wanted) in layers.iter().zip(&plan.contents) {
-        if wanted.is_empty() {
+    for (number, layer) in layers.iter().enumerate() {
+        if plan.contents.lacks(number) {
             watch.advance(layer.descriptor.size)?;
             continue;
         }
         layer::entries(layer, watch, &mut |at, mut member| {
-            let Some(names) = wanted.get(&at) else { return Ok(()) };
+            let mut names = plan.contents.paths(number, at);
+            let Some(first) = names.next() else { return Ok(()) };
             let Kind::File { size } = member.entry.kind else {
                 return Err(refused(layer, member.entry.name, "has changed meanwhile"));
             };
-            let (first, links) = names.split_first().context("what stays has a name")?;
-            Entry { name: first, ..member.entry }.write(sink)?;
+            Entry { name: &first, ..member.entry }.write(sink)?;
             copy(&mut member.contents, sink, layer)?;
             write_padding(size, sink)?;
-            for name in links {
-                Entry { name, kind: Kind::HardLink { target: first }, ..member.entry }.write(sink)?;
+            for name in names {
+                Entry { name: &name, kind: Kind::HardLink { target: &first }, ..member.entry }.write(sink)?;
             }
             Ok(())
         })?;

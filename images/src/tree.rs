@@ -124,7 +124,7 @@ pub fn tree(image: &Image, only: Option<usize>, watch: &dyn Watch) -> Result<Tre
         tree.files += 1;
         if seen.insert(number) {
             tree.size += node.size();
-            tree.layers[node.layer].wasted -= node.size();
+            tree.layers[node.layer as usize].wasted -= node.size();
         }
     });
     tree.wasted = tree.layers.iter().map(|layer| layer.wasted).sum();

@@ -13,6 +13,7 @@ mod looking;
 mod registries;
 mod registry_faults;
 mod served;
+mod terminal;
 mod writing;
 
 use std::ffi::OsStr;
@@ -47,6 +48,7 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
     trials.extend(killed::trials(executables));
     trials.extend(at_once::trials(executables));
     trials.extend(hostile::trials(executables));
+    trials.extend(terminal::trials(executables));
     trials.extend(builders::trials(executables));
     trials
 }

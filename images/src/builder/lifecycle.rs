@@ -220,9 +220,10 @@ mod tests {
         for name in EXECUTABLES {
             fs::write(dir.path().join(name), name).unwrap();
         }
-        let build: ImageConfig = serde_json::from_str(r#"{"architecture":"amd64","os":"linux"}"#).unwrap();
+        let build: ImageConfig =
+            serde_json::from_str(r#"{"rootfs":{"type":"layers","diff_ids":[]}}"#).unwrap();
         let read = |size: usize| {
-            fs::write(dir.path().join(DESCRIPTOR), format!("{TEXT:#<size$}")).unwrap();
+            fs::write(dir.path().join(DESCRIPTOR), [TEXT, &"#".repeat(size - TEXT.len())].concat()).unwrap();
             read(dir.path(), &build, &Nobody)
         };
         assert_eq!(read(limit).unwrap().facts.version, "1.2.3");

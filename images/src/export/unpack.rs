@@ -24,7 +24,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::files::{Node, NodeKind};
+use crate::files::{Contents, Node, NodeKind};
 use crate::flatten;
 use crate::layer::{self, refused, unreadable};
 use crate::repository::absolute;
@@ -83,15 +83,12 @@ pub fn unpack(image: &Image, to: &Path, rights: Rights, watch: &dyn Watch) -> Re
     watch.end();
     let temporary = Temporary::beside(&to)?;
     let mut maker = Maker::new(&temporary.0, rights)?;
-    let mut contents: Vec<BTreeMap<u64, Vec<Vec<u8>>>> = vec![BTreeMap::new(); layers.len()];
-    let mut first_names: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
+    let mut first_names: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
     let (mut folders, mut made) = (Vec::new(), Ok(()));
     files.walk(&mut |path, number, node| {
         let mut visit = || {
             match (&node.kind, node.entry) {
-                (NodeKind::File { .. }, Some(entry)) => {
-                    contents[node.layer].entry(entry).or_default().push(path.to_vec());
-                }
+                (NodeKind::File { .. }, Some(_)) => {}
                 (NodeKind::Dir(_), _) => {
                     maker.folder(path)?;
                     folders.push((path.to_vec(), node));
@@ -118,18 +115,19 @@ pub fn unpack(image: &Image, to: &Path, rights: Rights, watch: &dyn Watch) -> Re
     });
     made?;
     watch.begin("unpacking", size);
-    for (layer, wanted) in layers.iter().zip(&contents) {
-        if wanted.is_empty() {
+    let contents = Contents::of(&files, layers.len());
+    for (number, layer) in layers.iter().enumerate() {
+        if contents.lacks(number) {
             watch.advance(layer.descriptor.size)?;
             continue;
         }
         layer::entries(layer, watch, &mut |at, mut member| {
-            let Some(names) = wanted.get(&at) else { return Ok(()) };
-            let (first, links) = names.split_first().context("what stays has a name")?;
-            let node = files.get(first).filter(|node| matches!(node.kind, NodeKind::File { .. }));
+            let mut names = contents.paths(number, at);
+            let Some(first) = names.next() else { return Ok(()) };
+            let node = files.get(&first).filter(|node| matches!(node.kind, NodeKind::File { .. }));
             let node = node.ok_or_else(|| refused(layer, member.entry.name, "has changed meanwhile"))?;
-            maker.file(first, node, &mut member.contents, layer)?;
-            links.iter().try_for_each(|name| maker.link(first, name))
+            maker.file(&first, node, &mut member.contents, layer)?;
+            names.try_for_each(|name| maker.link(&first, &name))
         })?;
     }
     // What is in a folder changes its time, and may need permissions that it will not have.

@@ -131,3 +131,39 @@ fn paths_and_their_number_are_limited() {
     };
     assert!(files.apply(0, 0, &entry, None).is_err());
 }
+
+#[test]
+fn contents_are_found_by_their_entries() {
+    let (files, _) = apply("d/ d/b=1 a=2 d/a~a x=3|x=4 d/c=5").unwrap();
+    let contents = Contents::of(&files, 3);
+    let paths = |layer, entry| {
+        let paths: Vec<String> =
+            contents.paths(layer, entry).map(|path| String::from_utf8(path).unwrap()).collect();
+        paths.join(" ")
+    };
+    for (layer, entry, want) in [
+        (0, 0, ""),
+        (0, 1, "d/b"),
+        (0, 2, "a d/a"),
+        (0, 3, ""),
+        (0, 4, ""),
+        (1, 0, "x"),
+        (1, 1, "d/c"),
+        (1, 9, ""),
+    ] {
+        assert_eq!(paths(layer, entry), want, "{layer} {entry}");
+    }
+    assert_eq!([0, 1, 2].map(|layer| contents.lacks(layer)), [false, false, true]);
+}
+
+#[test]
+fn two_images_side_by_side() {
+    let (a, _) = apply("a=1 d/ d/x=2 d/z=3 only/ only/f").unwrap();
+    let (b, _) = apply("a=1 d=5 d-e=1").unwrap();
+    let mut shown = Vec::new();
+    walk_both(&a, &b, &mut |path, a, b| {
+        let size = |it: Option<Numbered<'_>>| it.map_or("-".to_owned(), |(_, node)| node.size().to_string());
+        shown.push(format!("{}:{}:{}", String::from_utf8_lossy(path), size(a), size(b)));
+    });
+    assert_eq!(shown.join(" "), "a:1:1 d:0:5 d/x:2:- d/z:3:- d-e:-:1 only:0:- only/f:0:-");
+}
