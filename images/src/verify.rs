@@ -1,7 +1,9 @@
 //! Whether layouts hold what they should: every index, manifest, configuration, label, blob and diff ID.
 //!
-//! A blob is read once, however many layouts have the same file, and decompressed once, however many files have the same digest.
-//! Memory: a few buffers for each thread.
+//! A blob is read once, however many layouts have the same file, and decompressed once, however many files have the same digest and however often it
+//! is verified ([`Proven`]). Memory: a few buffers for each thread.
+
+mod proven;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -24,6 +26,7 @@ use drydock_model::media;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use self::proven::Proven;
 use crate::built::{self, Built};
 use crate::repository::Name;
 use crate::watch::Watch;
@@ -85,16 +88,22 @@ struct Job {
 }
 
 impl Job {
-    /// Two blobs of which this is the same hold the same tar.
-    fn key(&self) -> (Digest, String) {
-        (self.descriptor.digest, self.descriptor.media_type.clone())
+    /// Two blobs of which this is the same hold the same tar; none if it is no layer.
+    fn key(&self) -> Option<proven::Key> {
+        let format = Format::of(&self.descriptor.media_type).ok()?;
+        Some((self.descriptor.digest, format.media_type()))
     }
 }
 
 type Jobs = BTreeMap<(Identity, Digest), Job>;
 
-/// Checks layouts, on so many threads. An error is one of the work, not of what was found.
-pub fn verify(names: &[Name], threads: NonZeroUsize, watch: &dyn Watch) -> Result<Vec<Verified>> {
+/// Checks layouts, on so many threads, and adds to what is proven. An error is one of the work, not of what was found.
+pub fn verify(
+    names: &[Name],
+    threads: NonZeroUsize,
+    proven: &mut Proven,
+    watch: &dyn Watch,
+) -> Result<Vec<Verified>> {
     let mut jobs = Jobs::new();
     let mut found = Vec::new();
     for (number, name) in names.iter().enumerate() {
@@ -107,7 +116,7 @@ pub fn verify(names: &[Name], threads: NonZeroUsize, watch: &dyn Watch) -> Resul
     // The largest first, so that no thread ends long after the others.
     jobs.sort_by_key(|job| std::cmp::Reverse(job.descriptor.size));
     watch.begin("verifying", jobs.iter().map(|job| job.descriptor.size).sum());
-    for (job, problem) in run(jobs, threads, watch)? {
+    for (job, problem) in run(jobs, threads, proven, watch)? {
         for &layout in &job.of {
             found[layout].problems.push(problem.clone());
         }
@@ -124,17 +133,22 @@ pub fn verify(names: &[Name], threads: NonZeroUsize, watch: &dyn Watch) -> Resul
 }
 
 /// Reads all blobs; gives those with which something is wrong. What has a digest that another file turned out to have holds the same tar.
-fn run(jobs: Vec<Job>, threads: NonZeroUsize, watch: &dyn Watch) -> Result<Vec<(Job, String)>> {
-    let (mut digests, mut known) = (BTreeSet::new(), BTreeMap::new());
+fn run(
+    jobs: Vec<Job>,
+    threads: NonZeroUsize,
+    proven: &mut Proven,
+    watch: &dyn Watch,
+) -> Result<Vec<(Job, String)>> {
+    let mut digests = BTreeSet::new();
     let (first, copies): (Vec<Job>, Vec<Job>) =
         jobs.into_iter().partition(|job| digests.insert(job.descriptor.digest));
     let mut problems = Vec::new();
     for jobs in [first, copies] {
-        let found = each(&jobs, threads, |job| check(job, known.get(&job.key()).copied(), watch))?;
+        let known = |job: &Job| proven.tar(&job.key()?, &job.diff_ids);
+        let found = each(&jobs, threads, |job| check(job, known(job), watch))?;
         for (job, found) in jobs.into_iter().zip(found) {
             match found {
-                Ok(Some(tar)) => drop(known.insert(job.key(), tar)),
-                Ok(None) => {}
+                Ok(tar) => job.key().zip(tar).into_iter().for_each(|(key, tar)| proven.insert(key, tar)),
                 Err(problem) => problems.push((job, problem)),
             }
         }
@@ -171,7 +185,7 @@ impl io::Read for Hashed<'_> {
     }
 }
 
-/// The tar that is in a blob, if that matters, or what is wrong with the blob. `known`: what is in one with this digest. An error means
+/// The tar that is in a blob, if that matters, or what is wrong with the blob. `known`: what is in one with its digest. An error means
 /// that the work was stopped.
 fn check(job: &Job, known: Option<DiffId>, watch: &dyn Watch) -> io::Result<Result<Option<DiffId>, String>> {
     let Job { descriptor, diff_ids, layout, path, .. } = job;

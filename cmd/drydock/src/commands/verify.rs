@@ -1,13 +1,15 @@
 //! `drydock verify`.
 
+use std::fs;
+
 use anyhow::Result;
-use drydock_images::Name;
-use drydock_images::verify::{Status, verify as check};
+use drydock_images::verify::{Proven, Status, verify as check};
+use drydock_images::{Name, Watch as _};
 use drydock_layout::LayoutError;
 
 use super::{Context, cores};
-use crate::exit;
 use crate::output::{Style, bytes};
+use crate::{env, exit};
 
 pub(crate) fn verify(context: &mut Context, names: &[String]) -> Result<u8> {
     let names: Vec<Name> = if names.is_empty() {
@@ -15,7 +17,16 @@ pub(crate) fn verify(context: &mut Context, names: &[String]) -> Result<u8> {
     } else {
         names.iter().map(|name| known(context, name)).collect::<Result<_>>()?
     };
-    let found = check(&names, cores(), &context.progress)?;
+    let cache = env::cache_dir().map(|dir| dir.join("proven"));
+    let mut proven = cache.as_deref().map(Proven::read).unwrap_or_default();
+    let found = check(&names, cores(), &mut proven, &context.progress)?;
+    if let Some(path) = &cache {
+        let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| proven.write(path));
+        // The next time takes longer; whoever reads what was found has nothing of it.
+        if let Err(error) = written {
+            context.progress.note(&format!("cannot write `{}`: {error}", path.display()));
+        }
+    }
     let is_damaged = found.iter().any(|verified| verified.status == Status::Damaged);
     let out = &mut context.out;
     if context.json {
