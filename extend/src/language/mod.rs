@@ -25,4 +25,4 @@ pub use instruction::{
 };
 pub use parse::{MAX_TEXT, parse, parse_trigger};
 pub use pattern::Pattern;
-pub use variables::{MAX_MATCHED, MAX_VALUE, expand};
+pub use variables::{MAX_MATCHED, MAX_VALUE, expand, expand_text};

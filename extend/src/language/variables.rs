@@ -30,7 +30,25 @@ const MAX_DEPTH: usize = 50;
 
 /// Puts the values of variables into a word, and takes quotes and escapes away. `value` knows what is set. Fails with what is wrong.
 pub fn expand(word: &str, escape: char, value: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
-    let mut expansion = Expansion { rest: word.chars().peekable(), escape, value, depth: 0 };
+    expand_all(word, escape, value, false)
+}
+
+/// Puts the values of variables into a text in which quotes are nothing special, and escapes only before `$` and themselves.
+pub fn expand_text(
+    text: &str,
+    escape: char,
+    value: &dyn Fn(&str) -> Option<String>,
+) -> Result<String, String> {
+    expand_all(text, escape, value, true)
+}
+
+fn expand_all(
+    text: &str,
+    escape: char,
+    value: &dyn Fn(&str) -> Option<String>,
+    is_text: bool,
+) -> Result<String, String> {
+    let mut expansion = Expansion { rest: text.chars().peekable(), escape, value, depth: 0, is_text };
     let mut expanded = String::new();
     expansion.until(None, false, &mut expanded)?;
     Ok(expanded)
@@ -41,6 +59,8 @@ struct Expansion<'a> {
     escape: char,
     value: &'a dyn Fn(&str) -> Option<String>,
     depth: usize,
+    /// Whether quotes mean nothing, but in braces.
+    is_text: bool,
 }
 
 impl Expansion<'_> {
@@ -51,6 +71,7 @@ impl Expansion<'_> {
                 return Ok(());
             }
             match c {
+                '\'' | '"' if self.is_text && self.depth == 0 => out.push(c),
                 '\'' => loop {
                     match self.rest.next() {
                         Some('\'') => break,
@@ -61,8 +82,11 @@ impl Expansion<'_> {
                 '"' => self.quoted(is_pattern, out)?,
                 '$' => self.dollar(out)?,
                 c if c == self.escape => {
-                    if is_pattern {
-                        out.push('\\');
+                    let is_plain = self.is_text
+                        && self.depth == 0
+                        && self.rest.peek().is_some_and(|next| *next != '$' && *next != c);
+                    if is_pattern || is_plain {
+                        out.push(if is_pattern { '\\' } else { c });
                     }
                     // At the end of the word it stands for itself.
                     out.push(self.rest.next().unwrap_or(c));
@@ -378,6 +402,12 @@ mod tests {
             assert_eq!(expand(word, '\\', &value).as_deref(), Ok(want), "{word}");
         }
         assert_eq!(expand("a`$x \\$x", '`', &value).as_deref(), Ok("a$x \\value"));
+    }
+
+    #[test]
+    fn texts_keep_their_quotes() {
+        let text = "it's \"$x\" \\$x \\n \\\\ ${u:-'a b'}\n";
+        assert_eq!(expand_text(text, '\\', &value).as_deref(), Ok("it's \"value\" $x \\n \\ a b\n"));
     }
 
     #[test]
