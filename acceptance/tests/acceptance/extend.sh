@@ -2,10 +2,10 @@
 # Runs COMMAND with the folder ROOT as the root of the file system, as in a container of the image that lies there. PROJECT and
 # EXECUTABLES are mounts at their own paths, as volumes are; so are the libraries that the executables need.
 set -e
-umask 077
+umask 022
 root=$1 project=$2 executables=$3
 shift 3
-for dir in "$project" "$executables" /proc /usr/lib; do
+for dir in "$project" "$executables" /proc /dev /usr/lib; do
     mkdir -p "$root$dir"
     mount --rbind "$dir" "$root$dir"
 done
@@ -20,4 +20,6 @@ if [ -d "$project/kaniko" ]; then
     mkdir -p "$root/kaniko"
     mount --bind "$project/kaniko" "$root/kaniko"
 fi
-exec chroot "$root" "$@"
+# What is made does not depend on it.
+umask 077
+exec /usr/sbin/chroot "$root" "$@"

@@ -345,7 +345,7 @@ fn build_image(executables: &Built) -> Result<()> {
 fn images_for_extenders(executables: &Built) -> Result<()> {
     let extending = Extending::new(executables)?;
     let Extending { project, .. } = &extending;
-    extending.generate("run.Dockerfile", "ARG base_image\nFROM ${base_image}\nRUN touch /new\n")?;
+    extending.generate("run.Dockerfile", "ARG base_image\nFROM ${base_image}\nRUN touch /tmp/new\n")?;
     let base = project.layout(RUN_LAYOUT).images()?.remove(0);
     let digest = base.descriptor.digest.clone();
     let reference = format!("example.com/acme/run@{digest}");
@@ -377,7 +377,7 @@ fn before_anything_runs(executables: &Built) -> Result<()> {
     let extending = Extending::new(executables)?;
     let Extending { project, .. } = &extending;
     let root = extending.root()?;
-    let from = "ARG base_image\nFROM ${base_image}\nRUN touch /ran\n";
+    let from = "ARG base_image\nFROM ${base_image}\nRUN touch /tmp/ran\n";
     let path = project.path(&format!("{GENERATED}/run.Dockerfile")).display().to_string();
     for (rest, wanted) in [
         ("RUNN x\n", "line 4: unknown instruction: RUNN; did you mean RUN?"),
@@ -408,7 +408,7 @@ fn before_anything_runs(executables: &Built) -> Result<()> {
     )?;
     project.write("layers/analyzed.toml", "")?;
     said(&project::run(&mut extending.extender(&root, "run")?)?, 102, &["names none", "analyzer"])?;
-    ensure!(!root.join("ran").exists(), "a program has run");
+    ensure!(!root.join("tmp/ran").exists(), "a program has run");
     let found = extending.extended()?;
     ensure!(found.1.is_empty(), "there are {found:?}");
     Ok(())
@@ -421,7 +421,7 @@ fn failures(executables: &Built) -> Result<()> {
     for first in [true, false] {
         let before = extending.extended()?.1;
         for (rest, wanted) in [
-            ("RUN touch /a\nRUN exit 3\n", "line 4: RUN exit 3: exit status 3"),
+            ("RUN touch /tmp/a\nRUN exit 3\n", "line 4: RUN exit 3: exit status 3"),
             (
                 "RUN [\"/no/such/program\"]\n",
                 "line 3: RUN [\"/no/such/program\"]: failed to run `/no/such/program`",
@@ -431,7 +431,7 @@ fn failures(executables: &Built) -> Result<()> {
                 "COPY --chown=stranger file /x\n",
                 "line 3: COPY --chown=stranger file /x: `stranger` is no user",
             ),
-            ("RUN touch /.wh.x\n", "begins with `.wh.`"),
+            ("RUN touch /tmp/.wh.x\n", "begins with `.wh.`"),
             ("RUN kill -9 $$\n", "line 3: RUN kill -9 $$: signal: SIGKILL"),
         ] {
             extending.generate("run.Dockerfile", &format!("{from}{rest}"))?;
@@ -444,7 +444,7 @@ fn failures(executables: &Built) -> Result<()> {
             );
         }
         if first {
-            extending.generate("run.Dockerfile", &format!("{from}RUN touch /a\n"))?;
+            extending.generate("run.Dockerfile", &format!("{from}RUN touch /tmp/a\n"))?;
             said(&extending.extend_run()?, 0, &[])?;
             ensure!(extending.extended()?.1.len() == 1, "nothing was written");
         }
@@ -455,10 +455,10 @@ fn failures(executables: &Built) -> Result<()> {
 fn interrupted(executables: &Built) -> Result<()> {
     let extending = Extending::new(executables)?;
     let from = "ARG base_image\nFROM ${base_image}\n";
-    extending.generate("run.Dockerfile", &format!("{from}RUN touch /a\n"))?;
+    extending.generate("run.Dockerfile", &format!("{from}RUN touch /tmp/a\n"))?;
     said(&extending.extend_run()?, 0, &[])?;
     let before = extending.extended()?;
-    extending.generate("run.Dockerfile", &format!("{from}RUN touch /begun; sleep 20 & sleep 20\n"))?;
+    extending.generate("run.Dockerfile", &format!("{from}RUN touch /tmp/begun; sleep 20 & sleep 20\n"))?;
     for (signal, exit) in [(Signal::TERM, 128 + 15), (Signal::KILL, 128 + 9)] {
         let root = extending.root()?;
         let child = extending
@@ -468,7 +468,7 @@ fn interrupted(executables: &Built) -> Result<()> {
             .spawn()?;
         let id = Pid::from_child(&child);
         let started = Instant::now();
-        while !root.join("begun").exists() {
+        while !root.join("tmp/begun").exists() {
             ensure!(started.elapsed() < Duration::from_secs(60), "the program does not begin");
             thread::sleep(Duration::from_millis(20));
         }
@@ -485,7 +485,7 @@ fn interrupted(executables: &Built) -> Result<()> {
         }
     }
     // What was killed has left a folder, which the next one removes.
-    extending.generate("run.Dockerfile", &format!("{from}RUN touch /b\n"))?;
+    extending.generate("run.Dockerfile", &format!("{from}RUN touch /tmp/b\n"))?;
     said(&extending.extend_run()?, 0, &[])?;
     let found = extending.extended()?;
     ensure!(found.0 == ["run"] && found.1.len() == 1 && found.1 != before.1, "there are {found:?}");

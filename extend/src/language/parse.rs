@@ -166,7 +166,9 @@ fn kind(keyword: &str, arguments: &str, here: Vec<HereDocument>, escape: char) -
 }
 
 fn unknown(keyword: &str) -> String {
-    let near = KEYWORDS.into_iter().map(|known| (strsim::damerau_levenshtein(keyword, known), known)).min();
+    // What is much longer is near to none, and may be very long.
+    let short = &keyword[..keyword.floor_char_boundary(20)];
+    let near = KEYWORDS.into_iter().map(|known| (distance(short.as_bytes(), known.as_bytes()), known)).min();
     match near {
         Some((distance, near)) if distance <= 2 => {
             format!("unknown instruction: {keyword}; did you mean {near}?")
@@ -175,6 +177,20 @@ fn unknown(keyword: &str) -> String {
             "unknown instruction: {keyword}; a line that goes on needs a backslash at the end of the one before"
         ),
     }
+}
+
+/// How many letters must be put in, taken out or changed to make one word of the other.
+fn distance(a: &[u8], b: &[u8]) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in (1..).zip(a) {
+        let mut diagonal = std::mem::replace(&mut row[0], i);
+        for (j, y) in (1..).zip(b) {
+            let changed = diagonal + usize::from(x != y);
+            diagonal = row[j];
+            row[j] = changed.min(row[j] + 1).min(row[j - 1] + 1);
+        }
+    }
+    row[b.len()]
 }
 
 fn check_trigger(keyword: &str) -> Problem<()> {
