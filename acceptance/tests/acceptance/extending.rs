@@ -150,7 +150,7 @@ COPY --chown=cnb --chmod=u=rwX,go=rX . /opt/ext/
 RUN rm /etc/motd && \
     # a comment
     echo "$GREETING" > /etc/greeting && ln /etc/greeting /etc/other && ln -s greeting /etc/link && \
-    chmod 4751 /opt/ext/bin/tool && mkdir -p /var/empty /proc/nothing 2> /dev/null; \
+    chmod 4751 /opt/ext/bin/tool && mkdir -p /var/empty && \
     rm -r /home/cnb && mkdir /home/cnb && echo new > /home/cnb/file && chown -R cnb:cnb /home/cnb
 SHELL ["/bin/sh", "-euc"]
 USER cnb
@@ -469,7 +469,7 @@ fn interrupted(executables: &Built) -> Result<()> {
         let id = Pid::from_child(&child);
         let started = Instant::now();
         while !root.join("tmp/begun").exists() {
-            ensure!(started.elapsed() < Duration::from_secs(60), "the program does not begin");
+            ensure!(started.elapsed() < Duration::from_mins(1), "the program does not begin");
             thread::sleep(Duration::from_millis(20));
         }
         // The starter has become the extender.

@@ -162,7 +162,8 @@ impl Context {
         }
         let mut found = Vec::new();
         for path in paths {
-            let resolved = self.scope.resolve(&path, true)?;
+            let resolved = self.scope.resolve(&path, true);
+            let resolved = resolved.with_context(|| format!("`{pattern}` is not in the context"))?;
             let is_left_out = |path: &[u8]| !path.is_empty() && self.ignore.leaves_out(path);
             if is_left_out(&path) || is_left_out(&resolved) {
                 // What is in a folder that is left out may be wanted all the same.

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use super::scope::{Scope, join};
 use super::snapshot::{Change, Look};
+use super::target::{is_kept, shown};
 
 /// Writes the layer. Times are whole seconds, and none is after `latest`.
 pub(super) fn write(root: &Path, changes: &[Change], latest: Option<i64>, sink: &mut dyn Sink) -> Result<()> {
@@ -39,10 +40,6 @@ pub(super) fn write(root: &Path, changes: &[Change], latest: Option<i64>, sink: 
         }
     }
     Ok(write_end(sink)?)
-}
-
-fn shown(path: &[u8]) -> String {
-    format!("/{}", String::from_utf8_lossy(path))
 }
 
 fn whiteout(dir: &[u8], whiteout: Whiteout<'_>, sink: &mut dyn Sink) -> Result<()> {
@@ -130,7 +127,7 @@ impl Writer {
 /// Bytes in a list of attributes or in a value, as the kernel limits them.
 const MOST: usize = 64 << 10;
 
-/// The attributes that belong to a file wherever it is: capabilities, and what users say of it.
+/// The attributes of a file that belong into a layer.
 fn xattrs(file: impl AsFd) -> Result<Xattrs> {
     let mut list = Vec::with_capacity(1 << 10);
     let listed = loop {
@@ -144,7 +141,7 @@ fn xattrs(file: impl AsFd) -> Result<Xattrs> {
     listed.context("list extended attributes")?;
     let mut xattrs = Xattrs::new();
     for name in list.split(|&byte| byte == 0) {
-        if name != b"security.capability" && !name.starts_with(b"user.") {
+        if !is_kept(name) {
             continue;
         }
         let mut value = Vec::with_capacity(MOST);

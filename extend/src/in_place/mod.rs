@@ -12,6 +12,8 @@ mod snapshot;
 mod target;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_any_change;
 mod users;
 
 use std::fs::{self, Permissions};

@@ -217,11 +217,12 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Attributes that belong to a file wherever it is.
-fn is_kept(name: &[u8]) -> bool {
+/// Whether an attribute belongs to a file wherever it is: capabilities, and what users say of it.
+pub(super) fn is_kept(name: &[u8]) -> bool {
     name == b"security.capability" || name.starts_with(b"user.")
 }
 
+/// A path of the image, for messages.
 pub(super) fn shown(path: &[u8]) -> String {
     format!("/{}", String::from_utf8_lossy(path))
 }

@@ -363,7 +363,7 @@ fn nothing_comes_from_outside_of_the_context() {
         ("COPY abs /x", "", "`abs` is not in the context"),
         ("COPY parent/outside /x", "", "`parent/outside` is not in the context"),
         ("COPY ../outside /x", "", "`../outside` is not in the context"),
-        ("COPY loop /x", "", "oo many"),
+        ("COPY loop /x", "", "`loop` is not in the context: Too many"),
         ("COPY fifo /x", "", "`fifo` of the context: it is neither a file"),
         ("COPY . /x", "", "`fifo`: it is neither a file"),
         ("ADD fifo /x", "", "it is neither a file"),

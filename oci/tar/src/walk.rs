@@ -212,3 +212,32 @@ impl Listing {
         Some((&self.names[entry.start..entry.end], entry.file_type))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+
+    use super::*;
+
+    #[test]
+    fn directories_that_are_not_wanted_are_not_entered() {
+        let temp = tempfile::tempdir().unwrap();
+        for path in ["a/x", "b/c/y", "d"] {
+            let path = temp.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let root = openat(CWD, temp.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let mut walk = Walk::new(temp.path(), root).unwrap();
+        let mut found = Vec::new();
+        while let Some(it) = walk.find_next_where(&mut |_, path, leaf| path != b"b" && leaf != b"a").unwrap()
+        {
+            let [path, leaf] = [it.path, it.leaf].map(|text| String::from_utf8_lossy(text).into_owned());
+            found.push((path, leaf, it.file_type == FileType::Directory));
+        }
+        let want = [("", "a", true), ("b", "", true), ("b", "c", true), ("", "d", false)];
+        assert_eq!(found, want.map(|(path, leaf, is_dir)| (path.to_owned(), leaf.to_owned(), is_dir)));
+    }
+}

@@ -97,7 +97,7 @@ pub struct Extended {
     pub env: Vec<String>,
 }
 
-/// What is no part of an image, wherever it came from.
+/// The lifecycle, the buildpacks and what else a builder adds: no part of the image that is extended.
 const NO_PART: &str = "/cnb";
 
 /// Extends the image that this process runs in.
@@ -241,7 +241,7 @@ impl Extension<'_> {
     }
 }
 
-/// The base's configuration is what the first Dockerfile begins with.
+/// User and group of an image; the group is empty where none is said.
 fn user_of(config: &ImageConfig) -> (&str, &str) {
     config.config.user.split_once(':').unwrap_or((&config.config.user, ""))
 }
