@@ -157,6 +157,7 @@ USER cnb
 WORKDIR work
 RUN <<EOF
 id -u > who
+id -G >> who
 pwd >> who
 echo "$HOME" >> who
 EOF
@@ -230,7 +231,7 @@ fn run_image(executables: &Built) -> Result<()> {
         ("etc/link", "hello config\n"),
         ("opt/ext/sub/data", "data"),
         ("home/cnb/file", "new\n"),
-        ("home/cnb/work/who", "1000\n/home/cnb/work\n/home/cnb\n"),
+        ("home/cnb/work/who", "1000\n1000\n/home/cnb/work\n/home/cnb\n"),
         ("etc/os-release", "ID=debian\nVERSION_ID=\"12\"\nVERSION_CODENAME=bookworm\n"),
     ] {
         let found = fs::read_to_string(root.join(path)).with_context(|| format!("read {path}"))?;

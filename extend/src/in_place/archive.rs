@@ -36,17 +36,19 @@ pub(super) fn format_of(file: &mut File) -> Result<Option<Format>> {
 
 const INSTEAD: &str = "compress it by gzip or zstd, or add `--unpack=false`";
 
-/// Unpacks an archive into the folder `into`. Links on the way are followed within the file system; no name leads out of it.
+/// Unpacks an archive into the folder `into`. What is in it has the owners and permissions that the archive says, whatever the folder
+/// has. Links on the way are followed within the file system; no name leads out of it.
 pub(super) fn unpack(file: File, format: Format, into: &[u8], target: &mut Target<'_>) -> Result<()> {
     let input = BufReader::new(decompressed(BufReader::new(file), format)?);
     let mut archive = Archive::new(input);
     target.make_dirs(into)?;
+    let mut target = Target::new(target.scope, None, None);
     while let Some(Member { entry, mut contents }) = archive.read_next()? {
         let name = String::from_utf8_lossy(entry.name).into_owned();
-        unpack_one(&entry, &mut contents, into, target)
+        unpack_one(&entry, &mut contents, into, &mut target)
             .with_context(|| format!("`{name}` of the archive"))?;
     }
-    Ok(())
+    target.finish()
 }
 
 fn unpack_one(

@@ -396,6 +396,8 @@ fn tar_of(entries: &[(&str, char, &str)]) -> Vec<u8> {
         let mut header = tar::Header::new_ustar();
         header.set_mode(0o750);
         header.set_mtime(11);
+        header.set_uid(rustix::process::getuid().as_raw().into());
+        header.set_gid(rustix::process::getgid().as_raw().into());
         header.set_entry_type(tar::EntryType::new(*kind as u8));
         let bytes = name.as_bytes();
         header.as_old_mut().name[..bytes.len()].copy_from_slice(bytes);

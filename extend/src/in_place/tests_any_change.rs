@@ -96,11 +96,14 @@ fn read(root: &Path) -> Tree {
     tree
 }
 
-/// The names of files that have several: for each the first.
+/// The names of files that have several: for each the first in the order of a walk.
 fn links(root: &Path, tree: &Tree) -> BTreeMap<String, String> {
     let mut first = BTreeMap::new();
     let files = tree.iter().filter(|(_, (kind, ..))| *kind == '0').map(|(name, _)| name);
+    let mut files: Vec<&String> = files.collect();
+    files.sort_by_key(|name| name.replace('/', "\0"));
     files
+        .into_iter()
         .filter_map(|name| {
             let facts = fs::symlink_metadata(root.join(name)).unwrap();
             let first = first.entry(facts.ino()).or_insert_with(|| name.clone());

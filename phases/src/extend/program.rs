@@ -51,7 +51,8 @@ impl Runner for Programs<'_> {
 
 fn become_user(identity: &Identity) -> anyhow::Result<()> {
     let (uid, gid) = (Uid::from_raw(identity.owner.uid), Gid::from_raw(identity.owner.gid));
-    let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    // The user's own is one of them, as container runtimes have it.
+    let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).chain([gid]).collect();
     // The groups first: without root there is no right to change them.
     set_thread_groups(&groups)
         .and_then(|()| set_thread_res_gid(gid, gid, gid))
