@@ -121,8 +121,8 @@ impl Privileges {
                 run_as(*user)
                     .with_context(|| format!("failed to exec as user {}:{}", user.uid, user.gid))
                     .map_err(|cause| general(cause).with_help(NEEDED))?;
-                // The creator runs buildpacks, and they may call what this would break: sudo, newuidmap and their like.
-                if phase != Phase::Create {
+                // These run buildpacks, which may call what this would break: sudo, newuidmap and their like.
+                if !matches!(phase, Phase::Create | Phase::Extend) {
                     set_no_new_privs(true).context("failed to give up new privileges")?;
                 }
                 Ok(())

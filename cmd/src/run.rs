@@ -4,11 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use drydock_phases::analyze::analyze;
 use drydock_phases::build::build;
 use drydock_phases::detect::detect;
 use drydock_phases::export::export;
+use drydock_phases::extend::{self, ExtendKind};
 use drydock_phases::process::Signals;
 use drydock_phases::rebase::rebase;
 use drydock_phases::restore::restore;
@@ -24,7 +25,7 @@ use crate::env::{self, Env};
 use crate::exit::Failure;
 use crate::log::{Console, Threshold};
 use crate::phase::Phase;
-use crate::privileges::User;
+use crate::privileges::{Account, Privileges, User};
 use crate::version::version;
 
 /// Runs a phase with the process's arguments and environment.
@@ -228,9 +229,7 @@ fn attempt(phase: Phase, options: &Options, signals: &Signals, log: &Console) ->
             .and_then(|inputs| detect(&inputs, signals, log).map(drop)),
         Phase::Restore => begin_reading(options, args::restore::resolve(options, log), log)
             .and_then(|inputs| restore(&inputs, log)),
-        Phase::Extend => {
-            begin(options, args::extend::resolve(options), log).and_then(|_| Err(no_extension()))
-        }
+        Phase::Extend => return extend(options, signals, log),
         Phase::Build => begin(options, args::build::resolve(options), log)
             .and_then(|inputs| build(&inputs, signals, log).map(drop)),
         Phase::Export => begin_reading(options, args::export::resolve(options, log), log)
@@ -284,10 +283,21 @@ fn create(inputs: &create::Inputs, signals: &Signals, log: &Console) -> Result<(
     create::create(inputs, signals, log).map(drop).map_err(|(step, error)| Failure::new(step.into(), &error))
 }
 
-/// To apply Dockerfiles takes a container builder, and images for it to work on.
-fn no_extension() -> Error {
-    Error::new(Kind::Phase, anyhow!("the Dockerfiles of image extensions are not applied by this lifecycle"))
-        .with_help("leave extensions out of `order.toml`, or put an image that is already extended in place of this one")
+/// Extends an image; in the build image, the buildpacks run then, and a failure of theirs is the builder's.
+fn extend(options: &Options, signals: &Signals, log: &Console) -> Result<(), Failure> {
+    let failure = |error: Error| Failure::new(Phase::Extend, &error);
+    let args = begin(options, args::extend::resolve(options), log).map_err(failure)?;
+    args.check_user().map_err(failure)?;
+    let extended = extend::extend(&args.extend, signals, log).map_err(failure)?;
+    if args.extend.kind == ExtendKind::Run {
+        return Ok(());
+    }
+    let volumes = vec![args.extend.layers_dir.clone()];
+    let privileges = Privileges::Drop { user: args.user, volumes, outputs: None };
+    privileges.ensure(Phase::Extend).map_err(failure)?;
+    let account = Account::of(args.user.uid).map_err(failure)?;
+    let inputs = args.into_build(&extended.env, &account.home, &account.name);
+    build(&inputs, signals, log).map(drop).map_err(|error| Failure::new(Phase::Build, &error))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod env;
 pub mod error;
 pub mod experimental;
 pub mod export;
+pub mod extend;
 pub mod file;
 mod identify;
 mod kept_log;

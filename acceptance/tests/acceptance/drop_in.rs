@@ -271,8 +271,7 @@ fn exit_codes(packaged: &Packaged) -> Result<()> {
         ),
         // Images are layouts here: where none are asked for there is none.
         case(Cnb, nothing(), &["analyzer", "-run-image", "run", "app"], 32, "set CNB_USE_OCI_LAYOUT=true"),
-        // Dockerfiles are not applied here.
-        case(Cnb, nothing(), &["extender"], 102, "failed to extend: "),
+        case(Cnb, nothing(), &["extender"], 102, "failed to extend: an image is extended by root"),
     ];
     check(packaged, cases)
 }

@@ -13,6 +13,7 @@ mod caches;
 mod chosen;
 mod drop_in;
 mod drydock;
+mod extending;
 mod foreign_files;
 mod killed;
 mod layer_index;
@@ -68,6 +69,7 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(bad_input::trials(&executables));
     trials.extend(cache_image::trials(&executables));
     trials.extend(caches::trials(&executables));
+    trials.extend(extending::trials(&executables));
     trials.extend(foreign_files::trials(&executables));
     trials.extend(bounds::trials(&executables));
     let houses = Arc::new(building::Houses::default());

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use drydock_package::{cargo, workspace};
 
 /// What each package of the project may depend on of the others, directly. Who is not here may depend on all.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("drydock-model", &[]),
     ("drydock-io", &[]),
     ("drydock-spec", &["drydock-env"]),
@@ -15,11 +15,13 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ("drydock-layout", &["drydock-io", "drydock-model"]),
     ("drydock-registry", &["drydock-io", "drydock-model", "drydock-spec"]),
     ("drydock-sandbox", &["drydock-io", "drydock-tar"]),
+    ("drydock-extend", &["drydock-encode", "drydock-io", "drydock-layout", "drydock-model", "drydock-tar"]),
     (
         "drydock-phases",
         &[
             "drydock-encode",
             "drydock-env",
+            "drydock-extend",
             "drydock-io",
             "drydock-layout",
             "drydock-model",

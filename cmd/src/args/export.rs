@@ -122,7 +122,7 @@ pub(super) fn inputs(
     })
 }
 
-fn compression(options: &Options) -> Result<Compression, ValueError> {
+pub(super) fn compression(options: &Options) -> Result<Compression, ValueError> {
     options.value(&flag::LAYER_COMPRESSION).map_or(Ok(Compression::default()), |value| {
         let expected = "`gzip`, `zstd` or `none`, with a level if any: `gzip:6` (1 to 9), `zstd:3` (1 to 19)";
         value.parse_with(expected, |text| text.parse().ok())

@@ -3,6 +3,7 @@
 mod archives;
 mod compression;
 mod deflate;
+mod dockerfile;
 mod json;
 mod reference;
 mod registry;
@@ -25,7 +26,7 @@ pub(crate) struct Target {
     pub(crate) run: fn(&[u8]) -> String,
 }
 
-pub(crate) const TARGETS: [Target; 9] = [
+pub(crate) const TARGETS: [Target; 10] = [
     reference::TARGET,
     json::TARGET,
     toml::TARGET,
@@ -33,6 +34,7 @@ pub(crate) const TARGETS: [Target; 9] = [
     deflate::TARGET,
     tar::TARGET,
     archives::TARGET,
+    dockerfile::TARGET,
     sources::TARGET,
     registry::TARGET,
 ];

@@ -39,11 +39,14 @@ pub struct Found<'w> {
     pub dir: BorrowedFd<'w>,
     /// That directory's path from the walk's beginning: names joined with slashes, empty for the directory where it began.
     pub path: &'w [u8],
-    /// Its name in `dir`; empty for a directory, which is `dir` itself.
+    /// Its name in `dir`; empty for a directory that was entered, which is `dir` itself.
     pub leaf: &'w [u8],
     /// What it was when `dir` was listed.
     pub file_type: FileType,
 }
+
+/// Whether a directory is entered: told of the directory that holds it, of that one's path and of its name.
+pub type Enters<'a> = dyn FnMut(BorrowedFd<'_>, &[u8], &[u8]) -> bool + 'a;
 
 impl<'p> Walk<'p> {
     /// Through the directory at `path`, which is open as `root`. It is not found itself.
@@ -61,6 +64,11 @@ impl<'p> Walk<'p> {
 
     /// Goes on by one; none at the end.
     pub fn find_next(&mut self) -> Result<Option<Found<'_>>, TarError> {
+        self.find_next_where(&mut |_, _, _| true)
+    }
+
+    /// The same, but only those directories are entered of which `enters` says so. One that is not is found like a file.
+    pub fn find_next_where(&mut self, enters: &mut Enters<'_>) -> Result<Option<Found<'_>>, TarError> {
         let file_type = loop {
             let Some(listing) = self.open.last_mut() else { return Ok(None) };
             // If the directory cannot be opened again, that is an error below.
@@ -78,8 +86,14 @@ impl<'p> Walk<'p> {
             self.lister.recycle(self.open.pop());
         };
         if file_type == FileType::Directory {
-            self.enter()?;
-            self.leaf.clear();
+            let is_entered = match self.trail.current() {
+                Ok((dir, path)) => enters(dir, path, &self.leaf),
+                Err(error) => return Err(TarError::read("open again what is below", self.root)(error)),
+            };
+            if is_entered {
+                self.enter()?;
+                self.leaf.clear();
+            }
         }
         let (dir, path) = match self.trail.current() {
             Ok(current) => current,
@@ -196,5 +210,34 @@ impl Listing {
         let entry = self.entries.get(self.next)?;
         self.next += 1;
         Some((&self.names[entry.start..entry.end], entry.file_type))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+
+    use super::*;
+
+    #[test]
+    fn directories_that_are_not_wanted_are_not_entered() {
+        let temp = tempfile::tempdir().unwrap();
+        for path in ["a/x", "b/c/y", "d"] {
+            let path = temp.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let root = openat(CWD, temp.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let mut walk = Walk::new(temp.path(), root).unwrap();
+        let mut found = Vec::new();
+        while let Some(it) = walk.find_next_where(&mut |_, path, leaf| path != b"b" && leaf != b"a").unwrap()
+        {
+            let [path, leaf] = [it.path, it.leaf].map(|text| String::from_utf8_lossy(text).into_owned());
+            found.push((path, leaf, it.file_type == FileType::Directory));
+        }
+        let want = [("", "a", true), ("b", "", true), ("b", "c", true), ("", "d", false)];
+        assert_eq!(found, want.map(|(path, leaf, is_dir)| (path.to_owned(), leaf.to_owned(), is_dir)));
     }
 }

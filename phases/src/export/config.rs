@@ -103,7 +103,7 @@ pub(super) fn set_history(
 }
 
 /// When the image says that it was made (RFC 3339).
-pub(super) fn created(source_date_epoch: Option<&str>, api: PlatformApi, log: &dyn Log) -> String {
+pub(crate) fn created(source_date_epoch: Option<&str>, api: PlatformApi, log: &dyn Log) -> String {
     let seconds = match source_date_epoch {
         Some(text) if api.has_source_date_epoch() => {
             match text.parse() {

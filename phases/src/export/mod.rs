@@ -36,6 +36,7 @@ use serde::Deserialize;
 
 use self::cached::CacheExport;
 pub(crate) use self::cached::check_cache;
+pub(crate) use self::config::created;
 use self::extended::ExtendedRunImage;
 use self::make::{ForCache, MadeLayer, Maker};
 use self::plan::{Content, LayerPlan, Place, Plan};

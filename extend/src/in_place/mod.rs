@@ -1,0 +1,227 @@
+//! Carries a plan out in a file system, usually that in which this process runs itself: it is changed step by step, and what each
+//! step has changed is a layer.
+//!
+//! Programs are run by the caller ([`Runner`]). What is no part of the image is left alone: mounts, `/proc`, `/sys`, `/dev`, and the
+//! folders that the caller names.
+
+mod archive;
+mod context;
+mod layer;
+mod scope;
+mod snapshot;
+mod target;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests_any_change;
+mod users;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, anyhow};
+use drydock_encode::pipeline::{self, Blob, Job, Settings};
+use drydock_io::sink::Sink;
+use drydock_model::digest::DiffId;
+
+pub use self::context::Context;
+use self::scope::{Scope, names};
+use self::snapshot::Snapshot;
+use self::target::Target;
+pub use self::users::Identity;
+use crate::plan::{Action, Command, Plan, Program, Step};
+
+/// Where a plan is carried out.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The root of the file system.
+    pub root: &'a Path,
+    /// Folders that are no part of the image, as paths in it.
+    pub left_out: &'a [PathBuf],
+    /// A folder for scripts, one of those that are left out: a path in the image. It is there.
+    pub scratch: &'a Path,
+}
+
+/// How layers are made.
+#[derive(Debug, Clone, Copy)]
+pub struct Layers<'a> {
+    /// Where their files are made, outside of the image.
+    pub dir: &'a Path,
+    /// How they are compressed.
+    pub settings: Settings,
+    /// No file in them is later than this, in seconds since 1970.
+    pub latest: Option<i64>,
+}
+
+/// A layer that was made.
+#[derive(Debug)]
+pub struct Layer {
+    /// The instruction that made it, as it is written.
+    pub text: String,
+    /// The digest of its tar.
+    pub diff_id: DiffId,
+    /// The layer.
+    pub blob: Blob,
+}
+
+/// Runs programs.
+pub trait Runner {
+    /// Why a program did not do what it should.
+    type Failure;
+
+    /// Runs `words` with the variables `env` and in the folder of the program, as `identity`; its exit code must be 0. The folder is
+    /// there.
+    fn run(&self, words: &[String], program: &Program, identity: &Identity) -> Result<(), Self::Failure>;
+}
+
+/// Why a plan was not carried out to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure<F> {
+    /// Files could not be changed, or looked at.
+    #[error("{}", told(*line, text))]
+    Files {
+        /// Where the instruction stands in the Dockerfile.
+        line: usize,
+        /// The instruction, as it is written.
+        text: String,
+        /// Why it failed.
+        source: anyhow::Error,
+    },
+    /// A program failed.
+    #[error("{}", told(*line, text))]
+    Program {
+        /// Where the instruction stands in the Dockerfile.
+        line: usize,
+        /// The instruction, as it is written.
+        text: String,
+        /// Why it failed, as the runner says.
+        failure: F,
+    },
+}
+
+fn told(line: usize, text: &str) -> String {
+    if line == 0 { format!("ONBUILD {text}") } else { format!("line {line}: {text}") }
+}
+
+/// Carries a plan out. `begins` is told of each step before it begins. Without `layers`, none are made.
+///
+/// After a failure, the file system is left as it is.
+pub fn carry_out<R: Runner>(
+    plan: &Plan,
+    place: &Place<'_>,
+    context: &mut Context,
+    layers: Option<&Layers<'_>>,
+    runner: &R,
+    begins: &dyn Fn(&Step),
+) -> Result<Vec<Layer>, Failure<R::Failure>> {
+    let mut made = Vec::new();
+    let mut before = None;
+    for step in &plan.steps {
+        begins(step);
+        let files = |source| Failure::Files { line: step.line, text: step.text.clone(), source };
+        let program = |failure| Failure::Program { line: step.line, text: step.text.clone(), failure };
+        let look = || Snapshot::take(place.root, place.left_out);
+        let seen = match (layers, before.take()) {
+            (None, _) => None,
+            (Some(_), Some(seen)) => Some(seen),
+            (Some(_), None) => Some(look().map_err(files)?),
+        };
+        let mut scope = Scope::open(place.root).map_err(|error| files(error.into()))?;
+        match &step.action {
+            Action::Run(run) => {
+                let prepared = Prepared::of(run, place, &mut scope).map_err(files)?;
+                let ran = runner.run(&prepared.words, &prepared.program, &prepared.identity);
+                prepared.finish().map_err(files)?;
+                ran.map_err(program)?;
+            }
+            Action::Copy(copying) => {
+                let owner = copying.chown.as_deref().map(|text| users::owner(&mut scope, text));
+                let owner = owner.transpose().map_err(files)?;
+                let mut target = Target::new(&mut scope, owner, copying.chmod.as_ref());
+                context.bring(copying, &mut target).and_then(|()| target.finish()).map_err(files)?;
+            }
+            Action::MakeDir { path, user } => make_dir(&mut scope, path, user).map_err(files)?,
+        }
+        if let (Some(layers), Some(seen)) = (layers, seen) {
+            let now = look().map_err(files)?;
+            made.extend(make_layer(&seen, &now, place, layers, &step.text).map_err(files)?);
+            before = Some(now);
+        }
+    }
+    Ok(made)
+}
+
+fn make_dir(scope: &mut Scope, path: &str, user: &str) -> Result<()> {
+    if Target::new(scope, None, None).is_dir(path.as_bytes())? {
+        return Ok(());
+    }
+    let owner = users::identify(scope, user)?.owner;
+    Target::new(scope, Some(owner), None).make_dirs(path.as_bytes()).map(drop)
+}
+
+/// What a step has changed, as a layer; none if that is nothing.
+fn make_layer(
+    before: &Snapshot,
+    now: &Snapshot,
+    place: &Place<'_>,
+    layers: &Layers<'_>,
+    text: &str,
+) -> Result<Option<Layer>> {
+    let changes = now.changes_since(before);
+    if changes.is_empty() {
+        return Ok(None);
+    }
+    let source = |sink: &mut dyn Sink| layer::write(place.root, &changes, layers.latest, sink);
+    let job = Job { source: &source, known: None, blob: Some(layers.dir), copy: None };
+    let done = pipeline::run(&[job], layers.settings).map_err(|error| match error {
+        pipeline::Error::Source(error) => error,
+        error @ pipeline::Error::Write { .. } => anyhow!(error),
+    });
+    let done = done?.pop().context("the pipeline returns what it did")?;
+    let blob = done.blob.context("the pipeline writes the blob that it was asked for")?;
+    Ok(Some(Layer { text: text.to_owned(), diff_id: done.diff_id, blob }))
+}
+
+/// A program that can be run.
+struct Prepared {
+    words: Vec<String>,
+    program: Program,
+    identity: Identity,
+    script: Option<PathBuf>,
+}
+
+impl Prepared {
+    fn of(program: &Program, place: &Place<'_>, scope: &mut Scope) -> Result<Self> {
+        let identity = users::identify(scope, &program.user)?;
+        let mut program = program.clone();
+        program.env.entry("HOME".to_owned()).or_insert_with(|| identity.home.clone());
+        Target::new(scope, None, None).make_dirs(program.dir.as_bytes())?;
+        let (words, script) = match &program.command {
+            Command::Words(words) => (words.clone(), None),
+            Command::Script(text) => {
+                let in_image = place.scratch.join(format!("script-{}", std::process::id()));
+                let path = outside(place.root, &in_image);
+                let write = || {
+                    fs::write(&path, text)?;
+                    fs::set_permissions(&path, Permissions::from_mode(0o755))
+                };
+                write().with_context(|| format!("cannot write the script `{}`", path.display()))?;
+                (vec![in_image.display().to_string()], Some(path))
+            }
+        };
+        Ok(Self { words, program, identity, script })
+    }
+
+    fn finish(self) -> Result<()> {
+        let Some(path) = self.script else { return Ok(()) };
+        fs::remove_file(&path).with_context(|| format!("cannot remove the script `{}`", path.display()))
+    }
+}
+
+/// Where a path of the image is for this process.
+fn outside(root: &Path, path: &Path) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt as _;
+    names(path.as_os_str().as_bytes())
+        .fold(root.to_owned(), |path, name| path.join(std::ffi::OsStr::from_bytes(name)))
+}

@@ -1,0 +1,141 @@
+//! A folder that no path leads out of: links and `..` in paths are followed as if it were the root of the file system.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use drydock_tar::Trail;
+use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
+use rustix::io::Errno;
+
+/// Links that a path may lead over.
+const MAX_LINKS: usize = 40;
+
+/// The folder.
+#[derive(Debug)]
+pub(super) struct Scope {
+    trail: Trail,
+}
+
+impl Scope {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self { trail: Trail::reaching(openat(CWD, path, flags, Mode::empty())?) })
+    }
+
+    /// Where a path leads: names joined with slashes, none of them a link when they were looked at, unless the last one is not to be
+    /// followed. From the first name on that is not there, the path is as it was given.
+    pub(super) fn resolve(&mut self, path: &[u8], follows_last: bool) -> io::Result<Vec<u8>> {
+        let mut resolved: Vec<u8> = Vec::new();
+        let mut left: Vec<Vec<u8>> = names(path).rev().map(<[u8]>::to_vec).collect();
+        let mut links = 0;
+        while let Some(name) = left.pop() {
+            if name == b".." {
+                let end = resolved.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+                resolved.truncate(end);
+                continue;
+            }
+            let target = if left.is_empty() && !follows_last {
+                None
+            } else {
+                match self.dir(&resolved).and_then(|dir| Ok(readlinkat(dir, name.as_slice(), Vec::new())?)) {
+                    Ok(target) => Some(target.into_bytes()),
+                    Err(error) => match Errno::from_io_error(&error) {
+                        // No link, or nothing.
+                        Some(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => None,
+                        _ => return Err(error),
+                    },
+                }
+            };
+            match target {
+                Some(target) => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(Errno::LOOP.into());
+                    }
+                    if target.starts_with(b"/") {
+                        resolved.clear();
+                    }
+                    left.extend(names(&target).rev().map(<[u8]>::to_vec));
+                }
+                None => push(&mut resolved, &name),
+            }
+        }
+        Ok(resolved)
+    }
+
+    /// The folder at a path that was resolved. A link that has come there since is an error.
+    pub(super) fn dir(&mut self, path: &[u8]) -> io::Result<BorrowedFd<'_>> {
+        self.trail.go_to(path)?;
+        Ok(self.trail.current()?.0)
+    }
+}
+
+/// The names in a path, without those that mean nothing.
+pub(super) fn names(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    path.split(|&byte| byte == b'/').filter(|name| !matches!(*name, b"" | b"."))
+}
+
+/// Adds a name to a path.
+pub(super) fn push(path: &mut Vec<u8>, name: &[u8]) {
+    if !path.is_empty() && !name.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+}
+
+/// A path with another below it.
+pub(super) fn join(path: &[u8], below: &[u8]) -> Vec<u8> {
+    let mut joined = path.to_vec();
+    push(&mut joined, below);
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn nothing_leads_out() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = |name: &str| temp.path().join(name);
+        fs::create_dir_all(path("usr/lib")).unwrap();
+        fs::write(path("file"), "").unwrap();
+        for (target, name) in [
+            ("usr/lib", "lib"),
+            ("/usr", "abs"),
+            ("../../../..", "out"),
+            ("/etc/passwd", "passwd"),
+            ("loop", "loop"),
+            ("../file", "usr/up"),
+            ("missing/x", "dangling"),
+        ] {
+            symlink(target, path(name)).unwrap();
+        }
+        let mut scope = Scope::open(temp.path()).unwrap();
+        for (given, want) in [
+            ("", ""),
+            ("/", ""),
+            ("a/b", "a/b"),
+            ("/lib/x", "usr/lib/x"),
+            ("abs/lib/../y", "usr/y"),
+            ("out/usr", "usr"),
+            ("../../etc", "etc"),
+            ("passwd", "etc/passwd"),
+            ("usr/up", "file"),
+            ("file/x", "file/x"),
+            ("dangling/y", "missing/x/y"),
+            ("a/../../b/.", "b"),
+        ] {
+            let found = scope.resolve(given.as_bytes(), true).unwrap();
+            assert_eq!(String::from_utf8(found).unwrap(), want, "{given}");
+        }
+        assert_eq!(scope.resolve(b"lib", false).unwrap(), b"lib");
+        assert!(scope.resolve(b"loop", true).is_err());
+        assert!(scope.dir(b"lib").is_err());
+        scope.dir(b"usr/lib").unwrap();
+    }
+}

@@ -1,0 +1,176 @@
+//! Users and groups as the file system of an image has them.
+
+use std::io::ErrorKind;
+
+use anyhow::{Context as _, Result, anyhow};
+use drydock_io::read;
+use drydock_tar::{Owner, split_leaf};
+
+use super::scope::Scope;
+
+/// Bytes in `/etc/passwd` and `/etc/group`.
+const MAX_FILE: u64 = 4 << 20;
+
+/// Who runs a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// User and group.
+    pub owner: Owner,
+    /// Further groups.
+    pub groups: Vec<u32>,
+    /// The user's folder.
+    pub home: String,
+}
+
+struct User {
+    name: String,
+    owner: Owner,
+    home: String,
+}
+
+/// The user and maybe the group of `USER`: names or numbers. A number needs no entry in `/etc/passwd`; it is then of group 0.
+pub(super) fn identify(scope: &mut Scope, text: &str) -> Result<Identity> {
+    let (user, group) = parts(text);
+    let found = find_user(scope, user)?;
+    let number = user.parse::<u32>().ok();
+    let owner = found.as_ref().map(|user| user.owner).or(number.map(|uid| Owner { uid, gid: 0 }));
+    let owner = owner.ok_or_else(|| unknown("user", user, "/etc/passwd"))?;
+    let home = found.as_ref().map_or("/", |user| &user.home);
+    let home = if home.is_empty() { "/" } else { home }.to_owned();
+    let (gid, groups) = if let Some(group) = group {
+        (find_group(scope, group)?, Vec::new())
+    } else {
+        let groups = found.map(|user| groups_with(scope, &user.name)).transpose()?;
+        (owner.gid, groups.unwrap_or_default())
+    };
+    Ok(Identity { owner: Owner { gid, ..owner }, groups, home })
+}
+
+/// The owner of `--chown`. A number without a group is the group's, too.
+pub(super) fn owner(scope: &mut Scope, text: &str) -> Result<Owner> {
+    let (user, group) = parts(text);
+    let owner = match (user.parse(), find_user(scope, user)?) {
+        (Ok(number), _) => Owner { uid: number, gid: number },
+        (Err(_), Some(user)) => user.owner,
+        (Err(_), None) => return Err(unknown("user", user, "/etc/passwd")),
+    };
+    match group {
+        Some(group) => Ok(Owner { gid: find_group(scope, group)?, ..owner }),
+        None => Ok(owner),
+    }
+}
+
+/// User and group; root where there is no user.
+fn parts(text: &str) -> (&str, Option<&str>) {
+    let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+    (if user.is_empty() { "0" } else { user }, group.filter(|group| !group.is_empty()))
+}
+
+fn unknown(what: &str, name: &str, file: &str) -> anyhow::Error {
+    anyhow!("`{name}` is no {what} of the image: {file} has no such name; add it before, or give a number")
+}
+
+fn find_user(scope: &mut Scope, user: &str) -> Result<Option<User>> {
+    let number: Option<u32> = user.parse().ok();
+    let find = |line: &str| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [name, _, uid, gid, _, home, ..] = fields[..] else { return None };
+        let owner = Owner { uid: uid.parse().ok()?, gid: gid.parse().ok()? };
+        (name == user || Some(owner.uid) == number).then(|| User {
+            name: name.to_owned(),
+            owner,
+            home: home.to_owned(),
+        })
+    };
+    Ok(database(scope, "etc/passwd")?.lines().find_map(find))
+}
+
+fn find_group(scope: &mut Scope, group: &str) -> Result<u32> {
+    if let Ok(number) = group.parse() {
+        return Ok(number);
+    }
+    let find = |line: &str| {
+        let mut fields = line.split(':');
+        (fields.next()? == group).then(|| fields.nth(1)?.parse().ok()).flatten()
+    };
+    database(scope, "etc/group")?.lines().find_map(find).ok_or_else(|| unknown("group", group, "/etc/group"))
+}
+
+/// The groups that have this member.
+fn groups_with(scope: &mut Scope, name: &str) -> Result<Vec<u32>> {
+    let gid = |line: &str| {
+        let mut fields = line.split(':').skip(2);
+        let gid = fields.next()?.parse().ok()?;
+        fields.next()?.split(',').any(|member| member.trim() == name).then_some(gid)
+    };
+    let mut groups: Vec<u32> = database(scope, "etc/group")?.lines().filter_map(gid).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    Ok(groups)
+}
+
+/// The text of a file; empty if there is none.
+fn database(scope: &mut Scope, path: &str) -> Result<String> {
+    let mut read = || {
+        let path = scope.resolve(path.as_bytes(), true)?;
+        let (parent, leaf) = split_leaf(&path);
+        let leaf = std::ffi::OsStr::new(std::str::from_utf8(leaf).map_err(std::io::Error::other)?);
+        read::read_all(read::open_at(scope.dir(parent)?, leaf.as_ref())?, MAX_FILE)
+    };
+    match read() {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(String::new())
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot read `/{path}` of the image")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn names_and_numbers() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut scope = Scope::open(temp.path()).unwrap();
+        let told = |scope: &mut Scope, text| {
+            identify(scope, text)
+                .map(|it| (it.owner.uid, it.owner.gid, it.groups, it.home))
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(told(&mut scope, "5"), Ok((5, 0, vec![], "/".into())));
+        assert_eq!(told(&mut scope, ""), Ok((0, 0, vec![], "/".into())));
+        assert!(told(&mut scope, "root").unwrap_err().contains("`root` is no user of the image"));
+        fs::create_dir(temp.path().join("etc")).unwrap();
+        fs::write(
+            temp.path().join("etc/passwd"),
+            "root:x:0:0::/root:/bin/sh\nbroken\ncnb:x:1000:1001::/home/cnb:/bin/sh\n",
+        )
+        .unwrap();
+        fs::write(temp.path().join("etc/group"), "root:x:0:\ndisk:x:6:a,cnb\nweb:x:33:cnb\nbroken\n")
+            .unwrap();
+        for (text, want) in [
+            ("cnb", (1000, 1001, vec![6, 33], "/home/cnb")),
+            ("1000", (1000, 1001, vec![6, 33], "/home/cnb")),
+            ("cnb:web", (1000, 33, vec![], "/home/cnb")),
+            ("cnb:5", (1000, 5, vec![], "/home/cnb")),
+            ("7:web", (7, 33, vec![], "/")),
+            (":web", (0, 33, vec![], "/root")),
+            ("", (0, 0, vec![], "/root")),
+        ] {
+            let want = (want.0, want.1, want.2, want.3.to_owned());
+            assert_eq!(told(&mut scope, text), Ok(want), "{text}");
+        }
+        for (text, want) in
+            [("cnb", (1000, 1001)), ("1000", (1000, 1000)), ("7:web", (7, 33)), (":6", (0, 6))]
+        {
+            let Owner { uid, gid } = owner(&mut scope, text).unwrap();
+            assert_eq!((uid, gid), want, "{text}");
+        }
+        assert!(owner(&mut scope, "nobody").is_err());
+        assert!(told(&mut scope, "cnb:nogroup").unwrap_err().contains("no group of the image"));
+    }
+}

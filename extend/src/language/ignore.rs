@@ -1,0 +1,96 @@
+//! What a context leaves out: `.dockerignore`, and the patterns of `--exclude`.
+
+use super::pattern::Pattern;
+
+/// Rules, of which the last one that fits counts. A rule for a folder holds for what is in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IgnoreRules {
+    rules: Vec<(Pattern, bool)>,
+}
+
+impl IgnoreRules {
+    /// Those of a file: a pattern on each line, behind `!` for what is taken all the same. Fails with what is wrong.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let lines = text.lines().zip(1..).filter(|(line, _)| !line.starts_with('#'));
+        let mut rules = Vec::new();
+        for (line, number) in lines {
+            rules.extend(rule(line).map_err(|problem| format!("line {number}: {problem}"))?);
+        }
+        Ok(Self { rules })
+    }
+
+    /// Those of single patterns.
+    pub fn of<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
+        let rules =
+            patterns.into_iter().filter_map(|pattern| rule(pattern).transpose()).collect::<Result<_, _>>()?;
+        Ok(Self { rules })
+    }
+
+    /// Whether a path is left out: names joined with slashes, from the context's folder on.
+    pub fn leaves_out(&self, path: &[u8]) -> bool {
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        let ways: Vec<&[u8]> = ends.map(|end| &path[..end]).chain([path]).collect();
+        let fits = |(pattern, _): &&(Pattern, bool)| ways.iter().any(|way| pattern.matches(way));
+        self.rules.iter().rev().find(fits).is_some_and(|(_, leaves_out)| *leaves_out)
+    }
+
+    /// Whether something in a folder that is left out may be taken all the same.
+    pub fn has_exceptions(&self) -> bool {
+        self.rules.iter().any(|(_, leaves_out)| !leaves_out)
+    }
+}
+
+/// A pattern, and whether it leaves out.
+fn rule(line: &str) -> Result<Option<(Pattern, bool)>, String> {
+    let line = line.trim();
+    let (line, leaves_out) = line.strip_prefix('!').map_or((line, true), |rest| (rest.trim(), false));
+    let names: Vec<&str> = line.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
+    if names.contains(&"..") {
+        return Err(format!("`{line}` leads out of the context: leave the `..` out"));
+    }
+    if names.is_empty() {
+        return if leaves_out || line.len() > 1 {
+            Ok(None)
+        } else {
+            Err("there is no pattern after the `!`; write one, or leave the line out".to_owned())
+        };
+    }
+    Ok(Some((Pattern::of_path(&names.join("/"))?, leaves_out)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_rule_that_fits_counts() {
+        let rules = IgnoreRules::parse(
+            "# comment\n\n*.md\n!README.md\n/target/\n./a/../b\n".replace("a/../b", "a//b").as_str(),
+        )
+        .unwrap();
+        for (path, want) in [
+            ("x.md", true),
+            ("doc/x.md", false),
+            ("README.md", false),
+            ("target", true),
+            ("target/debug/x", true),
+            ("src/target", false),
+            ("a/b", true),
+            ("a/b/c", true),
+            ("a", false),
+            ("# comment", false),
+        ] {
+            assert_eq!(rules.leaves_out(path.as_bytes()), want, "{path}");
+        }
+        let rules = IgnoreRules::parse("node_modules\n!node_modules/keep\n**/*.log\n*\n!src\n").unwrap();
+        assert!(!rules.leaves_out(b"src/x"));
+        assert!(rules.leaves_out(b"node_modules/keep"));
+        assert!(rules.has_exceptions());
+        assert!(!IgnoreRules::of(["a", "b"]).unwrap().has_exceptions());
+        assert!(!IgnoreRules::parse("/\n.\n").unwrap().leaves_out(b"x"));
+        for text in ["!", "a/../../b", "["] {
+            assert!(IgnoreRules::parse(text).is_err(), "{text}");
+        }
+    }
+}
