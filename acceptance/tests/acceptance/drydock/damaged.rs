@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
+use drydock_acceptance::project;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
@@ -21,6 +22,7 @@ pub(super) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("drydock::imports_mend_what_is_damaged", imports_mend_what_is_damaged),
             ("drydock::one_damage_does_not_hide_another", one_damage_does_not_hide_another),
             ("drydock::copies_are_checked_each", copies_are_checked_each),
+            ("drydock::what_is_proven_is_hashed_only", what_is_proven_is_hashed_only),
             ("drydock::contradictions_are_found", contradictions_are_found),
         ],
     )
@@ -190,6 +192,42 @@ fn copies_are_checked_each(executables: &Built) -> Result<()> {
     let found = repository.json(1, &["verify", "a", "base", "z"])?;
     ensure!(found[0]["status"] == "whole" && found[2]["status"] == "whole", "{found}");
     ensure!(found[1]["problems"].to_string().contains("diff ID"), "{found}");
+    Ok(())
+}
+
+/// What a digest stands for is found out once; that a blob has its digest, each time.
+fn what_is_proven_is_hashed_only(executables: &Built) -> Result<()> {
+    let repository = Repository::new(executables)?;
+    repository.write_image("base", &[super::tar_of(&[(tar::EntryType::Directory, "d/", "")])?])?;
+    let cache = tempfile::tempdir().context("make a folder")?;
+    let proven = cache.path().join("drydock/proven");
+    let status = || -> Result<String> {
+        let mut command = repository.command(&["--json", "--quiet", "verify"]);
+        let output = project::run(command.env("XDG_CACHE_HOME", cache.path()))?;
+        let found: Value = serde_json::from_slice(&output.stdout).with_context(|| output.text())?;
+        Ok(found[0]["status"].as_str().context("it has a status")?.to_owned())
+    };
+    ensure!(status()? == "whole");
+    let (line, [_, _, layer]) = (fs::read_to_string(&proven)?, blobs(&repository, "base")?);
+    ensure!(line.starts_with(&layer) && line.lines().count() == 1, "{line}");
+    for other in ["", "{", &line.replace(&layer, &"2".repeat(64)), &line[..line.len() - 9]] {
+        fs::write(&proven, other)?;
+        ensure!(status()? == "whole" && fs::read_to_string(&proven)?.contains(&line), "after {other:?}");
+    }
+    // Who could write there could write the configuration, too; so it shows that nothing was decompressed.
+    let wrong_id = format!("sha256:{}", "1".repeat(64));
+    rewrite_config(&repository, |config| config["rootfs"]["diff_ids"] = json!([wrong_id]))?;
+    ensure!(status()? == "damaged");
+    let words: Vec<&str> = line.split(' ').collect();
+    fs::write(&proven, format!("{} {} {}\n", words[0], words[1], "1".repeat(64)))?;
+    ensure!(status()? == "whole");
+    let (_, turned) = DAMAGES[1];
+    turned(&repository.path("base").join("blobs/sha256").join(layer))?;
+    ensure!(status()? == "damaged");
+    // Where no cache can be written, it is found out again.
+    fs::remove_dir_all(cache.path().join("drydock"))?;
+    fs::write(cache.path().join("drydock"), "")?;
+    ensure!(status()? == "damaged");
     Ok(())
 }
 
