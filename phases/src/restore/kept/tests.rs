@@ -47,8 +47,7 @@ impl Setting {
         fs::write(setting.tar(), tar).unwrap();
         let layer = Layer { sha: diff_id.to_string(), cache: true, ..Layer::default() };
         let layers = [("lib".to_owned(), layer)].into();
-        let buildpacks =
-            vec![BuildpackLayers { key: "acme/a".into(), layers, ..BuildpackLayers::default() }];
+        let buildpacks = vec![BuildpackLayers { key: "acme/a".into(), layers, ..BuildpackLayers::default() }];
         let metadata = CacheMetadata { buildpacks, ..CacheMetadata::default() };
         fs::write(committed.join(METADATA_NAME), metadata.to_json().unwrap()).unwrap();
         let mut index = LayerIndex::read(Some(&committed)).successor();

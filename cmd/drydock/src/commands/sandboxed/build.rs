@@ -94,7 +94,11 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
     };
     let before = context.repository.image(&options.name, &options.platform.get()).ok();
     let mut timed = Vec::new();
-    let code = run(context, &shop, &steps, &unpacked.files, began, &mut timed)?;
+    let code = run(context, &shop, &steps, &unpacked.files, began, &mut timed);
+    if let Err(error) = inputs.kept.take(&inputs.layers, &inputs.cache, user) {
+        progress.say(&format!("warning: layers are not kept for the next build: {error:#}"));
+    }
+    let code = code?;
     if code == 0 {
         keep(options, &inputs)?;
     }
@@ -131,6 +135,9 @@ fn run(
             progress.say(&format!("{title} ({:.1} s)", began.elapsed().as_secs_f64()));
         }
         let start = Instant::now();
+        if matches!(phase, Phase::Restore | Phase::Create) {
+            steps.inputs.kept.give(&steps.inputs.layers, steps.user)?;
+        }
         let tree;
         let root = if phase.is_in_builder() {
             let files = shop.tree(builder, phase.name(), progress)?;

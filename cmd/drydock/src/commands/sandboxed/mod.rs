@@ -5,6 +5,7 @@ mod descriptor;
 mod inputs;
 mod lifecycle;
 mod modules;
+mod kept;
 mod order;
 mod run;
 mod steps;
