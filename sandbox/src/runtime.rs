@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use serde_json::Value as Json;
 
 use crate::bundle::{Sandbox, config};
 use crate::limits::are_delegated;
@@ -25,6 +26,11 @@ const FOLDERS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
 
 /// A process that is asked to end, by a signal or because its time is over, has so long for it.
 pub const GRACE: Duration = Duration::from_secs(10);
+
+const SIGKILL: usize = 9;
+const SIGTERM: usize = 15;
+/// The exit code of what SIGKILL ended.
+const KILLED: u8 = 137;
 
 /// An installed runtime.
 #[derive(Debug, Clone)]
@@ -116,27 +122,44 @@ impl Runtime {
         command.arg("run").arg("--bundle").arg(&bundle).arg(&id).current_dir(&bundle);
         command.stdin(terms.stdin).stdout(terms.stdout).stderr(terms.stderr);
         let mut child = command.spawn().with_context(|| format!("cannot start `{}`", self.path.display()))?;
-        let mut asked_at: Option<Instant> = None;
-        let (mut killed, mut timed_out) = (false, false);
+        let mut asked: Option<Asked> = None;
+        let (mut killed, mut timed_out) = (None, false);
         let ended = wait(&mut child, &mut |pid| {
             let signal = (terms.signal)();
-            if asked_at.is_none() && signal > 0 {
-                asked_at = Some(Instant::now());
-                pass_on(signal, pid);
-            } else if asked_at.is_none() && terms.deadline.is_some_and(|deadline| Instant::now() >= deadline)
-            {
-                (asked_at, timed_out) = (Some(Instant::now()), true);
-                pass_on(15, pid);
-            } else if !killed && asked_at.is_some_and(|at| at.elapsed() >= GRACE) {
-                killed = true;
-                // It does not listen; if it has ended meanwhile, there is nothing to kill.
+            let Some(asked) = &mut asked else {
+                timed_out = signal == 0 && terms.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+                let signal = if timed_out { SIGTERM } else { signal };
+                if signal > 0 {
+                    asked = Some(Asked { signal, at: Instant::now(), listens: self.listens(&id, signal, room, &state) });
+                    pass_on(signal, pid);
+                }
+                return;
+            };
+            asked.listens = asked.listens.or_else(|| self.listens(&id, asked.signal, room, &state));
+            let is_deaf = asked.listens == Some(false);
+            if killed.is_none() && (is_deaf || asked.at.elapsed() >= GRACE) {
+                killed = Some(if is_deaf { asked.signal } else { SIGKILL });
+                // If it has ended meanwhile, there is nothing to kill.
                 let _ = self.command(room, &state, limited).args(["kill", &id, "KILL"]).output();
             }
         });
         let ended = ended.with_context(|| format!("cannot wait for `{}`", self.path.display()))?;
         // A runtime that was killed leaves what it would have removed.
         self.forget(room, &state, limited);
-        Ok(Ended { code: exit_code(ended), timed_out })
+        let code = match killed.and_then(|signal| u8::try_from(128 + signal).ok()) {
+            Some(code) if exit_code(ended) == KILLED => code,
+            _ => exit_code(ended),
+        };
+        Ok(Ended { code, timed_out })
+    }
+
+    /// Whether the first process of a sandbox does something of its own at a signal, or ignores it on purpose. Where it has no such wish, a
+    /// signal ends other processes, but the kernel keeps it from the first one of a namespace. None as long as there is none.
+    fn listens(&self, id: &str, signal: usize, room: &Room, state: &Path) -> Option<bool> {
+        let output = self.command(room, state, false).args(["state", id]).output().ok()?;
+        let said: Json = serde_json::from_slice(&output.stdout).ok()?;
+        let pid = said["pid"].as_u64().filter(|_| said["status"] == "running")?;
+        listens(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, signal)
     }
 
     /// Removes what is left of sandboxes of which a folder knows: their control groups.
@@ -154,9 +177,36 @@ impl Runtime {
     }
 }
 
+/// By the text of `/proc/<pid>/status`.
+fn listens(status: &str, signal: usize) -> Option<bool> {
+    let mask = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|line| u64::from_str_radix(line.trim(), 16).ok())
+    };
+    let signals = mask("SigCgt:")? | mask("SigIgn:")?;
+    Some(signals >> (signal - 1) & 1 == 1)
+}
+
+/// A sandbox that was asked to end.
+struct Asked {
+    signal: usize,
+    at: Instant,
+    /// Whether it will do so by itself, as soon as that is known.
+    listens: Option<bool>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn signals_that_a_process_handles_or_ignores_are_known() {
+        let status = "Name:\tx\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000002\nSigCgt:\t0000000000004000\n";
+        for (signal, want) in [(2, true), (15, true), (1, false), (3, false)] {
+            assert_eq!(listens(status, signal), Some(want), "{signal}");
+        }
+        assert_eq!(listens("Name:\tx\n", 15), None);
+    }
 
     #[test]
     fn runtimes_are_found_or_named_in_the_error() {

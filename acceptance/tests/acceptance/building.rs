@@ -189,8 +189,8 @@ fn node_app_that_answers(built: &Built, houses: &Houses) -> Result<()> {
         kill_process(Pid::from_child(&child), Signal::TERM)?;
         let status = child.wait()?;
         asked.with_context(|| format!("{who:?}"))?;
-        // Process 1 of a namespace gets no signal that it does not handle, and this one handles none.
-        ensure!(status.code() == Some(137), "{who:?}: the app was not killed, but {status:?}");
+        // It does not handle the signal, which the kernel keeps from process 1 of a namespace.
+        ensure!(status.code() == Some(143), "{who:?}: the app was not ended by SIGTERM, but {status:?}");
         house.is_clean()?;
     }
     Ok(())
