@@ -22,7 +22,7 @@ const KNOWN: [&str; 3] = ["crun", "runc", "youki"];
 const HYBRID: &str = "/sys/fs/cgroup/unified/cgroup.controllers";
 
 /// Where Debian has them, whatever the user's `PATH` says.
-const FOLDERS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const FOLDERS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A process that is asked to end, by a signal or because its time is over, has so long for it.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -76,9 +76,7 @@ pub struct Ended {
 impl Runtime {
     /// The one that is asked for, by name or path, or else the first that is installed. `path` is the user's `PATH`.
     pub fn find(asked: Option<&str>, path: Option<&OsStr>) -> Result<Self, NoRuntime> {
-        let folders = path.into_iter().chain([OsStr::new(FOLDERS)]).flat_map(std::env::split_paths);
-        let folders: Vec<PathBuf> = folders.filter(|folder| folder.is_absolute()).collect();
-        let find = |name: &str| folders.iter().map(|dir| dir.join(name)).find(|path| path.is_file());
+        let find = |name: &str| find_program(name, path);
         let found = match asked {
             Some(name) if name.contains('/') => std::path::absolute(name).ok().filter(|path| path.is_file()),
             Some(name) => find(name),
@@ -130,7 +128,11 @@ impl Runtime {
                 timed_out = signal == 0 && terms.deadline.is_some_and(|deadline| Instant::now() >= deadline);
                 let signal = if timed_out { SIGTERM } else { signal };
                 if signal > 0 {
-                    asked = Some(Asked { signal, at: Instant::now(), listens: self.listens(&id, signal, room, &state) });
+                    asked = Some(Asked {
+                        signal,
+                        at: Instant::now(),
+                        listens: self.listens(&id, signal, room, &state),
+                    });
                     pass_on(signal, pid);
                 }
                 return;
@@ -177,6 +179,13 @@ impl Runtime {
     }
 }
 
+/// An installed program. `path` is the user's `PATH`.
+pub(crate) fn find_program(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
+    let folders = path.into_iter().chain([OsStr::new(FOLDERS)]).flat_map(std::env::split_paths);
+    let paths = folders.filter(|folder| folder.is_absolute()).map(|dir| dir.join(name));
+    paths.into_iter().find(|path| path.is_file())
+}
+
 /// By the text of `/proc/<pid>/status`.
 fn listens(status: &str, signal: usize) -> Option<bool> {
     let mask = |name: &str| {
@@ -201,7 +210,8 @@ mod tests {
 
     #[test]
     fn signals_that_a_process_handles_or_ignores_are_known() {
-        let status = "Name:\tx\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000002\nSigCgt:\t0000000000004000\n";
+        let status =
+            "Name:\tx\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000002\nSigCgt:\t0000000000004000\n";
         for (signal, want) in [(2, true), (15, true), (1, false), (3, false)] {
             assert_eq!(listens(status, signal), Some(want), "{signal}");
         }

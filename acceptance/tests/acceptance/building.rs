@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
@@ -80,6 +81,7 @@ pub(crate) fn trials(executables: &Arc<Built>, houses: &Arc<Houses>) -> Vec<Tria
             ("building::what_fails_says_why", what_fails_says_why),
             ("building::killed_at_any_moment", killed_at_any_moment),
             ("building::interrupted", interrupted),
+            ("building::signals_end_what_runs", signals_end_what_runs),
             ("building::two_at_once", two_at_once),
         ],
     )
@@ -182,7 +184,14 @@ fn node_app_that_answers(built: &Built, houses: &Houses) -> Result<()> {
         ensure!(output.text().contains("Packages: those of the build before"), "{}", output.text());
         ensure!(house.image()?.descriptor.digest == first, "{who:?}: the same app is another image");
 
-        let mut child = house.command(&["run", "app", "--env", "PORT=0"]).stdout(Stdio::piped()).spawn()?;
+        let port = free_port()?;
+        let env = format!("PORT={port}");
+        let network = match who {
+            Who::Root => ["--network".to_owned(), "host".to_owned()],
+            Who::Ordinary => ["--publish".to_owned(), port.to_string()],
+        };
+        let arguments = ["run", "app", "--env", &env, &network[0], &network[1]];
+        let mut child = house.command(&arguments).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("a pipe")?).read_line(&mut line)?;
         let asked = node_app::asks(&line, "soup");
@@ -194,6 +203,12 @@ fn node_app_that_answers(built: &Built, houses: &Houses) -> Result<()> {
         house.is_clean()?;
     }
     Ok(())
+}
+
+/// A port that nobody listens on.
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen")?;
+    Ok(listener.local_addr()?.port())
 }
 
 fn options_reach_the_phases(built: &Built, houses: &Houses) -> Result<()> {
@@ -371,6 +386,28 @@ fn interrupted(built: &Built, houses: &Houses) -> Result<()> {
     let output = house.build(&["--timeout", "2s"])?;
     ensure!(output.exit == 4 && output.text().contains("--timeout"), "{}\n{}", output.exit, output.text());
     house.is_clean()
+}
+
+/// As they end it without a sandbox: what handles a signal decides by itself.
+fn signals_end_what_runs(built: &Built, houses: &Houses) -> Result<()> {
+    let house = houses.with_script(built, Who::Ordinary, GREETER)?;
+    for (script, signal, exit) in [
+        ("echo ready; exec sleep 300", Signal::TERM, 143),
+        ("echo ready; exec sleep 300", Signal::INT, 130),
+        ("trap 'exit 5' TERM; echo ready; while :; do sleep 0.1; done", Signal::TERM, 5),
+        ("trap 'sleep 1; exit 6' INT; echo ready; while :; do sleep 0.1; done", Signal::INT, 6),
+    ] {
+        let mut child =
+            house.command(&["run", RUN, "--", "sh", "-c", script]).stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().context("a pipe")?).read_line(&mut line)?;
+        ensure!(line == "ready\n", "{script}: {line}");
+        kill_process(Pid::from_child(&child), signal)?;
+        let status = child.wait()?;
+        ensure!(status.code() == Some(exit), "{script}: {status:?}");
+        house.is_clean()?;
+    }
+    Ok(())
 }
 
 /// Two builds of one image wait for one another, those of two do not disturb each other.

@@ -65,7 +65,8 @@ fn files_of_cached_layers_are_not_touched(built: &Built, houses: &Houses) -> Res
             for build in 0..2 {
                 let trace = traced(&house, trust)?;
                 let is_touched = |line: &&str| {
-                    line.contains("greeter/bin>, \"greet\"") || (line.contains(".tar>") && line.contains("read"))
+                    line.contains("greeter/bin>, \"greet\"")
+                        || (line.contains(".tar>") && line.contains("read"))
                 };
                 let found: Vec<_> = trace.lines().filter(is_touched).collect();
                 ensure!(found.is_empty(), "{who:?} {trust:?}, build {build}: {found:#?}");

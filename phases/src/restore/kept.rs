@@ -51,7 +51,7 @@ impl Kept {
             outline.is_some_and(|outline| index.knows(&outline, diff_id))
         };
         // A rename leaves the times of all that is in the folder.
-        let from = self.0.join(diff_id.of_plain_blob().hex());
+        let from = self.0.join(diff_id.hex());
         from.is_dir()
             && knows_tar()
             && std::fs::rename(from, path).is_ok()

@@ -68,7 +68,7 @@ impl Setting {
     }
 
     fn kept(&self) -> PathBuf {
-        self.path("layers/.kept").join(self.diff_id.of_plain_blob().hex())
+        self.path("layers/.kept").join(self.diff_id.hex())
     }
 
     fn layer(&self) -> PathBuf {

@@ -59,7 +59,7 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
     let previous_image = options.previous_image.as_deref().map(inner).transpose()?;
 
     let progress = &context.progress;
-    let shop = Shop::open(room, &options.sandboxed, progress)?;
+    let shop = Shop::open(room, &options.sandboxed, &[], progress)?;
     let unpacked = shop.unpacked(&builder, progress)?;
     let waiting = || progress.note(&format!("waiting for another build of `{name}`"));
     let inputs = Inputs::make(&shop, options, &name, user, &waiting, progress)?;
@@ -82,6 +82,7 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
         options,
         inputs: &inputs,
         user,
+        network: shop.network.clone(),
         env: &builder.config.config.env,
         repository: &repository,
         lifecycle,
@@ -104,7 +105,7 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
     }
     drop(inputs);
     drop((unpacked, roots));
-    shop.session.end()?;
+    shop.end()?;
     if code != 0 {
         return Ok(code);
     }

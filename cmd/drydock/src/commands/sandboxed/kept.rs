@@ -72,7 +72,7 @@ impl Kept {
                 if !stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory) {
                     continue;
                 }
-                let to = self.dir.join(diff_id.of_plain_blob().hex());
+                let to = self.dir.join(diff_id.hex());
                 let moved = remove_all(&to).and_then(|()| Ok(renameat(&dir, name.as_str(), CWD, &to)?));
                 moved.with_context(|| format!("cannot make `{}`", to.display()))?;
             }
