@@ -75,7 +75,7 @@ fn is_plain(dir: &Path) -> anyhow::Result<bool> {
     }
     let mut walk = Walk::new(dir, root)?;
     while let Some(Found { dir, path, leaf, file_type }) = walk.find_next()? {
-        if path.len() + leaf.len() >= LONGEST || !is_entry_plain(&dir, leaf, file_type)? {
+        if path.len() + leaf.len() >= LONGEST || !is_entry_plain(dir, leaf, file_type)? {
             return Ok(false);
         }
     }

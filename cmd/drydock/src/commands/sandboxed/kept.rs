@@ -18,6 +18,7 @@ use drydock_model::digest::DiffId;
 use drydock_sandbox::ids::User;
 use drydock_sandbox::tree;
 use drydock_spec::cache::{CacheMetadata, KEPT_LAYERS, METADATA_NAME};
+use drydock_spec::module::dir_name;
 use drydock_tar::remove_all;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, openat2, renameat, statat};
 use rustix::io::Errno;
@@ -63,7 +64,7 @@ impl Kept {
         let metadata = CacheMetadata::from_json(&text).context("cannot parse what the cache has")?;
         self.make(user)?;
         for buildpack in &metadata.buildpacks {
-            let Some(dir) = open_below(layers, &buildpack.key.replace('/', "_"))? else { continue };
+            let Some(dir) = open_below(layers, &dir_name(&buildpack.key))? else { continue };
             for (name, layer) in
                 buildpack.layers.iter().filter(|(name, layer)| layer.cache && !name.contains('/'))
             {
