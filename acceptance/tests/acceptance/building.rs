@@ -337,20 +337,22 @@ fn what_fails_says_why(built: &Built, houses: &Houses) -> Result<()> {
     house.is_clean()
 }
 
-/// Kills builds; the next one cleans up, and makes the same image as if nothing had happened.
+/// Kills 50 builds; the next one cleans up, and makes the same image as if nothing had happened.
 fn killed_at_any_moment(built: &Built, houses: &Houses) -> Result<()> {
-    const KILLS: u64 = 10;
-    for who in EVERYBODY {
+    const KILLS: u64 = 25;
+    let kill = |who| -> Result<()> {
         let house = houses.with_script(built, who, &format!("{GREETER}sleep 300 &\nsleep 0.2\n"))?;
         house.built(&[])?;
         let wanted = house.image()?.descriptor.digest.clone();
-        for round in 0..KILLS / 2 {
+        for round in 0..KILLS {
+            // With layers of earlier builds, and without.
+            let further = if round % 2 == 0 { &[][..] } else { &["--clear-cache"] };
             let mut child = house
-                .command(&house.build_arguments(&["--clear-cache"])?)
+                .command(&house.build_arguments(further)?)
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()?;
-            thread::sleep(Duration::from_millis(20 + 137 * round));
+            thread::sleep(Duration::from_millis(20 + 137 * round % 1500));
             child.kill()?;
             child.wait()?;
             if house.path("layout-repo/index.docker.io/library/app/latest/index.json").exists() {
@@ -359,8 +361,14 @@ fn killed_at_any_moment(built: &Built, houses: &Houses) -> Result<()> {
         }
         house.built(&[]).with_context(|| format!("{who:?}"))?;
         ensure!(house.image()?.descriptor.digest == wanted, "{who:?}: another image than before");
-    }
-    Ok(())
+        Ok(())
+    };
+    let kill = &kill;
+    let killed = thread::scope(|scope| {
+        let both = EVERYBODY.map(|who| scope.spawn(move || kill(who)));
+        both.map(|one| one.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a test panicked"))))
+    });
+    killed.into_iter().collect()
 }
 
 /// Ctrl-C, SIGTERM and `--timeout` in the middle of a buildpack.
@@ -422,13 +430,16 @@ fn two_at_once(built: &Built, houses: &Houses) -> Result<()> {
     let other: Vec<&str> =
         other.iter().enumerate().map(|(at, word)| if at == 5 { "app" } else { word }).collect();
     let commands = [house.build_arguments(&[])?, house.build_arguments(&[])?, other];
-    let children: Vec<_> = commands
-        .iter()
-        .map(|arguments| house.patient(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn())
-        .collect::<std::io::Result<_>>()?;
-    for child in children {
-        let output = child.wait_with_output()?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for round in 0..20 {
+        let children: Vec<_> = commands
+            .iter()
+            .map(|arguments| house.patient(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn())
+            .collect::<std::io::Result<_>>()?;
+        for child in children {
+            let output = child.wait_with_output()?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "round {round}: {said}");
+        }
     }
     house.is_clean()?;
     house.image().map(drop)

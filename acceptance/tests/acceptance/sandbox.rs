@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ pub(crate) fn trials(executables: &Arc<Built>, houses: &Arc<Houses>) -> Vec<Tria
             ("sandbox::links_lead_nowhere", links_lead_nowhere),
             ("sandbox::networks", networks),
             ("sandbox::published_ports", published_ports),
+            ("sandbox::full_disks", full_disks),
             ("sandbox::processes_are_limited", processes_are_limited),
             ("sandbox::extensions_are_refused", extensions_are_refused),
             ("sandbox::phases_run_no_foreign_library", phases_run_no_foreign_library),
@@ -190,7 +191,7 @@ fn published_ports(built: &Built, houses: &Houses) -> Result<()> {
             let serve = ["--", "sh", "-c", "echo said >/tmp/file; exec httpd -f -v -p 8080 -h /tmp"];
             let mut command = house.command(&[&["run", RUN, "--publish", &publish][..], &serve].concat());
             if carrier != "pasta" {
-                without(&mut command, "pasta");
+                command = without(&command, "pasta");
             }
             let mut child = command.spawn()?;
             let answer = ask(port);
@@ -207,17 +208,21 @@ fn published_ports(built: &Built, houses: &Houses) -> Result<()> {
     Ok(())
 }
 
-/// Hides a program of `/usr/bin` from a command, in whose mounts it begins.
-fn without(command: &mut Command, program: &str) {
-    let words: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
-    let script = format!("mount --bind /dev/null /usr/bin/{program}; exec \"$@\"");
-    let mut hidden = Command::new("unshare");
-    hidden.args(["--mount", "--", "sh", "-c", &script, "sh", "unshare"]).args(words);
-    hidden.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+/// Hides a program of `/usr/bin` from a command.
+fn without(command: &Command, program: &str) -> Command {
+    among(command, &format!("mount --bind /dev/null /usr/bin/{program}; exec \"$@\""))
+}
+
+/// A command that a script starts among mounts of its own, as `"$@"`.
+fn among(command: &Command, script: &str) -> Command {
+    let mut among = Command::new("unshare");
+    among.args(["--mount", "--", "sh", "-c", &format!("set -e; {script}"), "sh"]);
+    among.arg(command.get_program()).args(command.get_args()).env_clear();
+    among.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     if let Some(dir) = command.get_current_dir() {
-        hidden.current_dir(dir);
+        among.current_dir(dir);
     }
-    *command = hidden;
+    among
 }
 
 /// What a server says that may not be there yet.
@@ -235,6 +240,43 @@ fn ask(port: u16) -> Result<String> {
         }
     }
     last.context("nobody answers")
+}
+
+/// Of the repository with an image that is to be replaced, and of the cache.
+fn full_disks(built: &Built, houses: &Houses) -> Result<()> {
+    const BIG: &str = "
+        if [ -n \"${BIG:-}\" ]; then dd if=/dev/urandom of=$layer/big bs=1024 count=4000 2>/dev/null; fi
+    ";
+    for who in EVERYBODY {
+        let house = houses.with_script(built, who, &format!("{GREETER}{BIG}"))?;
+        house.built(&[])?;
+        let images = house.path("layout-repo/index.docker.io/library");
+        let (cache, left) = (house.path("home/.cache"), house.path("left"));
+        let before = tree::read(&images)?;
+        let build = house.patient(&house.build_arguments(&["--env", "BIG=1"])?);
+        let script = format!(
+            "mkdir {left}; mount -t tmpfs -o size=2m none /mnt; cp -a {images}/. /mnt; chown --reference={images} /mnt; \
+             mount --bind /mnt {images}; code=0; \"$@\" || code=$?; cp -a {images}/. {left}; exit $code",
+            left = left.display(),
+            images = images.display()
+        );
+        let output = run(among(&build, &script).stdin(Stdio::null()))?;
+        ensure!(output.exit != 0 && output.text().contains("No space left"), "{who:?}: {}", output.text());
+        let changed = tree::differences(&before, &tree::read(&left)?);
+        ensure!(changed.is_empty(), "{who:?}: the repository has changed: {}", changed.join("\n"));
+        house.is_clean()?;
+        house.built(&["--env", "BIG=1"])?;
+
+        let script = format!(
+            "mount -t tmpfs -o size=1m none /mnt; chown --reference={cache} /mnt; mount --bind /mnt {cache}; exec \"$@\"",
+            cache = cache.display()
+        );
+        let output = run(among(&build, &script).stdin(Stdio::null()))?;
+        ensure!(output.exit != 0 && output.text().contains("No space left"), "{who:?}: {}", output.text());
+        house.is_clean()?;
+        house.built(&[])?;
+    }
+    Ok(())
 }
 
 fn processes_are_limited(built: &Built, houses: &Houses) -> Result<()> {
