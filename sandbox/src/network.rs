@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -25,7 +25,7 @@ use crate::session::Session;
 
 /// Programs that carry packets, the quickest first.
 const KNOWN: [(Kind, &str); 2] = [(Kind::Pasta, "pasta"), (Kind::Slirp, "slirp4netns")];
-/// Whom a sandbox asks for names; the program asks whom this machine asks.
+/// Whom a sandbox asks for names where this machine asks itself: the program asks for it.
 const PASTA_RESOLVER: &str = "169.254.1.1";
 const SLIRP_RESOLVER: &str = "10.0.2.3";
 /// Where this machine can publish ports: nobody else reaches them there.
@@ -77,12 +77,14 @@ impl Carrier {
         let (namespace, resolver) = (dir.join("namespace"), dir.join("resolv.conf"));
         let address = if self.kind == Kind::Pasta { PASTA_RESOLVER } else { SLIRP_RESOLVER };
         let asks = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        fs::write(&resolver, resolv_conf(&asks, address)).context("cannot write resolv.conf")?;
+        let asks_itself = asks_itself(&asks);
+        let text = if asks_itself { resolv_conf(&asks, address) } else { asks };
+        fs::write(&resolver, text).context("cannot write resolv.conf")?;
         make_namespace(&namespace)?;
         let mut network = OwnNetwork { namespace, resolver, carrier: None };
         match self.kind {
-            Kind::Pasta => self.pasta(&network.namespace, room, ports)?,
-            Kind::Slirp => network.carrier = Some(self.slirp(&network.namespace, &dir, room)?),
+            Kind::Pasta => self.pasta(&network.namespace, room, asks_itself, ports)?,
+            Kind::Slirp => network.carrier = Some(self.slirp(&network.namespace, &dir)?),
         }
         if self.kind == Kind::Slirp {
             ports.iter().try_for_each(|port| publish(&dir, *port))?;
@@ -90,18 +92,22 @@ impl Carrier {
         Ok(network)
     }
 
-    fn command(&self, room: &Room) -> Command {
+    /// As this user, whose folders the superuser of a room cannot enter without rights that these programs give up.
+    fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
         // Ctrl-C is not meant for it.
         command.env_clear().env("PATH", FOLDERS).process_group(0);
-        room.as_superuser(&mut command);
         command
     }
 
     /// It goes to the background when all is ready.
-    fn pasta(&self, namespace: &Path, room: &Room, ports: &[Port]) -> Result<()> {
-        let mut command = self.command(room);
-        command.args(["--config-net", "--no-map-gw", "--quiet", "--dns-forward", PASTA_RESOLVER]);
+    fn pasta(&self, namespace: &Path, room: &Room, resolves: bool, ports: &[Port]) -> Result<()> {
+        let mut command = self.command();
+        command.args(["--config-net", "--no-map-gw", "--quiet"]);
+        if resolves {
+            // Otherwise answers of this machine's servers would come from that address, which nobody has asked.
+            command.args(["--dns-forward", PASTA_RESOLVER]);
+        }
         command.args(["--udp-ports", "none", "--tcp-ns", "none", "--udp-ns", "none"]);
         if room.ids == Ids::All {
             // Another user could not enter the namespace.
@@ -122,9 +128,9 @@ impl Carrier {
     }
 
     /// It ends when its standard input does.
-    fn slirp(&self, namespace: &Path, dir: &Path, room: &Room) -> Result<Child> {
+    fn slirp(&self, namespace: &Path, dir: &Path) -> Result<Child> {
         let complaints = dir.join("complaints");
-        let mut command = self.command(room);
+        let mut command = self.command();
         command.args(["--configure", "--mtu=65520", "--disable-host-loopback", "--netns-type=path"]);
         command.args(["--ready-fd=1", "--exit-fd=0", "--api-socket=api"]).arg(namespace).arg("tap0");
         command.current_dir(dir).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -200,6 +206,12 @@ fn publish(dir: &Path, port: Port) -> Result<()> {
     Ok(())
 }
 
+/// Whether a `resolv.conf` names an address that every machine has for itself.
+fn asks_itself(text: &str) -> bool {
+    let servers = text.lines().filter_map(|line| line.strip_prefix("nameserver"));
+    servers.filter_map(|server| server.trim().parse::<IpAddr>().ok()).any(|server| server.is_loopback())
+}
+
 /// This machine's file with another server.
 fn resolv_conf(text: &str, address: &str) -> String {
     let kept = text.lines().filter(|line| line.starts_with("search ") || line.starts_with("options "));
@@ -225,6 +237,7 @@ mod tests {
             resolv_conf(text, "10.0.2.3"),
             "nameserver 10.0.2.3\nsearch acme.example\noptions edns0\n"
         );
+        assert!(asks_itself(text) && !asks_itself("nameserver 192.0.2.53\n# nameserver 127.0.0.1\n"));
         assert_eq!(resolv_conf("", "10.0.2.3"), "nameserver 10.0.2.3\n");
     }
 

@@ -355,6 +355,10 @@ fn killed_at_any_moment(built: &Built, houses: &Houses) -> Result<()> {
             thread::sleep(Duration::from_millis(20 + 137 * round % 1500));
             child.kill()?;
             child.wait()?;
+            // The kernel ends what is in the room, in its own time.
+            while !house.processes().is_empty() {
+                thread::sleep(Duration::from_millis(10));
+            }
             if house.path("layout-repo/index.docker.io/library/app/latest/index.json").exists() {
                 house.image().with_context(|| format!("{who:?}, round {round}"))?;
             }
