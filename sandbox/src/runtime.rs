@@ -4,12 +4,13 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value as Json;
 
 use crate::bundle::{Sandbox, config};
+use crate::ending::Ending;
 use crate::limits::are_delegated;
 use crate::room::{Room, exit_code, pass_on};
 use crate::session::Session;
@@ -24,10 +25,6 @@ const HYBRID: &str = "/sys/fs/cgroup/unified/cgroup.controllers";
 /// Where Debian has them, whatever the user's `PATH` says.
 pub(crate) const FOLDERS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A process that is asked to end, by a signal or because its time is over, has so long for it.
-pub const GRACE: Duration = Duration::from_secs(10);
-
-const SIGKILL: usize = 9;
 const SIGTERM: usize = 15;
 /// The exit code of what SIGKILL ended.
 const KILLED: u8 = 137;
@@ -120,29 +117,26 @@ impl Runtime {
         command.arg("run").arg("--bundle").arg(&bundle).arg(&id).current_dir(&bundle);
         command.stdin(terms.stdin).stdout(terms.stdout).stderr(terms.stderr);
         let mut child = command.spawn().with_context(|| format!("cannot start `{}`", self.path.display()))?;
-        let mut asked: Option<Asked> = None;
+        let init = || self.init(&id, room, &state);
+        let mut ending: Option<Ending> = None;
         let (mut killed, mut timed_out) = (None, false);
         let ended = wait(&mut child, &mut |pid| {
-            let signal = (terms.signal)();
-            let Some(asked) = &mut asked else {
-                timed_out = signal == 0 && terms.deadline.is_some_and(|deadline| Instant::now() >= deadline);
-                let signal = if timed_out { SIGTERM } else { signal };
-                if signal > 0 {
-                    asked = Some(Asked {
-                        signal,
-                        at: Instant::now(),
-                        listens: self.listens(&id, signal, room, &state),
-                    });
-                    pass_on(signal, pid);
+            if let Some(ending) = &mut ending {
+                if killed.is_none() {
+                    killed = ending.verdict(&init);
+                    if killed.is_some() {
+                        // If it has ended meanwhile, there is nothing to kill.
+                        let _ = self.command(room, &state, limited).args(["kill", &id, "KILL"]).output();
+                    }
                 }
                 return;
-            };
-            asked.listens = asked.listens.or_else(|| self.listens(&id, asked.signal, room, &state));
-            let is_deaf = asked.listens == Some(false);
-            if killed.is_none() && (is_deaf || asked.at.elapsed() >= GRACE) {
-                killed = Some(if is_deaf { asked.signal } else { SIGKILL });
-                // If it has ended meanwhile, there is nothing to kill.
-                let _ = self.command(room, &state, limited).args(["kill", &id, "KILL"]).output();
+            }
+            let signal = (terms.signal)();
+            timed_out = signal == 0 && terms.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            let signal = if timed_out { SIGTERM } else { signal };
+            if signal > 0 {
+                ending = Some(Ending::begin(signal, &init));
+                pass_on(signal, pid);
             }
         });
         let ended = ended.with_context(|| format!("cannot wait for `{}`", self.path.display()))?;
@@ -155,13 +149,11 @@ impl Runtime {
         Ok(Ended { code, timed_out })
     }
 
-    /// Whether the first process of a sandbox does something of its own at a signal, or ignores it on purpose. Where it has no such wish, a
-    /// signal ends other processes, but the kernel keeps it from the first one of a namespace. None as long as there is none.
-    fn listens(&self, id: &str, signal: usize, room: &Room, state: &Path) -> Option<bool> {
+    /// The first process of a sandbox, as soon as it runs what it is to run.
+    fn init(&self, id: &str, room: &Room, state: &Path) -> Option<u64> {
         let output = self.command(room, state, false).args(["state", id]).output().ok()?;
         let said: Json = serde_json::from_slice(&output.stdout).ok()?;
-        let pid = said["pid"].as_u64().filter(|_| said["status"] == "running")?;
-        listens(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, signal)
+        said["pid"].as_u64().filter(|_| said["status"] == "running")
     }
 
     /// Removes what is left of sandboxes of which a folder knows: their control groups.
@@ -186,37 +178,9 @@ pub(crate) fn find_program(name: &str, path: Option<&OsStr>) -> Option<PathBuf> 
     paths.into_iter().find(|path| path.is_file())
 }
 
-/// By the text of `/proc/<pid>/status`.
-fn listens(status: &str, signal: usize) -> Option<bool> {
-    let mask = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|line| u64::from_str_radix(line.trim(), 16).ok())
-    };
-    let signals = mask("SigCgt:")? | mask("SigIgn:")?;
-    Some(signals >> (signal - 1) & 1 == 1)
-}
-
-/// A sandbox that was asked to end.
-struct Asked {
-    signal: usize,
-    at: Instant,
-    /// Whether it will do so by itself, as soon as that is known.
-    listens: Option<bool>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn signals_that_a_process_handles_or_ignores_are_known() {
-        let status =
-            "Name:\tx\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000002\nSigCgt:\t0000000000004000\n";
-        for (signal, want) in [(2, true), (15, true), (1, false), (3, false)] {
-            assert_eq!(listens(status, signal), Some(want), "{signal}");
-        }
-        assert_eq!(listens("Name:\tx\n", 15), None);
-    }
 
     #[test]
     fn runtimes_are_found_or_named_in_the_error() {

@@ -407,6 +407,7 @@ fn signals_end_what_runs(built: &Built, houses: &Houses) -> Result<()> {
         ("echo ready; exec sleep 300", Signal::TERM, 143),
         ("echo ready; exec sleep 300", Signal::INT, 130),
         ("trap 'exit 5' TERM; echo ready; while :; do sleep 0.1; done", Signal::TERM, 5),
+        ("trap 'trap - TERM; kill -TERM 1' TERM; echo ready; while :; do sleep 0.1; done", Signal::TERM, 143),
         ("trap 'sleep 1; exit 6' INT; echo ready; while :; do sleep 0.1; done", Signal::INT, 6),
     ] {
         let mut child =

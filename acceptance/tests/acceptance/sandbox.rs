@@ -253,14 +253,14 @@ fn full_disks(built: &Built, houses: &Houses) -> Result<()> {
         let images = house.path("layout-repo/index.docker.io/library");
         let (cache, left) = (house.path("home/.cache"), house.path("left"));
         let before = tree::read(&images)?;
-        let build = house.patient(&house.build_arguments(&["--env", "BIG=1"])?);
+        let command = house.patient(&house.build_arguments(&["--env", "BIG=1"])?);
         let script = format!(
             "mkdir {left}; mount -t tmpfs -o size=2m none /mnt; cp -a {images}/. /mnt; chown --reference={images} /mnt; \
              mount --bind /mnt {images}; code=0; \"$@\" || code=$?; cp -a {images}/. {left}; exit $code",
             left = left.display(),
             images = images.display()
         );
-        let output = run(among(&build, &script).stdin(Stdio::null()))?;
+        let output = run(among(&command, &script).stdin(Stdio::null()))?;
         ensure!(output.exit != 0 && output.text().contains("No space left"), "{who:?}: {}", output.text());
         let changed = tree::differences(&before, &tree::read(&left)?);
         ensure!(changed.is_empty(), "{who:?}: the repository has changed: {}", changed.join("\n"));
@@ -271,7 +271,7 @@ fn full_disks(built: &Built, houses: &Houses) -> Result<()> {
             "mount -t tmpfs -o size=1m none /mnt; chown --reference={cache} /mnt; mount --bind /mnt {cache}; exec \"$@\"",
             cache = cache.display()
         );
-        let output = run(among(&build, &script).stdin(Stdio::null()))?;
+        let output = run(among(&command, &script).stdin(Stdio::null()))?;
         ensure!(output.exit != 0 && output.text().contains("No space left"), "{who:?}: {}", output.text());
         house.is_clean()?;
         house.built(&[])?;
