@@ -3,9 +3,9 @@
 mod build;
 mod descriptor;
 mod inputs;
+mod kept;
 mod lifecycle;
 mod modules;
-mod kept;
 mod order;
 mod run;
 mod steps;
