@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(gcc libc6-dev util-linux tar skopeo umoci buildah golang-github-containers-common busybox-static pigz python3 strace zstd docker-registry openssl ca-certificates crun runc uidmap)
+packages=(gcc libc6-dev util-linux tar skopeo umoci buildah golang-github-containers-common busybox-static pigz python3 strace zstd docker-registry openssl ca-certificates crun runc uidmap passt slirp4netns)
 
 is_installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 

@@ -36,8 +36,10 @@ const SUBORDINATE: &str = "tester:20000:20000\n";
 /// No command may take longer, in seconds.
 const PATIENCE: &str = "240";
 
-/// Puts files of our own in the place of three in `/etc`, and goes on as the ordinary user.
+/// Puts files of our own in the place of three in `/etc`, opens `/dev/net/tun` to all as udev does, and goes on as the ordinary user.
 const AS_ORDINARY: &str = "set -e; for file in passwd subuid subgid; do mount --bind \"$1/$file\" /etc/$file; done; \
+                           if ! setpriv --reuid $2 test -w /dev/net/tun; then mount -t tmpfs none /dev/net; \
+                           mknod -m 666 /dev/net/tun c 10 200; fi; \
                            user=$2; shift 2; exec setpriv --reuid $user --regid $user --clear-groups -- \"$@\"";
 
 /// Who builds.

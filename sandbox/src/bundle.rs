@@ -50,10 +50,17 @@ pub struct Mount {
 }
 
 /// Whom a sandbox can talk to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Network {
     /// Whom the machine can talk to, and the machine.
     Host,
+    /// Whom the machine can talk to ([`crate::network`]).
+    Own {
+        /// The file that is the namespace.
+        namespace: PathBuf,
+        /// Its `/etc/resolv.conf`.
+        resolver: PathBuf,
+    },
     /// Nobody.
     None,
 }
@@ -91,8 +98,9 @@ const MASKED: [&str; 12] = [
 
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// How the network's names are found, where it is the machine's.
-const RESOLVER: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
+/// How the network's names are found.
+const RESOLVER: &str = "/etc/resolv.conf";
+const HOSTS: &str = "/etc/hosts";
 
 /// Of a core, in millionths of a second: over this time its use is counted.
 const PERIOD: u64 = 100_000;
@@ -141,7 +149,7 @@ fn mounts(sandbox: &Sandbox, room: &Room) -> Vec<Json> {
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
     ];
     // Only who owns the network namespace may mount it.
-    if sandbox.network == Network::None || room.ids == Ids::All {
+    if sandbox.network != Network::Host || room.ids == Ids::All {
         mounts.push(mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]));
     }
     let bind = |from: &Path, to: &str, writable: bool| {
@@ -149,23 +157,28 @@ fn mounts(sandbox: &Sandbox, room: &Room) -> Vec<Json> {
         json!({"destination": to, "type": "bind", "source": from,
                "options": ["rbind", "rprivate", "nosuid", "nodev", access]})
     };
-    if sandbox.network == Network::Host {
-        let there = RESOLVER.iter().map(Path::new).filter(|path| path.exists());
-        mounts.extend(there.map(|path| bind(path, &path.display().to_string(), false)));
-    }
+    let resolver = match &sandbox.network {
+        Network::Host => Some(Path::new(RESOLVER)),
+        Network::Own { resolver, .. } => Some(&**resolver),
+        Network::None => None,
+    };
+    let names = resolver.into_iter().flat_map(|resolver| [(resolver, RESOLVER), (Path::new(HOSTS), HOSTS)]);
+    mounts.extend(names.filter(|(from, _)| from.exists()).map(|(from, to)| bind(from, to, false)));
     mounts.extend(sandbox.mounts.iter().map(|mount| bind(&mount.from, &mount.to, mount.writable)));
     mounts
 }
 
 fn linux(sandbox: &Sandbox, id: &str, room: &Room) -> Json {
-    let mut namespaces = vec!["pid", "ipc", "uts", "mount"];
-    if sandbox.network == Network::None {
-        namespaces.push("network");
+    let mut namespaces: Vec<Json> =
+        ["pid", "ipc", "uts", "mount"].iter().map(|kind| json!({"type": kind})).collect();
+    match &sandbox.network {
+        Network::Host => {}
+        Network::Own { namespace, .. } => namespaces.push(json!({"type": "network", "path": namespace})),
+        Network::None => namespaces.push(json!({"type": "network"})),
     }
     if room.ids == Ids::One {
-        namespaces.push("user");
+        namespaces.push(json!({"type": "user"}));
     }
-    let namespaces: Vec<Json> = namespaces.iter().map(|kind| json!({"type": kind})).collect();
     let mut linux = json!({
         "namespaces": namespaces,
         "maskedPaths": MASKED,
@@ -248,6 +261,10 @@ mod tests {
         };
         assert_eq!(kinds(Network::Host, Ids::All), ["pid", "ipc", "uts", "mount"]);
         assert_eq!(kinds(Network::None, Ids::Several), ["pid", "ipc", "uts", "mount", "network"]);
+        let own = Network::Own { namespace: "/n".into(), resolver: "/r".into() };
+        assert_eq!(kinds(own.clone(), Ids::Several), ["pid", "ipc", "uts", "mount", "network"]);
+        let found = written(&sandbox(1000, own), Ids::All);
+        assert_eq!(found["linux"]["namespaces"][4], json!({"type": "network", "path": "/n"}));
         assert_eq!(kinds(Network::Host, Ids::One), ["pid", "ipc", "uts", "mount", "user"]);
     }
 

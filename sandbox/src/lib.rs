@@ -5,12 +5,15 @@
 //! 2. [`session::Session`] is a folder for one command: what it leaves when it is killed, the next one removes.
 //! 3. [`roots`] has the files of an image unpacked, once for all commands; [`tree`] puts a layer on them that takes what is written.
 //! 4. [`bundle`] writes `config.json` of an OCI runtime bundle, [`runtime`] has an installed runtime run it.
+//! 5. [`network`] lets sandboxes out, but not to what this machine has for itself.
 //!
 //! Nothing here knows what an image or a buildpack is: who calls it unpacks, and says what is run.
 
 pub mod bundle;
+mod ending;
 pub mod ids;
 pub mod limits;
+pub mod network;
 pub mod room;
 pub mod roots;
 pub mod runtime;

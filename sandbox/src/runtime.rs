@@ -4,11 +4,13 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use serde_json::Value as Json;
 
 use crate::bundle::{Sandbox, config};
+use crate::ending::Ending;
 use crate::limits::are_delegated;
 use crate::room::{Room, exit_code, pass_on};
 use crate::session::Session;
@@ -21,10 +23,11 @@ const KNOWN: [&str; 3] = ["crun", "runc", "youki"];
 const HYBRID: &str = "/sys/fs/cgroup/unified/cgroup.controllers";
 
 /// Where Debian has them, whatever the user's `PATH` says.
-const FOLDERS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const FOLDERS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A process that is asked to end, by a signal or because its time is over, has so long for it.
-pub const GRACE: Duration = Duration::from_secs(10);
+const SIGTERM: usize = 15;
+/// The exit code of what SIGKILL ended.
+const KILLED: u8 = 137;
 
 /// An installed runtime.
 #[derive(Debug, Clone)]
@@ -70,9 +73,7 @@ pub struct Ended {
 impl Runtime {
     /// The one that is asked for, by name or path, or else the first that is installed. `path` is the user's `PATH`.
     pub fn find(asked: Option<&str>, path: Option<&OsStr>) -> Result<Self, NoRuntime> {
-        let folders = path.into_iter().chain([OsStr::new(FOLDERS)]).flat_map(std::env::split_paths);
-        let folders: Vec<PathBuf> = folders.filter(|folder| folder.is_absolute()).collect();
-        let find = |name: &str| folders.iter().map(|dir| dir.join(name)).find(|path| path.is_file());
+        let find = |name: &str| find_program(name, path);
         let found = match asked {
             Some(name) if name.contains('/') => std::path::absolute(name).ok().filter(|path| path.is_file()),
             Some(name) => find(name),
@@ -116,27 +117,43 @@ impl Runtime {
         command.arg("run").arg("--bundle").arg(&bundle).arg(&id).current_dir(&bundle);
         command.stdin(terms.stdin).stdout(terms.stdout).stderr(terms.stderr);
         let mut child = command.spawn().with_context(|| format!("cannot start `{}`", self.path.display()))?;
-        let mut asked_at: Option<Instant> = None;
-        let (mut killed, mut timed_out) = (false, false);
+        let init = || self.init(&id, room, &state);
+        let mut ending: Option<Ending> = None;
+        let (mut killed, mut timed_out) = (None, false);
         let ended = wait(&mut child, &mut |pid| {
+            if let Some(ending) = &mut ending {
+                if killed.is_none() {
+                    killed = ending.verdict(&init);
+                    if killed.is_some() {
+                        // If it has ended meanwhile, there is nothing to kill.
+                        let _ = self.command(room, &state, limited).args(["kill", &id, "KILL"]).output();
+                    }
+                }
+                return;
+            }
             let signal = (terms.signal)();
-            if asked_at.is_none() && signal > 0 {
-                asked_at = Some(Instant::now());
+            timed_out = signal == 0 && terms.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            let signal = if timed_out { SIGTERM } else { signal };
+            if signal > 0 {
+                ending = Some(Ending::begin(signal, &init));
                 pass_on(signal, pid);
-            } else if asked_at.is_none() && terms.deadline.is_some_and(|deadline| Instant::now() >= deadline)
-            {
-                (asked_at, timed_out) = (Some(Instant::now()), true);
-                pass_on(15, pid);
-            } else if !killed && asked_at.is_some_and(|at| at.elapsed() >= GRACE) {
-                killed = true;
-                // It does not listen; if it has ended meanwhile, there is nothing to kill.
-                let _ = self.command(room, &state, limited).args(["kill", &id, "KILL"]).output();
             }
         });
         let ended = ended.with_context(|| format!("cannot wait for `{}`", self.path.display()))?;
         // A runtime that was killed leaves what it would have removed.
         self.forget(room, &state, limited);
-        Ok(Ended { code: exit_code(ended), timed_out })
+        let code = match killed.and_then(|signal| u8::try_from(128 + signal).ok()) {
+            Some(code) if exit_code(ended) == KILLED => code,
+            _ => exit_code(ended),
+        };
+        Ok(Ended { code, timed_out })
+    }
+
+    /// The first process of a sandbox, as soon as it runs what it is to run.
+    fn init(&self, id: &str, room: &Room, state: &Path) -> Option<u64> {
+        let output = self.command(room, state, false).args(["state", id]).output().ok()?;
+        let said: Json = serde_json::from_slice(&output.stdout).ok()?;
+        said["pid"].as_u64().filter(|_| said["status"] == "running")
     }
 
     /// Removes what is left of sandboxes of which a folder knows: their control groups.
@@ -152,6 +169,13 @@ impl Runtime {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// An installed program. `path` is the user's `PATH`.
+pub(crate) fn find_program(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
+    let folders = path.into_iter().chain([OsStr::new(FOLDERS)]).flat_map(std::env::split_paths);
+    let paths = folders.filter(|folder| folder.is_absolute()).map(|dir| dir.join(name));
+    paths.into_iter().find(|path| path.is_file())
 }
 
 #[cfg(test)]

@@ -8,6 +8,10 @@ use crate::metadata::NotJson;
 /// The file's and the label's name.
 pub const METADATA_NAME: &str = "io.buildpacks.lifecycle.cache.metadata";
 
+/// The folder in a layers directory where a platform may leave what it has kept of cached layers, for the restorer: each is a folder that is called by
+/// its diff ID, without the algorithm. Of our own; no specification has it.
+pub const KEPT_LAYERS: &str = ".kept";
+
 /// A cache's content.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct CacheMetadata {

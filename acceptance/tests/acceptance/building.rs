@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
@@ -80,6 +81,7 @@ pub(crate) fn trials(executables: &Arc<Built>, houses: &Arc<Houses>) -> Vec<Tria
             ("building::what_fails_says_why", what_fails_says_why),
             ("building::killed_at_any_moment", killed_at_any_moment),
             ("building::interrupted", interrupted),
+            ("building::signals_end_what_runs", signals_end_what_runs),
             ("building::two_at_once", two_at_once),
         ],
     )
@@ -182,18 +184,31 @@ fn node_app_that_answers(built: &Built, houses: &Houses) -> Result<()> {
         ensure!(output.text().contains("Packages: those of the build before"), "{}", output.text());
         ensure!(house.image()?.descriptor.digest == first, "{who:?}: the same app is another image");
 
-        let mut child = house.command(&["run", "app", "--env", "PORT=0"]).stdout(Stdio::piped()).spawn()?;
+        let port = free_port()?;
+        let env = format!("PORT={port}");
+        let network = match who {
+            Who::Root => ["--network".to_owned(), "host".to_owned()],
+            Who::Ordinary => ["--publish".to_owned(), port.to_string()],
+        };
+        let arguments = ["run", "app", "--env", &env, &network[0], &network[1]];
+        let mut child = house.command(&arguments).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("a pipe")?).read_line(&mut line)?;
         let asked = node_app::asks(&line, "soup");
         kill_process(Pid::from_child(&child), Signal::TERM)?;
         let status = child.wait()?;
         asked.with_context(|| format!("{who:?}"))?;
-        // Process 1 of a namespace gets no signal that it does not handle, and this one handles none.
-        ensure!(status.code() == Some(137), "{who:?}: the app was not killed, but {status:?}");
+        // It does not handle the signal, which the kernel keeps from process 1 of a namespace.
+        ensure!(status.code() == Some(143), "{who:?}: the app was not ended by SIGTERM, but {status:?}");
         house.is_clean()?;
     }
     Ok(())
+}
+
+/// A port that nobody listens on.
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen")?;
+    Ok(listener.local_addr()?.port())
 }
 
 fn options_reach_the_phases(built: &Built, houses: &Houses) -> Result<()> {
@@ -322,30 +337,42 @@ fn what_fails_says_why(built: &Built, houses: &Houses) -> Result<()> {
     house.is_clean()
 }
 
-/// Kills builds; the next one cleans up, and makes the same image as if nothing had happened.
+/// Kills 50 builds; the next one cleans up, and makes the same image as if nothing had happened.
 fn killed_at_any_moment(built: &Built, houses: &Houses) -> Result<()> {
-    const KILLS: u64 = 10;
-    for who in EVERYBODY {
+    const KILLS: u64 = 25;
+    let kill = |who| -> Result<()> {
         let house = houses.with_script(built, who, &format!("{GREETER}sleep 300 &\nsleep 0.2\n"))?;
         house.built(&[])?;
         let wanted = house.image()?.descriptor.digest.clone();
-        for round in 0..KILLS / 2 {
+        for round in 0..KILLS {
+            // With layers of earlier builds, and without.
+            let further = if round % 2 == 0 { &[][..] } else { &["--clear-cache"] };
             let mut child = house
-                .command(&house.build_arguments(&["--clear-cache"])?)
+                .command(&house.build_arguments(further)?)
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()?;
-            thread::sleep(Duration::from_millis(20 + 137 * round));
+            thread::sleep(Duration::from_millis(20 + 137 * round % 1500));
             child.kill()?;
             child.wait()?;
+            // The kernel ends what is in the room, in its own time.
+            while !house.processes().is_empty() {
+                thread::sleep(Duration::from_millis(10));
+            }
             if house.path("layout-repo/index.docker.io/library/app/latest/index.json").exists() {
                 house.image().with_context(|| format!("{who:?}, round {round}"))?;
             }
         }
         house.built(&[]).with_context(|| format!("{who:?}"))?;
         ensure!(house.image()?.descriptor.digest == wanted, "{who:?}: another image than before");
-    }
-    Ok(())
+        Ok(())
+    };
+    let kill = &kill;
+    let killed = thread::scope(|scope| {
+        let both = EVERYBODY.map(|who| scope.spawn(move || kill(who)));
+        both.map(|one| one.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a test panicked"))))
+    });
+    killed.into_iter().collect()
 }
 
 /// Ctrl-C, SIGTERM and `--timeout` in the middle of a buildpack.
@@ -373,6 +400,29 @@ fn interrupted(built: &Built, houses: &Houses) -> Result<()> {
     house.is_clean()
 }
 
+/// As they end it without a sandbox: what handles a signal decides by itself.
+fn signals_end_what_runs(built: &Built, houses: &Houses) -> Result<()> {
+    let house = houses.with_script(built, Who::Ordinary, GREETER)?;
+    for (script, signal, exit) in [
+        ("echo ready; exec sleep 300", Signal::TERM, 143),
+        ("echo ready; exec sleep 300", Signal::INT, 130),
+        ("trap 'exit 5' TERM; echo ready; while :; do sleep 0.1; done", Signal::TERM, 5),
+        ("trap 'trap - TERM; kill -TERM 1' TERM; echo ready; while :; do sleep 0.1; done", Signal::TERM, 143),
+        ("trap 'sleep 1; exit 6' INT; echo ready; while :; do sleep 0.1; done", Signal::INT, 6),
+    ] {
+        let mut child =
+            house.command(&["run", RUN, "--", "sh", "-c", script]).stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().context("a pipe")?).read_line(&mut line)?;
+        ensure!(line == "ready\n", "{script}: {line}");
+        kill_process(Pid::from_child(&child), signal)?;
+        let status = child.wait()?;
+        ensure!(status.code() == Some(exit), "{script}: {status:?}");
+        house.is_clean()?;
+    }
+    Ok(())
+}
+
 /// Two builds of one image wait for one another, those of two do not disturb each other.
 fn two_at_once(built: &Built, houses: &Houses) -> Result<()> {
     let house = houses.with_script(built, Who::Ordinary, GREETER)?;
@@ -385,13 +435,16 @@ fn two_at_once(built: &Built, houses: &Houses) -> Result<()> {
     let other: Vec<&str> =
         other.iter().enumerate().map(|(at, word)| if at == 5 { "app" } else { word }).collect();
     let commands = [house.build_arguments(&[])?, house.build_arguments(&[])?, other];
-    let children: Vec<_> = commands
-        .iter()
-        .map(|arguments| house.patient(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn())
-        .collect::<std::io::Result<_>>()?;
-    for child in children {
-        let output = child.wait_with_output()?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for round in 0..20 {
+        let children: Vec<_> = commands
+            .iter()
+            .map(|arguments| house.patient(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn())
+            .collect::<std::io::Result<_>>()?;
+        for child in children {
+            let output = child.wait_with_output()?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "round {round}: {said}");
+        }
     }
     house.is_clean()?;
     house.image().map(drop)

@@ -27,6 +27,7 @@ mod owners;
 mod processes;
 mod real_image;
 mod rebased;
+mod rebuilds;
 mod repeated;
 mod reused;
 mod sandbox;
@@ -76,6 +77,7 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(building::trials(&executables, &houses));
     trials.extend(chosen::trials(&executables, &houses));
     trials.extend(sandbox::trials(&executables, &houses));
+    trials.extend(rebuilds::trials(&executables, &houses));
     trials.extend(build_logs::trials(&executables));
     trials.extend(killed::trials(&executables));
     trials.extend(layer_index::trials(&executables));

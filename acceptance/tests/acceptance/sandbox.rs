@@ -1,15 +1,20 @@
 //! What a sandbox keeps buildpacks and apps from, tried by a buildpack that tries all of it.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
-use std::process::Command;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use drydock_acceptance::project::{self, succeed};
-use drydock_acceptance::sandboxed::Who;
+use drydock_acceptance::project::{self, run, succeed};
+use drydock_acceptance::sandboxed::{RUN, Who};
 use drydock_acceptance::tree;
 use libtest_mimic::Trial;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Built;
 use crate::building::{GREETER, Houses, with_houses};
@@ -23,7 +28,9 @@ pub(crate) fn trials(executables: &Arc<Built>, houses: &Arc<Houses>) -> Vec<Tria
             ("sandbox::nothing_of_the_machine_is_seen", nothing_of_the_machine_is_seen),
             ("sandbox::nothing_shared_is_changed", nothing_shared_is_changed),
             ("sandbox::links_lead_nowhere", links_lead_nowhere),
-            ("sandbox::no_network", no_network),
+            ("sandbox::networks", networks),
+            ("sandbox::published_ports", published_ports),
+            ("sandbox::full_disks", full_disks),
             ("sandbox::processes_are_limited", processes_are_limited),
             ("sandbox::extensions_are_refused", extensions_are_refused),
             ("sandbox::phases_run_no_foreign_library", phases_run_no_foreign_library),
@@ -138,20 +145,136 @@ fn links_lead_nowhere(built: &Built, houses: &Houses) -> Result<()> {
     Ok(())
 }
 
-fn no_network(built: &Built, houses: &Houses) -> Result<()> {
+/// What listens on this machine for itself: at 127.0.0.1, and with an abstract name.
+fn networks(built: &Built, houses: &Houses) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen")?;
     let port = listener.local_addr()?.port();
     // Whoever connects is let go at once; this ends with the tests.
     std::thread::spawn(move || listener.incoming().for_each(drop));
+    let name = format!("drydock-test-{port}");
+    let _abstract = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?).context("listen")?;
     let script = format!(
-        "{GREETER}\nif nc -w 2 127.0.0.1 {port} </dev/null; then echo reached; else echo alone; fi\n"
+        "{GREETER}
+        if nc -w 2 127.0.0.1 {port} </dev/null; then echo reaches the machine; fi
+        if grep -q {name} /proc/net/unix; then echo sees sockets; fi
+        if [ -n \"$(ip -o link show up | grep -v ': lo:')\" ]; then echo is linked; fi\n"
     );
     for who in EVERYBODY {
         let house = houses.with_script(built, who, &script)?;
-        for (network, says) in [("host", "reached"), ("none", "alone")] {
-            let output = house.built(&["--network", network])?;
-            ensure!(output.text().lines().any(|line| line == says), "{who:?}, {network}: {}", output.text());
+        for (network, says) in [
+            (&["--network", "host"][..], &["reaches the machine", "sees sockets", "is linked"][..]),
+            (&["--network", "none"], &[]),
+            (&[], &["is linked"]),
+        ] {
+            let output = house.built(network)?;
+            let text = output.text();
+            let found: Vec<_> = ["reaches the machine", "sees sockets", "is linked"]
+                .into_iter()
+                .filter(|said| text.lines().any(|line| line == *said))
+                .collect();
+            ensure!(found == says, "{who:?}, {network:?}: {text}");
+            ensure!(!text.contains("warning: what runs can reach"), "{who:?}, {network:?}: {text}");
         }
+    }
+    Ok(())
+}
+
+/// An app that listens in a network of its own is reached where it is published, by either program that carries packets.
+fn published_ports(built: &Built, houses: &Houses) -> Result<()> {
+    for who in EVERYBODY {
+        let house = houses.with_script(built, who, GREETER)?;
+        for carrier in ["pasta", "slirp4netns"] {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen")?;
+            let port = listener.local_addr()?.port();
+            drop(listener);
+            let publish = format!("{port}:8080");
+            let serve = ["--", "sh", "-c", "echo said >/tmp/file; exec httpd -f -v -p 8080 -h /tmp"];
+            let mut command = house.command(&[&["run", RUN, "--publish", &publish][..], &serve].concat());
+            if carrier != "pasta" {
+                command = without(&command, "pasta");
+            }
+            let mut child = command.spawn()?;
+            let answer = ask(port);
+            kill_process(Pid::from_child(&child), Signal::TERM)?;
+            let status = child.wait()?;
+            let answer = answer.with_context(|| format!("{who:?}, {carrier}: {status:?}"))?;
+            ensure!(answer.contains("said"), "{who:?}, {carrier}: {answer}");
+            house.is_clean()?;
+        }
+        let output =
+            run(&mut house.patient(&["run", RUN, "--network", "none", "--publish", "1", "--", "true"]))?;
+        ensure!(output.exit == 2, "{who:?}: {}", output.text());
+    }
+    Ok(())
+}
+
+/// Hides a program of `/usr/bin` from a command.
+fn without(command: &Command, program: &str) -> Command {
+    among(command, &format!("mount --bind /dev/null /usr/bin/{program}; exec \"$@\""))
+}
+
+/// A command that a script starts among mounts of its own, as `"$@"`.
+fn among(command: &Command, script: &str) -> Command {
+    let mut among = Command::new("unshare");
+    among.args(["--mount", "--", "sh", "-c", &format!("set -e; {script}"), "sh"]);
+    among.arg(command.get_program()).args(command.get_args()).env_clear();
+    among.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if let Some(dir) = command.get_current_dir() {
+        among.current_dir(dir);
+    }
+    among
+}
+
+/// What a server says that may not be there yet.
+fn ask(port: u16) -> Result<String> {
+    let mut last = Err(std::io::ErrorKind::NotConnected.into());
+    for _ in 0..600 {
+        last = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).and_then(|mut stream| {
+            stream.write_all(b"GET /file HTTP/1.0\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).map(|_| answer)
+        });
+        match &last {
+            Ok(answer) if !answer.is_empty() => break,
+            _ => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+    last.context("nobody answers")
+}
+
+/// Of the repository with an image that is to be replaced, and of the cache.
+fn full_disks(built: &Built, houses: &Houses) -> Result<()> {
+    const BIG: &str = "
+        if [ -n \"${BIG:-}\" ]; then dd if=/dev/urandom of=$layer/big bs=1024 count=4000 2>/dev/null; fi
+    ";
+    for who in EVERYBODY {
+        let house = houses.with_script(built, who, &format!("{GREETER}{BIG}"))?;
+        house.built(&[])?;
+        let images = house.path("layout-repo/index.docker.io/library");
+        let (cache, left) = (house.path("home/.cache"), house.path("left"));
+        let before = tree::read(&images)?;
+        let command = house.patient(&house.build_arguments(&["--env", "BIG=1"])?);
+        let script = format!(
+            "mkdir {left}; mount -t tmpfs -o size=2m none /mnt; cp -a {images}/. /mnt; chown --reference={images} /mnt; \
+             mount --bind /mnt {images}; code=0; \"$@\" || code=$?; cp -a {images}/. {left}; exit $code",
+            left = left.display(),
+            images = images.display()
+        );
+        let output = run(among(&command, &script).stdin(Stdio::null()))?;
+        ensure!(output.exit != 0 && output.text().contains("No space left"), "{who:?}: {}", output.text());
+        let changed = tree::differences(&before, &tree::read(&left)?);
+        ensure!(changed.is_empty(), "{who:?}: the repository has changed: {}", changed.join("\n"));
+        house.is_clean()?;
+        house.built(&["--env", "BIG=1"])?;
+
+        let script = format!(
+            "mount -t tmpfs -o size=1m none /mnt; chown --reference={cache} /mnt; mount --bind /mnt {cache}; exec \"$@\"",
+            cache = cache.display()
+        );
+        let output = run(among(&command, &script).stdin(Stdio::null()))?;
+        ensure!(output.exit != 0 && output.text().contains("No space left"), "{who:?}: {}", output.text());
+        house.is_clean()?;
+        house.built(&[])?;
     }
     Ok(())
 }

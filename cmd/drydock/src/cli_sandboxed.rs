@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use drydock_images::export::Target;
-use drydock_sandbox::bundle::{Mount, Network};
+use drydock_sandbox::bundle::Mount;
 use drydock_sandbox::limits::Limits;
+use drydock_sandbox::network::Port;
 
 use crate::cli::ForPlatform;
 use crate::commands::sandboxed::{Asked, Selection};
@@ -22,9 +23,10 @@ pub(crate) struct Sandboxed {
     /// A file or folder of this machine that can be seen there; read-only unless it says `rw`
     #[arg(long, value_name = "HOST:PATH[:ro|rw]", value_parser = volume)]
     pub(crate) volume: Vec<Mount>,
-    /// Whom it can talk to: whom this machine can talk to (and the machine itself), or nobody [default: host, with a warning]
+    /// Whom it can talk to: whom this machine can talk to and the machine itself, or nobody [default: whom this machine can talk to, if
+    /// pasta or slirp4netns is installed; else host, with a warning]
     #[arg(long, value_enum)]
-    network: Option<Reach>,
+    pub(crate) network: Option<Reach>,
     /// Memory at most: bytes, or with `k`, `m`, `g`
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
@@ -36,8 +38,9 @@ pub(crate) struct Sandboxed {
     pids_limit: Option<u64>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Reach {
+/// Networks that can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Reach {
     Host,
     None,
 }
@@ -45,18 +48,6 @@ enum Reach {
 impl Sandboxed {
     pub(crate) fn limits(&self) -> Limits {
         Limits { memory: self.memory, cpus: self.cpus, pids: self.pids_limit }
-    }
-
-    /// Whether the command line says which.
-    pub(crate) fn says_network(&self) -> bool {
-        self.network.is_some()
-    }
-
-    pub(crate) fn network(&self) -> Network {
-        match self.network {
-            Some(Reach::Host) | None => Network::Host,
-            Some(Reach::None) => Network::None,
-        }
     }
 }
 
@@ -67,6 +58,9 @@ pub(crate) struct Started {
     /// A variable; without a value, that of this command
     #[arg(long, short, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
+    /// A port that the app listens on, and which this machine is to have at 127.0.0.1 (another one, if two are given)
+    #[arg(long, short, value_name = "[PORT:]PORT", value_parser = port, conflicts_with = "network")]
+    pub(crate) publish: Vec<Port>,
     #[command(flatten)]
     pub(crate) sandboxed: Sandboxed,
     #[command(flatten)]
@@ -244,6 +238,13 @@ fn inner_path(text: &str) -> Result<String, String> {
     }
 }
 
+fn port(text: &str) -> Result<Port, String> {
+    let number = |text: &str| text.parse().ok().filter(|port| *port > 0);
+    let (outside, inside) = text.split_once(':').unwrap_or((text, text));
+    let ports = number(outside).zip(number(inside)).map(|(outside, inside)| Port { outside, inside });
+    ports.ok_or_else(|| "expected a port or two, as in `8080` or `8080:80`".to_owned())
+}
+
 fn size(text: &str) -> Result<u64, String> {
     let lower = text.to_lowercase();
     let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -332,6 +333,21 @@ mod tests {
             assert_eq!(duration(text).ok(), want.map(Duration::from_secs), "{text}");
         }
         assert_eq!((time("5"), time("x").is_err()), (Ok(5), true));
+    }
+
+    #[test]
+    fn ports_are_read() {
+        let ports = |outside, inside| Some(Port { outside, inside });
+        for (text, want) in [
+            ("8080", ports(8080, 8080)),
+            ("8080:80", ports(8080, 80)),
+            ("0", None),
+            ("65536", None),
+            ("80:", None),
+            ("1:2:3", None),
+        ] {
+            assert_eq!(port(text).ok(), want, "{text}");
+        }
     }
 
     #[test]

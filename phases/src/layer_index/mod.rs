@@ -149,4 +149,4 @@ fn write_attribute(dir: &Path, seen: &Seen) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -17,7 +17,7 @@ use crate::memory_log::MemoryLog;
 const OWNER: Owner = Owner { uid: 1000, gid: 1000 };
 
 /// Where executables are made: in memory, where temporary folders may be, looks tell nothing.
-fn dir_on_disk() -> TempDir {
+pub(crate) fn dir_on_disk() -> TempDir {
     let here = std::env::current_exe().unwrap();
     tempfile::tempdir_in(here.parent().unwrap()).unwrap()
 }
@@ -31,7 +31,7 @@ fn read(layer: &dyn crate::layer_tar::LayerSource) -> (Outline, DiffId) {
 
 /// What somebody does to a tree of files `f0` to `f3`, in the folders `d0` and `d1`, with links `l`.
 #[derive(Debug, Clone)]
-enum Edit {
+pub(crate) enum Edit {
     /// Other bytes, the same size, and the old time of modification.
     InPlace(PathBuf),
     /// The same bytes again.
@@ -49,7 +49,7 @@ enum Edit {
     Target(PathBuf),
 }
 
-fn edits() -> impl Strategy<Value = Edit> {
+pub(crate) fn edits() -> impl Strategy<Value = Edit> {
     let dir = || (0..2).prop_map(|n| PathBuf::from(format!("d{n}")));
     let file = || (dir(), 0..4).prop_map(|(dir, n)| dir.join(format!("f{n}")));
     prop_oneof![
@@ -68,7 +68,7 @@ fn edits() -> impl Strategy<Value = Edit> {
     ]
 }
 
-fn make(tree: &Path) {
+pub(crate) fn make(tree: &Path) {
     for dir in ["d0", "d1"] {
         fs::create_dir_all(tree.join(dir)).unwrap();
         for file in 0..4 {
@@ -80,7 +80,7 @@ fn make(tree: &Path) {
 
 impl Edit {
     /// What is not there any more is left alone.
-    fn apply(&self, tree: &Path) -> std::io::Result<()> {
+    pub(crate) fn apply(&self, tree: &Path) -> std::io::Result<()> {
         match self {
             Self::InPlace(path) => overwrite(&tree.join(path), |byte| byte ^ 1),
             Self::Rewritten(path) => overwrite(&tree.join(path), |byte| byte),

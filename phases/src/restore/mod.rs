@@ -1,6 +1,9 @@
 //! The restorer: brings back what buildpacks wrote down of their layers, and the contents of cached ones.
 //!
-//! A layer comes back whole, with its metadata, or not at all. Specification: `platform.md` § Restorer.
+//! A layer comes back whole, with its metadata, or not at all: from the cache, or from what was [`kept`] of it.
+//! Specification: `platform.md` § Restorer.
+
+mod kept;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -20,6 +23,7 @@ use drydock_spec::group::{Group, GroupElement};
 use drydock_spec::layer::LayerToml;
 use drydock_tar::{Extraction, Owner, extract, remove_all};
 
+use self::kept::Kept;
 use crate::buildpacks::{check_group, dir_name};
 use crate::cache::{self, Cache, StoredTar};
 use crate::export::CacheLocation;
@@ -128,6 +132,7 @@ fn restore_layers(
     if inputs.skip_layers {
         log.info("Skipping buildpack layer analysis");
     }
+    let kept = Kept::of(&inputs.layers_dir);
     let mut layers = Vec::new();
     for buildpack in group {
         layers.extend(Restorable::of(buildpack, inputs, metadata, &cached, log)?);
@@ -154,7 +159,7 @@ fn restore_layers(
             log.info(&format!("Restoring data for {:?} from cache", layer.id));
             log.debug(&format!("Retrieving data for {:?}", diff_id.to_string()));
         }
-        restore_data(&with_data, cache.as_ref(), inputs, log)?;
+        restore_data(&with_data, &kept, cache.as_ref(), inputs, log)?;
         let has_sbom = inputs.platform_api.has_sbom_layer() && !cached.sbom.is_empty();
         if has_sbom {
             // The other implementation says so, too, where layers are skipped and nothing is restored.
@@ -167,6 +172,7 @@ fn restore_layers(
             log.warn(&format!("Skipping restore of the cached SBOM files: {error:#}"));
         }
     }
+    kept.remove()?;
     if inputs.platform_api.has_sbom_layer() && !inputs.skip_layers {
         sbom::give_to_buildpacks(&inputs.layers_dir, group, log)?;
     }
@@ -303,23 +309,30 @@ fn text_of(metadata: Option<&Metadata>) -> String {
     metadata.map(Metadata::to_toml).unwrap_or_default()
 }
 
-/// Extracts layers in parallel. One that the cache cannot give is dropped with its metadata.
+/// Gives back or extracts layers in parallel. One that the cache cannot give is dropped with its metadata.
 fn restore_data(
     layers: &[(&Restorable, DiffId)],
+    kept: &Kept,
     cache: &dyn Cache,
     inputs: &Inputs,
     log: &dyn Log,
 ) -> anyhow::Result<()> {
     let mut index = LayerIndex::read(inputs.layer_index.as_deref());
     let (threads, begun) = (inputs.threads, file_time());
-    let restored =
-        each(layers, threads, |(layer, diff_id)| match restore_tar(cache, diff_id, &layer.path, u64::MAX) {
-            Ok(print) => Ok(Some(print)),
+    let restored = each(layers, threads, |(layer, diff_id)| {
+        if kept.give_back((diff_id, &layer.path), inputs.owner, cache, &index) {
+            log.debug(&format!("Layer {} was kept as it is in the cache", layer.id));
+            return Ok(None);
+        }
+        match restore_tar(cache, diff_id, &layer.path, u64::MAX) {
+            Ok(tar) => Ok(Some(tar)),
             Err(error) => {
                 log.warn(&format!("Skipping restore for layer {}: {error:#}", layer.id));
                 layer.remove().map(|()| None)
             }
-        })?;
+        }
+    })?;
+    // Those that were extracted.
     let restored: Vec<_> =
         layers.iter().zip(restored).filter_map(|(layer, tar)| Some((layer, tar?))).collect();
     if restored.is_empty() || !index.is_of_use() {

@@ -59,7 +59,7 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
     let previous_image = options.previous_image.as_deref().map(inner).transpose()?;
 
     let progress = &context.progress;
-    let shop = Shop::open(room, &options.sandboxed, progress)?;
+    let shop = Shop::open(room, &options.sandboxed, &[], progress)?;
     let unpacked = shop.unpacked(&builder, progress)?;
     let waiting = || progress.note(&format!("waiting for another build of `{name}`"));
     let inputs = Inputs::make(&shop, options, &name, user, &waiting, progress)?;
@@ -82,6 +82,7 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
         options,
         inputs: &inputs,
         user,
+        network: shop.network.clone(),
         env: &builder.config.config.env,
         repository: &repository,
         lifecycle,
@@ -94,13 +95,17 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
     };
     let before = context.repository.image(&options.name, &options.platform.get()).ok();
     let mut timed = Vec::new();
-    let code = run(context, &shop, &steps, &unpacked.files, began, &mut timed)?;
+    let code = run(context, &shop, &steps, &unpacked.files, began, &mut timed);
+    if let Err(error) = inputs.kept.take(&inputs.layers, &inputs.cache, user) {
+        progress.say(&format!("warning: layers are not kept for the next build: {error:#}"));
+    }
+    let code = code?;
     if code == 0 {
         keep(options, &inputs)?;
     }
     drop(inputs);
     drop((unpacked, roots));
-    shop.session.end()?;
+    shop.end()?;
     if code != 0 {
         return Ok(code);
     }
@@ -131,6 +136,9 @@ fn run(
             progress.say(&format!("{title} ({:.1} s)", began.elapsed().as_secs_f64()));
         }
         let start = Instant::now();
+        if matches!(phase, Phase::Restore | Phase::Create) {
+            steps.inputs.kept.give(&steps.inputs.layers, steps.user)?;
+        }
         let tree;
         let root = if phase.is_in_builder() {
             let files = shop.tree(builder, phase.name(), progress)?;

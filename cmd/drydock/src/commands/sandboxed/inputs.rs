@@ -15,6 +15,7 @@ use drydock_sandbox::tree;
 use drydock_tar::{Owner, give_all};
 use rustix::process::geteuid;
 
+use super::kept::Kept;
 use super::{Shop, variable};
 use crate::cli_sandboxed::Build;
 use crate::exit::Usage;
@@ -32,6 +33,8 @@ pub(super) struct Inputs {
     pub(super) platform: PathBuf,
     /// `/cache`.
     pub(super) cache: PathBuf,
+    /// Layers of the last build.
+    pub(super) kept: Kept,
     /// Nobody else builds with this cache meanwhile.
     _lock: Lock,
 }
@@ -66,7 +69,7 @@ impl Inputs {
         waiting: &dyn Fn(),
         watch: &dyn Watch,
     ) -> Result<Self> {
-        let (cache, lock) = cache(&shop.cache, options, name, waiting)?;
+        let (cache, kept, lock) = cache(&shop.cache, options, name, waiting)?;
         let (layers, platform) = (shop.session.make("layers")?, shop.session.make("platform/env")?);
         let workspace = shop.session.make("workspace")?;
         app(&options.path, &workspace, watch)?;
@@ -82,7 +85,7 @@ impl Inputs {
         for dir in [&layers, &workspace, &platform, &platform.join("env")] {
             open_to_all(dir, 0o755)?;
         }
-        Ok(Self { layers, workspace, platform, cache, _lock: lock })
+        Ok(Self { layers, workspace, platform, cache, kept, _lock: lock })
     }
 }
 
@@ -91,8 +94,8 @@ fn open_to_all(path: &Path, mode: u32) -> Result<()> {
         .with_context(|| format!("cannot change the mode of `{}`", path.display()))
 }
 
-/// The folder of the cache, which nobody else uses until the lock is dropped.
-fn cache(caches: &Path, options: &Build, name: &Name, waiting: &dyn Fn()) -> Result<(PathBuf, Lock)> {
+/// The folder of the cache and what was kept beside it, which nobody else uses until the lock is dropped.
+fn cache(caches: &Path, options: &Build, name: &Name, waiting: &dyn Fn()) -> Result<(PathBuf, Kept, Lock)> {
     let key = name.path().path().display().to_string();
     let short = name.text().rsplit('/').next().unwrap_or_default().replace([':', '@'], "_");
     let own = caches.join("builds").join(format!("{short}-{}", &Digest::of(key.as_bytes()).hex()[..16]));
@@ -103,13 +106,15 @@ fn cache(caches: &Path, options: &Build, name: &Name, waiting: &dyn Fn()) -> Res
     // The phases lock the cache itself.
     let lock = Lock::acquire(&own, waiting).with_context(|| format!("cannot lock `{}`", own.display()))?;
     let dir = fs::canonicalize(&dir).with_context(|| format!("cannot find `{}`", dir.display()))?;
+    let kept = Kept::of(&own);
     if options.clear_cache {
+        kept.clear()?;
         for entry in fs::read_dir(&dir).with_context(|| format!("cannot list `{}`", dir.display()))? {
             let path = entry.with_context(|| format!("cannot list `{}`", dir.display()))?.path();
             drydock_tar::remove_all(&path).with_context(|| format!("cannot remove `{}`", path.display()))?;
         }
     }
-    Ok((dir, lock))
+    Ok((dir, kept, lock))
 }
 
 /// A copy of the app's source, which is a folder or an archive.

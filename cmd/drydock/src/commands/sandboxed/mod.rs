@@ -3,6 +3,7 @@
 mod build;
 mod descriptor;
 mod inputs;
+mod kept;
 mod lifecycle;
 mod modules;
 mod order;
@@ -20,8 +21,9 @@ use drydock_layout::Image;
 use drydock_model::config::ImageConfig;
 use drydock_model::digest::DiffId;
 use drydock_model::platform::Platform;
-use drydock_sandbox::bundle::Sandbox;
+use drydock_sandbox::bundle::{Network, Sandbox};
 use drydock_sandbox::ids::{Ids, User};
+use drydock_sandbox::network::{Carrier, OwnNetwork, Port};
 use drydock_sandbox::room::{self, Entered, Room};
 use drydock_sandbox::roots::{self, Root};
 use drydock_sandbox::runtime::{Ended, Runtime, Terms};
@@ -35,7 +37,7 @@ pub(crate) use run::{run, shell};
 
 use super::Context;
 use crate::cli::Command;
-use crate::cli_sandboxed::{Build, Run, Sandboxed, Shell};
+use crate::cli_sandboxed::{Build, Reach, Run, Sandboxed, Shell};
 use crate::config::Config;
 use crate::env;
 use crate::exit::Usage;
@@ -146,22 +148,20 @@ struct Shop {
     room: Room,
     runtime: Runtime,
     cache: PathBuf,
+    network: Network,
+    /// That network; it goes before the folder that it is in.
+    own_network: Option<OwnNetwork>,
     session: Session,
 }
 
 impl Shop {
-    fn open(room: Room, options: &Sandboxed, progress: &Progress) -> Result<Self> {
+    fn open(room: Room, options: &Sandboxed, ports: &[Port], progress: &Progress) -> Result<Self> {
         let find = |name: Option<&str>| Runtime::find(name, env::search_path().as_deref());
         let runtime = match options.runtime.as_deref() {
             // The only one that does without a superuser.
             None if room.ids == Ids::One => find(Some("crun")).or_else(|_| find(None))?,
             asked => find(asked)?,
         };
-        if !options.says_network() {
-            progress.say(
-                "warning: what runs can reach all that this machine can reach, and the machine: --network says whether it may",
-            );
-        }
         let limits = options.limits();
         if limits.any() && !drydock_sandbox::limits::are_delegated() {
             let instead = if limits.pids.is_some() { " (processes are limited for each user)" } else { "" };
@@ -172,7 +172,28 @@ impl Shop {
         let cache = cache_dir()?;
         remove_stale(&cache, Some(&runtime), &room)?;
         let session = Session::begin(&cache)?;
-        Ok(Self { room, runtime, cache, session })
+        let (network, own_network) = match options.network {
+            Some(Reach::Host) => (Network::Host, None),
+            Some(Reach::None) => (Network::None, None),
+            None => match own_network(&session, &room, ports) {
+                Ok(own) => (own.seen(), Some(own)),
+                Err(error) if !ports.is_empty() => return Err(error.context("cannot publish ports")),
+                Err(error) => {
+                    progress.say(&format!(
+                        "warning: what runs can reach all that this machine can reach, and the machine ({error:#}): --network says \
+                         whether it may"
+                    ));
+                    (Network::Host, None)
+                }
+            },
+        };
+        Ok(Self { room, runtime, cache, network, own_network, session })
+    }
+
+    /// Removes all that is the command's own.
+    fn end(self) -> Result<()> {
+        drop(self.own_network);
+        self.session.end()
     }
 
     /// The files of an image, unpacked when nobody has done so before.
@@ -208,6 +229,13 @@ impl Shop {
         let terms = Terms { stdin, stdout, stderr: Stdio::inherit(), signal: &signal, deadline };
         self.runtime.run(sandbox, name, &self.session, &self.room, terms)
     }
+}
+
+/// A network of the sandboxes' own, if this machine has what it takes.
+fn own_network(session: &Session, room: &Room, ports: &[Port]) -> Result<OwnNetwork> {
+    let carrier = Carrier::find(room, env::search_path().as_deref());
+    let none = "a network of its own takes pasta or slirp4netns, and subordinate ids: apt-get install passt";
+    carrier.context(none)?.start(session, room, ports)
 }
 
 /// What stands for all layers of an image: equal layers in an equal order have one ID.

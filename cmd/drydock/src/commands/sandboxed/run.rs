@@ -107,7 +107,7 @@ impl Task<'_> {
         args: impl FnOnce(&Path) -> Result<Vec<String>>,
     ) -> Result<u8> {
         let progress = &context.progress;
-        let shop = Shop::open(room, &self.options.sandboxed, progress)?;
+        let shop = Shop::open(room, &self.options.sandboxed, &self.options.publish, progress)?;
         let unpacked = shop.unpacked(self.image, progress)?;
         let tree: Tree = shop.tree(&unpacked.files, "run", progress)?;
         let settings = &self.image.config.config;
@@ -138,13 +138,13 @@ impl Task<'_> {
                 .to_owned(),
             user: user(&settings.user, &unpacked.files)?,
             mounts: self.options.sandboxed.volume.iter().cloned().chain(self.mounts).collect(),
-            network: self.options.sandboxed.network(),
+            network: shop.network.clone(),
             limits: self.options.sandboxed.limits(),
             terminal,
         };
         let ended = shop.run(&sandbox, "run", progress, (Stdio::inherit(), Stdio::inherit()), None);
         drop(tree);
-        shop.session.end()?;
+        shop.end()?;
         Ok(ended?.code)
     }
 }

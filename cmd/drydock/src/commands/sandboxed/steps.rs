@@ -16,7 +16,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use drydock_images::Name;
-use drydock_sandbox::bundle::{Mount, Sandbox};
+use drydock_sandbox::bundle::{Mount, Network, Sandbox};
 use drydock_sandbox::ids::User;
 use drydock_sandbox::tree;
 use rustix::process::geteuid;
@@ -77,6 +77,8 @@ pub(super) struct Steps<'a> {
     pub(super) inputs: &'a Inputs,
     /// Who the buildpacks are.
     pub(super) user: User,
+    /// Whom they can talk to.
+    pub(super) network: Network,
     /// The builder's environment.
     pub(super) env: &'a [String],
     /// The layout repository.
@@ -121,7 +123,7 @@ impl Steps<'_> {
             working_dir: if phase.is_in_builder() { self.options.workspace.clone() } else { "/".to_owned() },
             user,
             mounts,
-            network: self.options.sandboxed.network(),
+            network: self.network.clone(),
             limits: self.options.sandboxed.limits(),
             terminal: false,
         }
