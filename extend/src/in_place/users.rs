@@ -32,7 +32,7 @@ struct User {
 pub(super) fn identify(scope: &mut Scope, text: &str) -> Result<Identity> {
     let (user, group) = parts(text);
     let found = find_user(scope, user)?;
-    let number = user.parse::<u32>().ok();
+    let number = number(user);
     let owner = found.as_ref().map(|user| user.owner).or(number.map(|uid| Owner { uid, gid: 0 }));
     let owner = owner.ok_or_else(|| unknown("user", user, "/etc/passwd"))?;
     let home = found.as_ref().map_or("/", |user| &user.home);
@@ -49,10 +49,10 @@ pub(super) fn identify(scope: &mut Scope, text: &str) -> Result<Identity> {
 /// The owner of `--chown`. A number without a group is the group's, too.
 pub(super) fn owner(scope: &mut Scope, text: &str) -> Result<Owner> {
     let (user, group) = parts(text);
-    let owner = match (user.parse(), find_user(scope, user)?) {
-        (Ok(number), _) => Owner { uid: number, gid: number },
-        (Err(_), Some(user)) => user.owner,
-        (Err(_), None) => return Err(unknown("user", user, "/etc/passwd")),
+    let owner = match (number(user), find_user(scope, user)?) {
+        (Some(number), _) => Owner { uid: number, gid: number },
+        (None, Some(user)) => user.owner,
+        (None, None) => return Err(unknown("user", user, "/etc/passwd")),
     };
     match group {
         Some(group) => Ok(Owner { gid: find_group(scope, group)?, ..owner }),
@@ -66,17 +66,22 @@ fn parts(text: &str) -> (&str, Option<&str>) {
     (if user.is_empty() { "0" } else { user }, group.filter(|group| !group.is_empty()))
 }
 
+/// The number of a user or a group. The largest is nobody's: it asks the kernel to leave the one that is.
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|number| *number != u32::MAX)
+}
+
 fn unknown(what: &str, name: &str, file: &str) -> anyhow::Error {
     anyhow!("`{name}` is no {what} of the image: {file} has no such name; add it before, or give a number")
 }
 
 fn find_user(scope: &mut Scope, user: &str) -> Result<Option<User>> {
-    let number: Option<u32> = user.parse().ok();
+    let asked = number(user);
     let find = |line: &str| {
         let fields: Vec<&str> = line.split(':').collect();
         let [name, _, uid, gid, _, home, ..] = fields[..] else { return None };
-        let owner = Owner { uid: uid.parse().ok()?, gid: gid.parse().ok()? };
-        (name == user || Some(owner.uid) == number).then(|| User {
+        let owner = Owner { uid: number(uid)?, gid: number(gid)? };
+        (name == user || Some(owner.uid) == asked).then(|| User {
             name: name.to_owned(),
             owner,
             home: home.to_owned(),
@@ -86,12 +91,12 @@ fn find_user(scope: &mut Scope, user: &str) -> Result<Option<User>> {
 }
 
 fn find_group(scope: &mut Scope, group: &str) -> Result<u32> {
-    if let Ok(number) = group.parse() {
+    if let Some(number) = number(group) {
         return Ok(number);
     }
     let find = |line: &str| {
         let mut fields = line.split(':');
-        (fields.next()? == group).then(|| fields.nth(1)?.parse().ok()).flatten()
+        (fields.next()? == group).then(|| number(fields.nth(1)?)).flatten()
     };
     database(scope, "etc/group")?.lines().find_map(find).ok_or_else(|| unknown("group", group, "/etc/group"))
 }
@@ -100,7 +105,7 @@ fn find_group(scope: &mut Scope, group: &str) -> Result<u32> {
 fn groups_with(scope: &mut Scope, name: &str) -> Result<Vec<u32>> {
     let gid = |line: &str| {
         let mut fields = line.split(':').skip(2);
-        let gid = fields.next()?.parse().ok()?;
+        let gid = number(fields.next()?)?;
         fields.next()?.split(',').any(|member| member.trim() == name).then_some(gid)
     };
     let mut groups: Vec<u32> = database(scope, "etc/group")?.lines().filter_map(gid).collect();
@@ -171,6 +176,11 @@ mod tests {
             assert_eq!((uid, gid), want, "{text}");
         }
         assert!(owner(&mut scope, "nobody").is_err());
+        // To the kernel, this number means that nothing changes: root would stay root.
+        for text in ["4294967295", "4294967295:5", "5:4294967295"] {
+            assert!(told(&mut scope, text).unwrap_err().contains("of the image"), "{text}");
+            assert!(owner(&mut scope, text).is_err(), "{text}");
+        }
         assert!(told(&mut scope, "cnb:nogroup").unwrap_err().contains("no group of the image"));
     }
 }
