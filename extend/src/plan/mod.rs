@@ -405,13 +405,14 @@ impl Planner {
             return Err("--checksum is for what ADD downloads; leave it out".to_owned());
         }
         let source = |source: &Source| match source {
-            Source::Path(path) => {
-                let path = self.expand(path)?;
+            Source::Path(written) => {
+                let path = self.expand(written)?;
                 let is_remote = ["http://", "https://", "git://", "ssh://", "git@"]
                     .iter()
                     .any(|beginning| path.starts_with(beginning));
                 if is_add && is_remote {
-                    return Err(not_there(&format!("ADD of `{path}`"), "put the file into the context"));
+                    // Arguments in it may be secret.
+                    return Err(not_there(&format!("ADD of `{written}`"), "put the file into the context"));
                 }
                 Ok(Origin::Context(path))
             }

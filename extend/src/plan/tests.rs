@@ -186,7 +186,7 @@ fn what_cannot_be_done_is_said_before_anything_is() {
         ("FROM x\nRUN --security=insecure y", "line 2: RUN --security=insecure is not"),
         ("FROM x\nRUN []", "line 2: RUN has no program"),
         ("FROM x\n\nCOPY --from=b c d", "line 3: COPY --from=b is not"),
-        ("FROM x\nENV u=https://x/y\nADD $u d", "line 3: ADD of `https://x/y` is not"),
+        ("FROM x\nENV u=https://x/y\nADD $u d", "line 3: ADD of `$u` is not"),
         ("FROM x\nADD git@x:y.git d", "line 2: ADD of `git@x:y.git` is not"),
         ("FROM x\nADD --checksum=sha256:0 y d", "line 2: --checksum is for"),
         ("FROM x\nCOPY a b c", "line 2: `c` must be a folder"),
