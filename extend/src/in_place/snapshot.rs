@@ -17,7 +17,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::scope::{join, names};
+use super::scope::{Scope, join};
 
 /// What is in a file system, by its paths: folders before what is in them, names in byte order.
 #[derive(Debug, Default)]
@@ -64,15 +64,17 @@ pub(super) enum Change {
 }
 
 impl Snapshot {
-    /// Of the file system at `root`, without mounts and without the folders `left_out`, whose paths begin there.
+    /// Of the file system at `root`, without mounts and without the folders `left_out`, whose paths begin there and may
+    /// lead over links.
     pub(super) fn take(root: &Path, left_out: &[PathBuf]) -> Result<Self> {
-        let left_out: BTreeSet<Vec<u8>> = left_out
-            .iter()
-            .map(|path| names(path.as_os_str().as_bytes()).fold(Vec::new(), |path, name| join(&path, name)))
-            .collect();
+        let open = || format!("cannot open `{}`", root.display());
+        let mut scope = Scope::open(root).with_context(open)?;
+        let mut resolve = |path: &PathBuf| {
+            scope.resolve(path.as_os_str().as_bytes(), true).with_context(|| path.display().to_string())
+        };
+        let left_out = left_out.iter().map(&mut resolve).collect::<Result<BTreeSet<Vec<u8>>>>()?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = openat(CWD, root, flags, Mode::empty())
-            .with_context(|| format!("cannot open `{}`", root.display()))?;
+        let dir = openat(CWD, root, flags, Mode::empty()).with_context(open)?;
         let of_root =
             look(dir.as_fd(), b"", None).with_context(|| format!("cannot look at `{}`", root.display()))?;
         let device = of_root.of_device;

@@ -224,6 +224,23 @@ fn layers_have_extended_attributes_and_times() {
 }
 
 #[test]
+fn folders_behind_links_are_left_out() {
+    let stage = Stage::new();
+    let root = stage.path("root");
+    for dir in ["root/mnt/layers", "root/usr"] {
+        fs::create_dir_all(stage.path(dir)).unwrap();
+    }
+    symlink("/mnt", root.join("volumes")).unwrap();
+    symlink("../mnt/layers", root.join("usr/layers")).unwrap();
+    for left_out in ["/volumes/layers", "/usr/layers", "/usr/../mnt/./layers/"] {
+        let take = || Snapshot::take(&root, &[left_out.into()]).unwrap();
+        let before = take();
+        stage.write("root/mnt/layers/file", left_out);
+        assert_eq!(take().changes_since(&before), [], "{left_out}");
+    }
+}
+
+#[test]
 fn the_same_changes_give_the_same_layer() {
     let digests: Vec<_> = (0..2)
         .map(|_| {
