@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use drydock_tar::{Found, NO_XATTRS, Owner, Time, Walk, open_file, split_leaf};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, fstat, openat, readlinkat, statat};
 
 use super::archive;
 use super::scope::{Scope, join, names, push};
@@ -101,7 +101,8 @@ impl Context {
         to: &[u8],
         target: &mut Target<'_>,
     ) -> Result<()> {
-        target.make_dirs(to)?;
+        let resolved = target.make_dirs(to)?;
+        let of_target = identity(&fstat(target.scope.dir(&resolved)?)?);
         let Self { path: context, scope, ignore } = self;
         let root = list(scope.dir(&source.resolved)?)?;
         let mut walk = Walk::new(context, root)?;
@@ -111,22 +112,24 @@ impl Context {
                     || ignore.leaves_out(&join(&source.path, path))
                     || ignore.leaves_out(&join(&source.resolved, path))
             };
-            // Where nothing of a folder can be wanted, it is not looked into.
+            // Where nothing of a folder can be wanted, it is not looked into; nor is that which is being filled.
             let has_exceptions = ignore.has_exceptions() || copying.exclude.has_exceptions();
-            let mut enters = |_: BorrowedFd<'_>, path: &[u8], leaf: &[u8]| {
-                has_exceptions || !is_left_out(&join(path, leaf))
+            let mut enters = |dir: BorrowedFd<'_>, path: &[u8], leaf: &[u8]| {
+                let stat = statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW);
+                (has_exceptions || !is_left_out(&join(path, leaf)))
+                    && !stat.is_ok_and(|stat| identity(&stat) == of_target)
             };
             let Some(Found { dir, path, leaf, file_type }) = walk.find_next_where(&mut enters)? else {
                 break;
             };
             let below = join(path, leaf);
-            if is_left_out(&below) {
+            let is_dir = file_type == FileType::Directory;
+            if is_left_out(&below) || is_dir && !leaf.is_empty() {
                 continue;
             }
             let path = join(to, &below);
-            let is_entered = file_type == FileType::Directory;
-            if is_entered {
-                let stat = rustix::fs::fstat(dir)?;
+            if is_dir {
+                let stat = fstat(dir)?;
                 target.dir(&path, &facts(&stat), false)?;
             } else {
                 bring_file(dir, leaf, &path, target)
@@ -236,6 +239,11 @@ impl Context {
 
 fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Which file it is.
+fn identity(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
 }
 
 fn is_dir(stat: &Stat) -> bool {

@@ -407,6 +407,20 @@ fn nothing_comes_from_outside_of_the_context() {
     assert_eq!((stage.read("root/file"), stage.read("outside")), ("kept".into(), "secret".into()));
 }
 
+#[test]
+fn a_folder_is_copied_into_itself_once() {
+    let stage = Stage::new();
+    stage.write("root/app/a", "1");
+    stage.write("root/app/z/b", "2");
+    fs::remove_dir(stage.path("context")).unwrap();
+    symlink("root/app", stage.path("context")).unwrap();
+    stage.copy("COPY . /app/z/copy", "").unwrap();
+    let tree = stage.tree("root/app");
+    let found: Vec<_> = tree.iter().map(|(path, what)| (path.as_str(), what.as_str())).collect();
+    let want = [("a", "1"), ("z", "/"), ("z/b", "2"), ("z/copy", "/"), ("z/copy/a", "1"), ("z/copy/z", "/")];
+    assert_eq!(found, [&want[..], &[("z/copy/z/b", "2")]].concat());
+}
+
 fn tar_of(entries: &[(&str, char, &str)]) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for (name, kind, what) in entries {
