@@ -132,12 +132,13 @@ impl<'a> Target<'a> {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let mut file = File::from(openat(dir, TEMPORARY, flags, Mode::RUSR | Mode::WUSR)?);
             let done = io::copy(contents, &mut file).map_err(anyhow::Error::from).and_then(|_| {
+                let mode = self.chmod.map_or(facts.mode, |chmod| chmod.of(facts.mode, false));
+                set(dir, TEMPORARY, self.owner.unwrap_or(facts.owner), mode)?;
+                // Afterwards: another owner takes capabilities away.
                 for (name, value) in facts.xattrs.iter().filter(|(name, _)| is_kept(name)) {
                     fsetxattr(&file, name.as_slice(), value, XattrFlags::empty())
                         .with_context(|| format!("set {}", String::from_utf8_lossy(name)))?;
                 }
-                let mode = self.chmod.map_or(facts.mode, |chmod| chmod.of(facts.mode, false));
-                set(dir, TEMPORARY, self.owner.unwrap_or(facts.owner), mode)?;
                 set_time(dir, TEMPORARY, facts.modified)?;
                 Ok(renameat(dir, TEMPORARY, dir, leaf.as_slice())?)
             });
@@ -235,6 +236,8 @@ fn set(dir: impl std::os::fd::AsFd, leaf: &[u8], owner: Owner, mode: u32) -> Res
 }
 
 fn own(dir: impl std::os::fd::AsFd, leaf: &[u8], Owner { uid, gid }: Owner) -> Result<()> {
+    // The kernel would leave the owner that is.
+    ensure!(uid != u32::MAX && gid != u32::MAX, "no file can belong to {uid}:{gid}");
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     Ok(chownat(dir, leaf, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
 }

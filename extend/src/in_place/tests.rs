@@ -9,7 +9,7 @@ use std::process::Command as Process;
 
 use drydock_encode::compress::Compression;
 use drydock_model::config::ImageConfig;
-use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, mknodat};
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, lgetxattr, lsetxattr, mknodat};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -421,6 +421,16 @@ fn a_folder_is_copied_into_itself_once() {
     assert_eq!(found, [&want[..], &[("z/copy/z/b", "2")]].concat());
 }
 
+fn owned_by(uid: u32) -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    header.set_uid(uid.into());
+    header.set_mode(0o4755);
+    header.set_size(0);
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_data(&mut header, "f", std::io::empty()).unwrap();
+    archive.into_inner().unwrap()
+}
+
 fn tar_of(entries: &[(&str, char, &str)]) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for (name, kind, what) in entries {
@@ -495,6 +505,7 @@ fn archives_are_unpacked() {
         ("up.tar", tar_of(&[("../up", '0', "")]), "leads out of the folder"),
         ("link.tar", tar_of(&[("h", '1', "../../etc/passwd")]), "leads out of the folder"),
         ("root.tar", tar_of(&[("d", '5', ""), ("d", '0', "")]), "is a folder, and cannot be replaced"),
+        ("nobody.tar", owned_by(u32::MAX), "no file can belong to 4294967295:"),
         ("cut.tar", tar[..700].to_vec(), "the tar"),
         ("x.tar.xz", b"\xfd7zXZ\0\0\0".to_vec(), "compressed by xz, which is not supported"),
         ("x.tar.bz2", b"BZh91AY&".to_vec(), "compressed by bzip2, which is not supported"),
@@ -504,4 +515,24 @@ fn archives_are_unpacked() {
         assert!(error.contains(want), "{name}: {error}");
     }
     assert!(!stage.path("up").exists());
+}
+
+#[test]
+fn capabilities_of_unpacked_programs_stay() {
+    let stage = Stage::new();
+    // cap_net_raw, permitted and effective.
+    let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    stage.write("probe", "");
+    let may = lsetxattr(stage.path("probe"), "security.capability", &capability, XattrFlags::empty()).is_ok();
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_pax_extensions([("SCHILY.xattr.security.capability", &capability[..])]).unwrap();
+    archive.get_mut().extend(tar_of(&[("ping", '0', "1")]));
+    stage.write("context/t.tar", archive.into_inner().unwrap());
+    let added = stage.copy("ADD t.tar /x", "");
+    assert_eq!(added.is_ok(), may, "{added:?}");
+    if may {
+        let mut found = [0; 64];
+        let length = lgetxattr(stage.path("root/x/ping"), "security.capability", &mut found).unwrap();
+        assert_eq!(found[..length], capability);
+    }
 }
