@@ -229,7 +229,11 @@ impl Planner {
     }
 
     fn expand_pairs(&self, pairs: &[(String, String)]) -> Result<Vec<(String, String)>, String> {
-        pairs.iter().map(|(name, value)| Ok((self.expand(name)?, self.expand(value)?))).collect()
+        let pair = |(name, value): &(String, String)| match self.expand(name)? {
+            name if name.is_empty() => Err(format!("the name before `={value}` is empty; give it one")),
+            name => Ok((name, self.expand(value)?)),
+        };
+        pairs.iter().map(pair).collect()
     }
 
     fn declare_globals(&mut self, arguments: &[crate::language::Argument]) -> Result<(), String> {

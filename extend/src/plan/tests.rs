@@ -196,6 +196,8 @@ fn what_cannot_be_done_is_said_before_anything_is() {
         ("FROM x\nENV a=\"b", "line 2: a `\"` is not ended"),
         ("FROM x\nENV a=${b:?'no b'}", "line 2: `b` is not set or empty: no b"),
         ("ARG a=${\nFROM x", "line 1: there is no name"),
+        ("FROM x\nENV $u=1", "line 2: the name before `=1` is empty"),
+        ("FROM x\nLABEL a=b $u=1", "line 2: the name before `=1` is empty"),
         ("FROM x\nUSER $u", "line 2: USER is empty"),
         ("FROM x\nEXPOSE a", "line 2: `a` is no port"),
         ("FROM x\nEXPOSE 2-1", "line 2: `2-1` is no port"),
