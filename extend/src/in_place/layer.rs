@@ -104,9 +104,7 @@ impl Writer {
                 Ok(Entry { kind: Kind::CharDevice(look.device), ..entry }.write(sink)?)
             }
             FileType::BlockDevice => Ok(Entry { kind: Kind::BlockDevice(look.device), ..entry }.write(sink)?),
-            // Means nothing when nobody listens any more.
-            FileType::Socket => Ok(()),
-            FileType::Unknown => bail!("it is of a kind that no layer has"),
+            FileType::Socket | FileType::Unknown => bail!("it is of a kind that no layer has"),
         }
     }
 

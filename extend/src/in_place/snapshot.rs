@@ -92,6 +92,10 @@ impl Snapshot {
                 of_dir.is_some_and(|look| !look.is_left_out)
             })?;
             let Some(Found { dir, path, leaf, file_type }) = found else { break };
+            // A socket means nothing when nobody listens any more: no layer has it.
+            if file_type == FileType::Socket {
+                continue;
+            }
             let look = match (file_type, of_dir) {
                 (FileType::Directory, Some(look)) => look,
                 // It is gone already.

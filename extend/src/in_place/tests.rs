@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::net::UnixListener;
 use std::process::Command as Process;
 
 use drydock_encode::compress::Compression;
@@ -13,6 +14,7 @@ use rustix::fs::{CWD, FileType, Mode, XattrFlags, lgetxattr, lsetxattr, mknodat}
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::snapshot::Change;
 use super::*;
 use crate::language::{IgnoreRules, parse};
 use crate::plan::only_stage;
@@ -221,6 +223,23 @@ fn layers_have_extended_attributes_and_times() {
     let records = entry.pax_extensions().unwrap().unwrap();
     let names: Vec<_> = records.map(|record| record.unwrap().key().unwrap().to_owned()).collect();
     assert_eq!(names, ["SCHILY.xattr.user.drydock", "SCHILY.xattr.user.kept"]);
+}
+
+#[test]
+fn sockets_are_as_good_as_nothing() {
+    let stage = Stage::new();
+    let root = stage.path("root");
+    for name in ["file", "kept"] {
+        stage.write(&format!("root/a/{name}"), "1");
+    }
+    let before = Snapshot::take(&root, &[]).unwrap();
+    fs::remove_file(root.join("a/file")).unwrap();
+    for name in ["file", "new"] {
+        UnixListener::bind(root.join("a").join(name)).unwrap();
+    }
+    let changes = Snapshot::take(&root, &[]).unwrap().changes_since(&before);
+    let [Change::There(dir, _), Change::Gone(file)] = &changes[..] else { panic!("{changes:?}") };
+    assert_eq!((&dir[..], &file[..]), (&b"a"[..], &b"a/file"[..]));
 }
 
 #[test]
