@@ -85,29 +85,24 @@ impl Snapshot {
             let found = walk.find_next_where(&mut |dir, path, leaf| {
                 let path = join(path, leaf);
                 let is_left_out = left_out.contains(&path) || is_of_kernel(&path);
-                of_dir = look(dir, leaf, Some(device)).ok().map(|mut look| {
-                    look.is_left_out |= is_left_out;
-                    look
-                });
-                of_dir.is_some_and(|look| !look.is_left_out)
+                let looks = look(dir, leaf, Some(device))
+                    .map(|look| Look { is_left_out: look.is_left_out || is_left_out, ..look });
+                of_dir = Some(looks);
+                looks.is_ok_and(|look| !look.is_left_out)
             })?;
             let Some(Found { dir, path, leaf, file_type }) = found else { break };
             // A socket means nothing when nobody listens any more: no layer has it.
             if file_type == FileType::Socket {
                 continue;
             }
-            let look = match (file_type, of_dir) {
-                (FileType::Directory, Some(look)) => look,
+            let look = match of_dir.unwrap_or_else(|| look(dir, leaf, Some(device))) {
+                Ok(look) => look,
                 // It is gone already.
-                (FileType::Directory, None) => continue,
-                _ => match look(dir, leaf, Some(device)) {
-                    Ok(look) => look,
-                    Err(Errno::NOENT) => continue,
-                    Err(error) => {
-                        let path = String::from_utf8_lossy(&join(path, leaf)).into_owned();
-                        return Err(error).with_context(|| format!("cannot look at `/{path}`"));
-                    }
-                },
+                Err(Errno::NOENT) => continue,
+                Err(error) => {
+                    let path = String::from_utf8_lossy(&join(path, leaf)).into_owned();
+                    return Err(error).with_context(|| format!("cannot look at `/{path}`"));
+                }
             };
             snapshot.add(path, leaf, look);
         }

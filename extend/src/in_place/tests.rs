@@ -7,10 +7,12 @@ use std::num::NonZeroUsize;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::os::unix::net::UnixListener;
 use std::process::Command as Process;
+use std::thread;
 
 use drydock_encode::compress::Compression;
 use drydock_model::config::ImageConfig;
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, lgetxattr, lsetxattr, mknodat};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -223,6 +225,23 @@ fn layers_have_extended_attributes_and_times() {
     let records = entry.pax_extensions().unwrap().unwrap();
     let names: Vec<_> = records.map(|record| record.unwrap().key().unwrap().to_owned()).collect();
     assert_eq!(names, ["SCHILY.xattr.user.drydock", "SCHILY.xattr.user.kept"]);
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_not_gone() {
+    let stage = Stage::new();
+    let (root, dir) = (stage.path("root"), stage.path("root/a"));
+    fs::create_dir_all(dir.join("b")).unwrap();
+    fs::set_permissions(&dir, Permissions::from_mode(0o444)).unwrap();
+    let take = || {
+        let none = CapabilitySet::empty();
+        let none = CapabilitySets { effective: none, permitted: none, inheritable: none };
+        set_capabilities(None, none).unwrap();
+        Snapshot::take(&root, &[]).map(|now| now.changes_since(&Snapshot::default()))
+    };
+    let taken = thread::scope(|scope| scope.spawn(take).join().unwrap());
+    fs::set_permissions(&dir, Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(taken.unwrap_err().to_string(), "cannot look at `/a/b`");
 }
 
 #[test]
