@@ -113,7 +113,8 @@ pub fn resolve(text: &str, passwd: &str, group: &str) -> Option<User> {
         },
         None => known.as_deref().and_then(|known| number(known, 3)).unwrap_or(0),
     };
-    Some(User { uid, gid })
+    // To system calls, the largest number means no user.
+    [uid, gid].iter().all(|id| *id != u32::MAX).then_some(User { uid, gid })
 }
 
 #[cfg(test)]
@@ -171,6 +172,8 @@ mod tests {
             ("cnb:other", Some((1001, 7))),
             ("stranger", None),
             ("cnb:stranger", None),
+            ("4294967295", None),
+            ("5:4294967295", None),
         ] {
             let found = resolve(text, passwd, group).map(|user| (user.uid, user.gid));
             assert_eq!(found, want, "{text}");

@@ -236,8 +236,6 @@ fn set(dir: impl std::os::fd::AsFd, leaf: &[u8], owner: Owner, mode: u32) -> Res
 }
 
 fn own(dir: impl std::os::fd::AsFd, leaf: &[u8], Owner { uid, gid }: Owner) -> Result<()> {
-    // The kernel would leave the owner that is.
-    ensure!(uid != u32::MAX && gid != u32::MAX, "no file can belong to {uid}:{gid}");
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     Ok(chownat(dir, leaf, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
 }

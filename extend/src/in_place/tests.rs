@@ -543,7 +543,7 @@ fn archives_are_unpacked() {
         ("up.tar", tar_of(&[("../up", '0', "")]), "leads out of the folder"),
         ("link.tar", tar_of(&[("h", '1', "../../etc/passwd")]), "leads out of the folder"),
         ("root.tar", tar_of(&[("d", '5', ""), ("d", '0', "")]), "is a folder, and cannot be replaced"),
-        ("nobody.tar", owned_by(u32::MAX), "no file can belong to 4294967295:"),
+        ("nobody.tar", owned_by(u32::MAX), "an owner has too large a number"),
         ("cut.tar", tar[..700].to_vec(), "the tar"),
         ("x.tar.xz", b"\xfd7zXZ\0\0\0".to_vec(), "compressed by xz, which is not supported"),
         ("x.tar.bz2", b"BZh91AY&".to_vec(), "compressed by bzip2, which is not supported"),

@@ -161,7 +161,8 @@ fn owner(build: &Image) -> Result<Owner, String> {
         ["", ""] => settings.user.split_once(':').unwrap_or_default().into(),
         named => named,
     };
-    let [Ok(uid), Ok(gid)] = ids.map(str::parse) else {
+    // The largest number means nobody.
+    let [Some(uid), Some(gid)] = ids.map(|id| id.parse().ok().filter(|id| *id != u32::MAX)) else {
         return Err(
             "is no build image: it has neither the variables CNB_USER_ID and CNB_GROUP_ID nor a user in numbers, \
              like 1000:1000"

@@ -218,9 +218,10 @@ impl Headers {
         in_block.extend_from_slice(until_nul(&block[..100]));
         let name = extensions.name.as_deref().unwrap_or(in_block);
         let target = extensions.target.as_deref().unwrap_or_else(|| until_nul(&block[157..257]));
+        // The largest number is nobody's: to system calls it means to leave the owner as it is.
         let id = |extended: Option<u64>, field| {
-            u32::try_from(extended.map_or_else(|| unsigned(field), Ok)?)
-                .map_err(|_| "an owner has too large a number")
+            let id = u32::try_from(extended.map_or_else(|| unsigned(field), Ok)?).ok();
+            id.filter(|id| *id != u32::MAX).ok_or("an owner has too large a number")
         };
         let device = || -> Result<Device, &'static str> {
             let number =

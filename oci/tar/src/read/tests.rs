@@ -88,7 +88,7 @@ fn owned() -> impl Strategy<Value = Owned> {
         device().prop_map(Kind::CharDevice),
         device().prop_map(Kind::BlockDevice),
     ];
-    let owner = any::<(u32, u32)>().prop_map(|(uid, gid)| Owner { uid, gid });
+    let owner = (0..u32::MAX, 0..u32::MAX).prop_map(|(uid, gid)| Owner { uid, gid });
     let time = (any::<i32>(), prop_oneof![Just(0), 0..1_000_000_000_u32])
         .prop_map(|(seconds, nanoseconds)| Time { seconds: i64::from(seconds) * 5, nanoseconds });
     let attribute = ("[a-z.]{1,20}", prop::collection::vec(any::<u8>(), 0..30));
@@ -193,6 +193,7 @@ fn malformed_archives_are_errors() {
         ("size is no number", x("12 size=-12\n")),
         ("time is no number", x("11 mtime=x\n")),
         ("owner too large", x("18 uid=4294967296\n")),
+        ("owner that is nobody", x("18 gid=4294967295\n")),
         ("sparse", x("22 GNU.sparse.major=1\n")),
         ("GNU sparse", tar_of(&[("a", EntryType::GNUSparse, "")])),
         ("unknown", tar_of(&[("a", EntryType::new(b'Z'), "")])),

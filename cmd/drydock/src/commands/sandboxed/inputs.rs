@@ -56,6 +56,12 @@ pub(super) fn builder_user(options: &Build, config: &ImageConfig) -> Result<User
     if user.uid == 0 {
         bail!("`{name}` is no usable builder: its buildpacks would run as root (CNB_USER_ID is 0)");
     }
+    if [user.uid, user.gid].contains(&u32::MAX) {
+        bail!(
+            "`{name}` is no usable builder: nobody can have the number {} (CNB_USER_ID, CNB_GROUP_ID)",
+            u32::MAX
+        );
+    }
     Ok(user)
 }
 
@@ -208,7 +214,9 @@ mod tests {
         assert_eq!(builder_user(&Build::of(args), &config).unwrap(), User { uid: 1001, gid: 1000 });
         let other = Build::of(&["app", "--builder", "b", "--uid", "7", "--gid", "8"]);
         assert_eq!(builder_user(&other, &config).unwrap(), User { uid: 7, gid: 8 });
-        config.config.set_env("CNB_USER_ID", "0");
-        assert!(builder_user(&Build::of(args), &config).is_err());
+        for id in ["0", "4294967295", "-1", "cnb"] {
+            config.config.set_env("CNB_USER_ID", id);
+            assert!(builder_user(&Build::of(args), &config).is_err(), "{id}");
+        }
     }
 }
