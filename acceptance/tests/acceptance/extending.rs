@@ -101,7 +101,7 @@ impl Extending {
             "--mount",
             "sh",
             "-c",
-            include_str!("extend.sh"),
+            include_str!("../in_root.sh"),
             "sh",
             &root,
             &project,
