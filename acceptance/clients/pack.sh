@@ -89,7 +89,7 @@ inside() {
     make_images
     trade
     [ -z "${ROUNDS:-}" ] || bench
-    build_and_start 0 022 "drydock's trusted" --builder "$OURS" --trust-builder
+    build_and_start 0 022 "own trusted" --builder "$OURS" --trust-builder
     local umask
     for umask in 022 077; do
         for user in 0 $USER_ID; do
