@@ -173,7 +173,12 @@ impl House {
         let layout = Layout::new(self.layout_dir("library/app/latest"));
         let faults = layout.faults()?;
         anyhow::ensure!(faults.is_empty(), "the layout has faults:\n{}", faults.join("\n"));
-        layout.verify()?.pop().context("the layout has an image")
+        self.published()
+    }
+
+    /// The image, complete; a killed build may have left temporary files beside it, which the next one removes.
+    pub fn published(&self) -> Result<Image> {
+        Layout::new(self.layout_dir("library/app/latest")).verify()?.pop().context("the layout has an image")
     }
 
     /// The files of the repository and the cache that belong to somebody else than whoever builds.

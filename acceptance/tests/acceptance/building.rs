@@ -359,7 +359,7 @@ fn killed_at_any_moment(built: &Built, houses: &Houses) -> Result<()> {
             while !house.processes().is_empty() {
                 thread::sleep(Duration::from_millis(10));
             }
-            house.image().with_context(|| format!("{who:?}, round {round}"))?;
+            house.published().with_context(|| format!("{who:?}, round {round}"))?;
         }
         house.built(&[]).with_context(|| format!("{who:?}"))?;
         ensure!(house.image()?.descriptor.digest == wanted, "{who:?}: another image than before");
