@@ -16,7 +16,7 @@ mod tests;
 mod tests_any_change;
 mod users;
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -24,13 +24,14 @@ use anyhow::{Context as _, Result, anyhow};
 use drydock_encode::pipeline::{self, Blob, Job, Settings};
 use drydock_io::sink::Sink;
 use drydock_model::digest::DiffId;
+use drydock_tar::Time;
 
 pub use self::context::Context;
 use self::scope::{Scope, names};
 use self::snapshot::Snapshot;
 use self::target::Target;
 pub use self::users::Identity;
-use crate::plan::{Action, Command, Plan, Program, Step};
+use crate::plan::{Action, Command, From, Plan, Program, Step};
 
 /// Where a plan is carried out.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +64,24 @@ pub struct Layer {
     pub diff_id: DiffId,
     /// The layer.
     pub blob: Blob,
+}
+
+/// Gives what `COPY` and `ADD` bring.
+pub trait Contexts {
+    /// The folder that is meant.
+    fn open(&mut self, from: &From) -> Result<&mut Context>;
+
+    /// Downloads a file of which everything is read from its beginning.
+    fn download(&mut self, url: &str) -> Result<Download>;
+}
+
+/// What was downloaded.
+#[derive(Debug)]
+pub struct Download {
+    /// Its contents.
+    pub file: File,
+    /// When it was changed, as the server says.
+    pub modified: Option<Time>,
 }
 
 /// Runs programs.
@@ -110,7 +129,7 @@ fn told(line: usize, text: &str) -> String {
 pub fn carry_out<R: Runner>(
     plan: &Plan,
     place: &Place<'_>,
-    context: &mut Context,
+    contexts: &mut dyn Contexts,
     layers: Option<&Layers<'_>>,
     runner: &R,
     begins: &dyn Fn(&Step),
@@ -139,7 +158,8 @@ pub fn carry_out<R: Runner>(
                 let owner = copying.chown.as_deref().map(|text| users::owner(&mut scope, text));
                 let owner = owner.transpose().map_err(files)?;
                 let mut target = Target::new(&mut scope, owner, copying.chmod.as_ref());
-                context.bring(copying, &mut target).and_then(|()| target.finish()).map_err(files)?;
+                let brought = context::bring(contexts, copying, &mut target).and_then(|()| target.finish());
+                brought.map_err(files)?;
             }
             Action::MakeDir { path, user } => make_dir(&mut scope, path, user).map_err(files)?,
         }

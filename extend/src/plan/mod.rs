@@ -6,6 +6,7 @@
 //! anything runs.
 
 mod mode;
+mod mount;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -13,10 +14,12 @@ mod tests;
 use std::collections::BTreeMap;
 
 use drydock_model::config::{ImageConfig, Settings};
+use drydock_model::digest::Digest;
 use drydock_model::platform::Platform;
 use serde_json::Value as Json;
 
 pub use self::mode::Permissions;
+pub use self::mount::{Mount, Network, Sharing};
 use crate::language::{
     CommandLine, Copy, Dockerfile, IgnoreRules, Instruction, Kind, Run, Source, Stage, SyntaxError, expand,
     expand_text, parse_trigger,
@@ -38,6 +41,74 @@ pub const PREDEFINED: [&str; 10] = [
 
 /// Where programs are looked for when nobody says it.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What a Dockerfile comes to: the stages that the wanted one needs, each after those that it needs. The wanted one is the last.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Build {
+    /// There is one at least.
+    pub stages: Vec<PlannedStage>,
+}
+
+/// A stage, and what it begins with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedStage {
+    /// Where its `FROM` stands in the Dockerfile.
+    pub line: usize,
+    /// Its name, or its number in the Dockerfile.
+    pub name: String,
+    /// What it begins with.
+    pub base: Base,
+    /// What is done.
+    pub plan: Plan,
+}
+
+/// What a stage begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Base {
+    /// No files.
+    Scratch,
+    /// What another stage has come to: its place in [`Build::stages`].
+    Stage(usize),
+    /// An image.
+    Image {
+        /// As `FROM` names it.
+        name: String,
+        /// What it runs on.
+        platform: Platform,
+    },
+}
+
+/// What is wanted of a Dockerfile.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The name or the number of a stage; the last one, if none.
+    pub target: Option<&'a str>,
+    /// Arguments, of which later ones of one name count.
+    pub args: &'a [(String, String)],
+    /// What the image is to run on.
+    pub platform: &'a Platform,
+}
+
+/// Why a Dockerfile cannot be planned.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// What it says is wrong.
+    #[error(transparent)]
+    Syntax(#[from] SyntaxError),
+    /// An image is not to be had.
+    #[error("line {line}: image `{name}`")]
+    Image {
+        /// Where it is named.
+        line: usize,
+        /// The image.
+        name: String,
+        /// Why.
+        source: anyhow::Error,
+    },
+}
+
+/// Gives the configuration of an image that a Dockerfile names.
+pub type Images<'a> = dyn FnMut(&str, &Platform) -> anyhow::Result<ImageConfig> + 'a;
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,6 +157,10 @@ pub struct Program {
     pub dir: String,
     /// Who runs it, as `USER` says; empty for root.
     pub user: String,
+    /// What it sees besides the image.
+    pub mounts: Vec<Mount>,
+    /// Which network it sees.
+    pub network: Network,
 }
 
 /// What runs.
@@ -100,6 +175,8 @@ pub enum Command {
 /// Files that come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copying {
+    /// Where it comes from.
+    pub from: From,
     /// What comes.
     pub sources: Vec<Origin>,
     /// Where to, absolute; a slash at its end if it is a folder.
@@ -114,7 +191,18 @@ pub struct Copying {
     pub unpacks: bool,
 }
 
-/// Where a file comes from.
+/// A folder that files come from: a context.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum From {
+    /// That of the build.
+    Context,
+    /// What a stage has come to: its place in [`Build::stages`].
+    Stage(usize),
+    /// An image, as the Dockerfile names it, of the wanted platform.
+    Image(String),
+}
+
+/// What comes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// A path in the context, or a pattern of paths.
@@ -125,6 +213,13 @@ pub enum Origin {
         name: String,
         /// What is in it.
         contents: String,
+    },
+    /// A download.
+    Url {
+        /// Its address (`http:` or `https:`).
+        url: String,
+        /// What it must have, if that is said.
+        checksum: Option<Digest>,
     },
 }
 
@@ -370,6 +465,8 @@ impl Planner {
             env: variables,
             dir: below("/", working_dir),
             user: user.clone(),
+            mounts: Vec::new(),
+            network: Network::Default,
         };
         match &program.command {
             Command::Words(words) if words.is_empty() => Err("RUN has no program; write one".to_owned()),
@@ -444,6 +541,7 @@ impl Planner {
         let chmod = copy.chmod.as_deref().map(|text| Permissions::parse(&self.expand(text)?)).transpose()?;
         let exclude = self.expand_all(&copy.exclude)?;
         Ok(Copying {
+            from: From::Context,
             sources,
             target,
             chown: copy.chown.as_deref().map(|text| self.expand(text)).transpose()?,
