@@ -4,6 +4,7 @@
 //! Whatever can be known to be wrong is found before the first instruction is carried out. An extended run image appears whole in
 //! `<extended>/run`, or what was there before stays. Specification: `platform.md` § Extender, `image_extension.md` § Dockerfiles.
 
+mod able;
 mod base;
 mod dockerfiles;
 mod program;
