@@ -5,15 +5,16 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use drydock_tar::{Found, NO_XATTRS, Owner, Time, Walk, open_file, split_leaf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, fstat, openat, readlinkat, statat};
 
+use super::{Contexts, Download};
 use super::archive;
 use super::scope::{Scope, join, names, push};
 use super::target::{Facts, Special, Target};
 use crate::language::{IgnoreRules, Pattern};
-use crate::plan::{Copying, Origin};
+use crate::plan::{Copying, From, Origin};
 
 /// The folder, and what of it is left out.
 #[derive(Debug)]
@@ -21,6 +22,18 @@ pub struct Context {
     path: PathBuf,
     scope: Scope,
     ignore: IgnoreRules,
+}
+
+/// Where there is nothing but the context of the build.
+impl Contexts for Context {
+    fn open(&mut self, from: &From) -> Result<&mut Context> {
+        ensure!(*from == From::Context, "there is no context but that of the build");
+        Ok(self)
+    }
+
+    fn download(&mut self, url: &str) -> Result<Download> {
+        bail!("`{url}` cannot be downloaded here; put the file into the context")
+    }
 }
 
 /// A file or a folder of the context.
@@ -32,40 +45,43 @@ struct Source {
     stat: Stat,
 }
 
+/// Brings what a `COPY` or an `ADD` asks for.
+pub(super) fn bring(contexts: &mut dyn Contexts, copying: &Copying, target: &mut Target<'_>) -> Result<()> {
+    let to: Vec<u8> = names(copying.target.as_bytes()).fold(Vec::new(), |path, name| join(&path, name));
+    let is_folder = copying.target.ends_with('/');
+    for origin in &copying.sources {
+        match origin {
+            Origin::Text { name, contents } => {
+                let path = place(&to, name.as_bytes(), is_folder, target)?;
+                let facts = Facts { mode: 0o644, owner: Owner::ROOT, modified: None, xattrs: NO_XATTRS };
+                target.file(&path, &mut contents.as_bytes(), &facts)?;
+            }
+            Origin::Url { url, .. } => bail!("`{url}` cannot be downloaded"),
+            Origin::Context(pattern) => {
+                let context = contexts.open(&copying.from)?;
+                let sources = context.find(pattern, &copying.exclude)?;
+                if sources.len() > 1 && !is_folder {
+                    bail!(
+                        "`{pattern}` is several files, so `{0}` must be a folder; write `{0}/`",
+                        copying.target
+                    );
+                }
+                for source in sources {
+                    let brought = context.bring_one(&source, copying, &to, target);
+                    brought.with_context(|| {
+                        format!("`{}` of the context", String::from_utf8_lossy(&source.path))
+                    })?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 impl Context {
     /// The folder at `path`.
     pub fn open(path: &Path, ignore: IgnoreRules) -> io::Result<Self> {
         Ok(Self { path: path.to_owned(), scope: Scope::open(path)?, ignore })
-    }
-
-    /// Brings what a `COPY` or an `ADD` asks for.
-    pub(super) fn bring(&mut self, copying: &Copying, target: &mut Target<'_>) -> Result<()> {
-        let to: Vec<u8> = names(copying.target.as_bytes()).fold(Vec::new(), |path, name| join(&path, name));
-        let is_folder = copying.target.ends_with('/');
-        for origin in &copying.sources {
-            match origin {
-                Origin::Text { name, contents } => {
-                    let path = place(&to, name.as_bytes(), is_folder, target)?;
-                    let facts = Facts { mode: 0o644, owner: Owner::ROOT, modified: None, xattrs: NO_XATTRS };
-                    target.file(&path, &mut contents.as_bytes(), &facts)?;
-                }
-                Origin::Context(pattern) => {
-                    let sources = self.find(pattern, &copying.exclude)?;
-                    if sources.len() > 1 && !is_folder {
-                        bail!(
-                            "`{pattern}` is several files, so `{0}` must be a folder; write `{0}/`",
-                            copying.target
-                        );
-                    }
-                    for source in sources {
-                        self.bring_one(&source, copying, &to, target).with_context(|| {
-                            format!("`{}` of the context", String::from_utf8_lossy(&source.path))
-                        })?;
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 
     fn bring_one(
