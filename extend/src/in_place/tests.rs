@@ -78,7 +78,9 @@ impl Stage {
         let plan = build.stages.pop().unwrap().plan;
         let (root, blobs) = (self.path("root"), self.path("blobs"));
         let left_out = ["/scratch", "/out"].map(PathBuf::from);
-        let place = Place { root: &root, left_out: &left_out, scratch: Path::new("/scratch") };
+        let scripts = self.path("root/scratch");
+        let place =
+            Place { root: &root, left_out: &left_out, scripts: &scripts, scripts_inside: Path::new("/scratch") };
         let mut context = Context::open(&self.path("context"), IgnoreRules::parse(ignore).unwrap()).unwrap();
         let settings =
             Settings { threads: NonZeroUsize::MIN, compression: Compression::NONE, write_out: false };

@@ -210,7 +210,9 @@ impl Extension<'_> {
             self.work.dir.path(),
         ]
         .map(Path::to_owned);
-        let place = Place { root: Path::new("/"), left_out: &left_out, scratch: self.work.dir.path() };
+        let scripts = self.work.dir.path();
+        let place =
+            Place { root: Path::new("/"), left_out: &left_out, scripts, scripts_inside: scripts };
         let settings =
             Settings { threads: inputs.threads, compression: inputs.layer_compression, write_out: false };
         let latest = inputs.source_date_epoch.as_deref().and_then(|text| text.parse().ok());

@@ -137,6 +137,8 @@ impl Task<'_> {
                 .map_or("/", |dir| dir)
                 .to_owned(),
             user: user(&settings.user, &unpacked.files)?,
+            groups: Vec::new(),
+            new_privileges: false,
             mounts: self.options.sandboxed.volume.iter().cloned().chain(self.mounts).collect(),
             network: shop.network.clone(),
             limits: self.options.sandboxed.limits(),

@@ -122,6 +122,8 @@ impl Steps<'_> {
             env: self.environment(phase),
             working_dir: if phase.is_in_builder() { self.options.workspace.clone() } else { "/".to_owned() },
             user,
+            groups: Vec::new(),
+            new_privileges: false,
             mounts,
             network: self.network.clone(),
             limits: self.options.sandboxed.limits(),
