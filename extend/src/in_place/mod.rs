@@ -28,7 +28,7 @@ use drydock_io::sink::Sink;
 use drydock_model::digest::DiffId;
 use drydock_tar::Time;
 
-pub(crate) use self::bring::{digest as digest_of_copied, digest_of_path};
+pub use self::bring::{digest as digest_of_copied, digest_of_path};
 pub use self::context::Context;
 pub use self::overlay::{MountPoint, add_mount_points, layer_of_upper};
 use self::scope::Scope;
