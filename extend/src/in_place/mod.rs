@@ -5,6 +5,7 @@
 //! folders that the caller names.
 
 mod archive;
+mod bring;
 mod context;
 mod layer;
 mod overlay;
@@ -27,6 +28,7 @@ use drydock_io::sink::Sink;
 use drydock_model::digest::DiffId;
 use drydock_tar::Time;
 
+pub use self::bring::{digest as digest_of_copied, digest_of_path};
 pub use self::context::Context;
 pub use self::overlay::{MountPoint, add_mount_points, layer_of_upper};
 use self::scope::Scope;
@@ -181,7 +183,7 @@ pub fn perform<R: Runner>(
             let owner = copying.chown.as_deref().map(|text| users::owner(&mut scope, text));
             let owner = owner.transpose().map_err(files)?;
             let mut target = Target::new(&mut scope, owner, copying.chmod.as_ref());
-            let brought = context::bring(contexts, copying, &mut target).and_then(|()| target.finish());
+            let brought = bring::bring(contexts, copying, &mut target).and_then(|()| target.finish());
             brought.map_err(files)
         }
         Action::MakeDir { path, user } => make_dir(&mut scope, path, user).map_err(files),

@@ -18,10 +18,12 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
 use drydock_encode::pipeline;
+use drydock_extend::cache;
 use drydock_extend::in_place::{Failure, Layers, Place, layer_of_upper, perform};
 use drydock_extend::language::IgnoreRules;
 use drydock_extend::plan::{Action, Base, Build, Mount, Network, PlannedStage, Step};
 use drydock_io::file::TempFile;
+use drydock_images::Watch as _;
 use drydock_layout::{Image, blobs_dir};
 use drydock_model::config::{History, ImageConfig};
 use drydock_model::digest::{DiffId, Digest};
@@ -186,10 +188,14 @@ impl Builder<'_> {
         let mut done: Vec<Stage> = Vec::new();
         for planned in &self.task.build.stages {
             let mut stage = self.begin(planned, &done)?;
+            let mut made = Vec::new();
             for (number, step) in planned.plan.steps.iter().enumerate() {
-                self.progress.advance_check()?;
-                self.step(planned, number + 1, step, &mut stage)?;
+                // It says whether a signal came.
+                self.progress.advance(0)?;
+                made.push(self.step(planned, number + 1, step, &mut stage)?);
             }
+            let makes_layer = |step: usize| made.get(step) == Some(&true);
+            stage.history.extend(planned.plan.history(stage.created.as_deref(), &makes_layer));
             self.contexts.add_stage(stage.stack.clone());
             done.push(stage);
         }
@@ -214,7 +220,7 @@ impl Builder<'_> {
             }
             Base::Scratch => {
                 let empty = self.contexts.folder("scratch")?;
-                let key = Digest::of(b"scratch");
+                let key = cache::first_key("scratch");
                 Stage { base: None, stack: vec![empty], layers: Vec::new(), key, history: Vec::new(), created: None }
             }
             Base::Image { name, platform } => {
@@ -223,7 +229,7 @@ impl Builder<'_> {
                     base: Some(image.clone()),
                     stack: vec![files.to_owned()],
                     layers: Vec::new(),
-                    key: image.digest(),
+                    key: cache::first_key(&image.digest().to_string()),
                     history: history_of(image),
                     created: image.config.created.clone(),
                 }
@@ -231,8 +237,16 @@ impl Builder<'_> {
         })
     }
 
-    fn step(&mut self, planned: &PlannedStage, number: usize, step: &Step, stage: &mut Stage) -> Result<()> {
-        let key = self.key(step, stage)?;
+    /// Gives whether the step makes a layer.
+    fn step(
+        &mut self,
+        planned: &PlannedStage,
+        number: usize,
+        step: &Step,
+        stage: &mut Stage,
+    ) -> Result<bool> {
+        let failed = || format!("line {}: {}", step.line, step.text);
+        let key = cache::key(&stage.key, step, &mut self.contexts).with_context(failed)?;
         let name = Kept::name(&key, &self.task.settings, self.task.latest);
         let known = self.kept.find(&name, self.task.uses_cache)?;
         let is_known = known.is_some();
@@ -242,19 +256,11 @@ impl Builder<'_> {
             None => self.perform(step, stage, name)?,
         };
         stage.key = key;
-        let created = u64::try_from(done.note.created).ok().and_then(|seconds| rfc3339(seconds.cast_signed()));
-        stage.history.push(History {
-            created: created.clone(),
-            created_by: step.text.clone(),
-            empty_layer: done.note.layer.is_none(),
-            ..History::default()
-        });
-        stage.created = created;
-        if let Some(layer) = done.note.layer.clone() {
-            stage.stack.insert(0, done.files.clone());
-            stage.layers.push((done, layer));
-        }
-        Ok(())
+        stage.created = rfc3339(done.note.created);
+        let Some(layer) = done.note.layer.clone() else { return Ok(false) };
+        stage.stack.insert(0, done.files.clone());
+        stage.layers.push((done, layer));
+        Ok(true)
     }
 
     /// Does what a step says, in a folder above what its stage has come to.
@@ -305,10 +311,6 @@ impl Builder<'_> {
             .with_context(|| format!("line {}: {}", step.line, step.text))?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
         self.kept.add(name, dir, layer, self.task.latest.unwrap_or(now))
-    }
-
-    fn key(&mut self, step: &Step, stage: &Stage) -> Result<Digest> {
-        todo!()
     }
 }
 

@@ -18,9 +18,6 @@ use super::Task;
 use super::contexts::Contexts;
 use crate::progress::Progress;
 
-/// Where a secret is seen that is asked for as nothing else.
-const SECRETS: &str = "/run/secrets";
-
 /// The mounts of one program; dropped, they are gone.
 #[derive(Default)]
 pub(super) struct Mounts {
@@ -76,12 +73,8 @@ impl Maker<'_, '_> {
                     let value = value.with_context(|| format!("the secret `{id}` can be no variable: it is no text"))?;
                     made.env.push((name.clone(), value));
                 }
-                let usual = format!("{SECRETS}/{id}");
-                let to = target.as_deref().or(env.is_none().then_some(usual.as_str()));
-                let Some(to) = to else { return Ok(()) };
-                let from = self.secret_file(secret, (*mode, *uid, *gid), made)?;
-                made.mounts.push(bundle::Mount { from, to: to.to_owned(), writable: false });
-                return Ok(());
+                let Some(target) = target else { return Ok(()) };
+                (self.secret_file(secret, (*mode, *uid, *gid), made)?, target, false)
             }
         };
         made.mounts.push(bundle::Mount { from, to: to.clone(), writable });
