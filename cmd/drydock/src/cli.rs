@@ -202,6 +202,9 @@ pub(crate) enum Command {
         /// Read the password from standard input; without this, it is asked for
         #[arg(long)]
         password_stdin: bool,
+        /// Do not ask the host whether they are right: for one that has git repositories, and no registry
+        #[arg(long)]
+        unchecked: bool,
     },
     /// Forget the credentials for a registry
     Logout { registry: String },

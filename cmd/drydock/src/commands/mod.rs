@@ -127,8 +127,9 @@ fn dispatch(context: &mut Context, command: Command, place: Place, sources: Opti
         }
         Command::Builder(command) => builder::run(context, command),
         Command::Buildpack(command) => buildpack::run(context, command),
-        Command::Login { registry, user, password_stdin } => {
-            login::login(context, &rules()?, &registry, user, password_stdin)
+        Command::Login { registry, user, password_stdin, unchecked } => {
+            let asked = login::Asked { user, from_stdin: password_stdin, unchecked };
+            login::login(context, &rules()?, &registry, asked)
         }
         Command::Logout { registry } => login::logout(context, &rules()?, &registry),
         Command::Completions { .. } | Command::Man { .. } => unreachable!("they need no repository"),

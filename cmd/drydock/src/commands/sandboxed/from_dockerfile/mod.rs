@@ -41,7 +41,7 @@ use serde_json::json;
 pub(super) use self::fetched::{Fetched, fetch, is_asked_for};
 use self::inputs::Inputs;
 use self::journal::Journal;
-use super::dockerfile::{Built as BuiltImage, Task};
+use super::dockerfile::{BuiltLayer, Task};
 use super::{Shop, variable};
 use crate::cli_import::{DockerfileOptions, Secret, SecretPlace};
 use crate::commands::import::{Importer, platforms};
@@ -150,7 +150,8 @@ impl Building<'_> {
         let before = umask(Mode::WGRP | Mode::WOTH);
         let shop = Shop::open(Room { ids: room.ids }, &self.options.sandboxed, &[], importer.progress);
         let built = shop.and_then(|shop| {
-            let work = Work { building: self, importer, shop: &shop, journal: &journal, platform, secrets, latest };
+            let work =
+                Work { building: self, importer, shop: &shop, journal: &journal, platform, secrets, latest };
             let built = work.build(origin, to, by, began);
             shop.end()?;
             built
@@ -217,21 +218,24 @@ impl Work<'_> {
             uses_cache: !options.no_cache,
             listener: self.journal,
         };
-        let BuiltImage { base, layers, config, _kept } =
-            self.shop.build_dockerfile(&task, progress).with_context(wrong)?;
+        let built = self.shop.build_dockerfile(&task, progress).with_context(wrong)?;
         self.journal.pause();
 
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
-        let mut config = config;
+        let now =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
+        let mut config = built.config.clone();
         if config.created.is_none() || self.latest.is_some() {
             config.created = rfc3339(self.latest.unwrap_or(now));
         }
-        let layers: Vec<PlacedLayer> = layers
-            .into_iter()
-            .map(|layer| PlacedLayer { diff_id: layer.diff_id, descriptor: layer.descriptor, dir: layer.dir })
-            .collect();
-        let annotations = annotations(&build, base.as_ref(), origin, commit.as_deref())?;
-        let parts = Parts { base: base.as_ref(), layers: &layers, config, annotations };
+        let placed = |layer: &BuiltLayer| PlacedLayer {
+            diff_id: layer.diff_id,
+            descriptor: layer.descriptor.clone(),
+            dir: layer.dir.clone(),
+        };
+        let layers: Vec<PlacedLayer> = built.layers.iter().map(placed).collect();
+        let base = built.base.as_ref();
+        let annotations = annotations(&build, base, origin, commit.as_deref())?;
+        let parts = Parts { base, layers: &layers, config, annotations };
         let flat = self.importer.request.flatten || by.is_some_and(|source| source.flatten);
         let how = flatten::Options { compression, threads, durability: Durability::OnDisk };
         let mut log = self.journal.so_far()?;
@@ -258,14 +262,16 @@ impl Work<'_> {
             match place::context(archive, &dir, progress).with_context(|| format!("cannot unpack {shown}"))? {
                 Placed::Done => Ok(dir),
                 Placed::NoArchive => {
-                    let text = format!("{shown} is neither a folder nor a tar: a Dockerfile is in one of them");
+                    let text =
+                        format!("{shown} is neither a folder nor a tar: a Dockerfile is in one of them");
                     Err(Usage(text).into())
                 }
             }
         };
         match origin {
             Origin::Path(path) if path.is_dir() => {
-                let path = fs::canonicalize(path).with_context(|| format!("cannot find `{}`", path.display()))?;
+                let path =
+                    fs::canonicalize(path).with_context(|| format!("cannot find `{}`", path.display()))?;
                 Ok((path, None))
             }
             Origin::Path(path) => Ok((unpacked(path, &format!("`{}`", path.display()))?, None)),
@@ -386,7 +392,9 @@ impl Built {
             context.out.line(&format!("  of commit {commit}"))?;
         }
         let (size, of_base) = (bytes(size), layers.len() - added);
-        context.out.line(&format!("  {size} in {} layers: {of_base} of the base, {added} added", layers.len()))?;
+        context
+            .out
+            .line(&format!("  {size} in {} layers: {of_base} of the base, {added} added", layers.len()))?;
         context.out.line(&format!("  {time:.1} s: {steps} steps, {known} of them known"))
     }
 }
@@ -420,7 +428,8 @@ mod tests {
         fs::write(&file, "open sesame\n").unwrap();
         let secret = |id: &str, place| Secret { id: id.to_owned(), place };
         let of_file = secret("a", SecretPlace::File(file.clone()));
-        let found = secrets(&[of_file.clone(), secret("b", SecretPlace::Variable("PATH".to_owned()))]).unwrap();
+        let found =
+            secrets(&[of_file.clone(), secret("b", SecretPlace::Variable("PATH".to_owned()))]).unwrap();
         assert_eq!(found["a"], b"open sesame\n");
         assert!(!found["b"].is_empty());
         fs::write(&file, vec![0; 1 + (500 << 10)]).unwrap();
