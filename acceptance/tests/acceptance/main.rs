@@ -14,6 +14,7 @@ mod chosen;
 mod drop_in;
 mod drydock;
 mod extending;
+mod extensions;
 mod foreign_files;
 mod killed;
 mod layer_index;
@@ -75,6 +76,7 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(bounds::trials(&executables));
     let houses = Arc::new(building::Houses::default());
     trials.extend(building::trials(&executables, &houses));
+    trials.extend(extensions::trials(&executables, &houses));
     trials.extend(chosen::trials(&executables, &houses));
     trials.extend(sandbox::trials(&executables, &houses));
     trials.extend(rebuilds::trials(&executables, &houses));
