@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Seek as _};
-use std::os::fd::BorrowedFd;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use drydock_model::digest::Digest;
@@ -179,7 +178,7 @@ fn bring_one(
     if is_dir(&source.stat) {
         let resolved = target.make_dirs(to)?;
         let of_target = fstat(target.scope.dir(&resolved)?)?;
-        let mut links = HashMap::new();
+        let mut links: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
         return context.each(source, &copying.exclude, Some(&of_target), &mut |item| {
             let facts = CopiedFacts::of(&item, keeps)?;
             let path = join(to, item.below);

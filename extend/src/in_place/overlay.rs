@@ -5,7 +5,7 @@
 //! `metacopy`: then all that is of a file lies in the folder where it was written.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
