@@ -109,7 +109,11 @@ impl Site {
     fn refused(&self, exit: i32, says: &str, arguments: &[&str]) -> Result<String> {
         let output = self.import(arguments)?;
         let said = output.text();
-        ensure!(output.exit == exit && said.contains(says), "{arguments:?}: {} but not `{says}`: {said}", output.exit);
+        ensure!(
+            output.exit == exit && said.contains(says),
+            "{arguments:?}: {} but not `{says}`: {said}",
+            output.exit
+        );
         self.house.is_clean().with_context(|| said.clone())?;
         Ok(said)
     }
@@ -181,7 +185,13 @@ fn every_source_gives_the_same_image(built: &Built) -> Result<()> {
             format!("{repository}#main@{commit}"),
         ] {
             let output = site.imported(&[
-                &source, "acme/built:1", "--sources", "sources.toml", "--creation-time", "1000000000", "--no-cache",
+                &source,
+                "acme/built:1",
+                "--sources",
+                "sources.toml",
+                "--creation-time",
+                "1000000000",
+                "--no-cache",
             ])?;
             ensure!(output.text().contains("of the context"), "{who:?} {source}: {}", output.text());
             let image = site.image("acme/built/1")?;
@@ -210,18 +220,26 @@ fn others_read_what_was_built(built: &Built) -> Result<()> {
             let image = site.image("acme/built/1")?;
             let config = &image.config["config"];
             ensure!(config["User"] == "5" && config["WorkingDir"] == "/srv", "{who:?}: {config}");
-            ensure!(config["Labels"]["of"] == "tests" && config["ExposedPorts"]["80/tcp"].is_object(), "{config}");
+            ensure!(
+                config["Labels"]["of"] == "tests" && config["ExposedPorts"]["80/tcp"].is_object(),
+                "{config}"
+            );
             let history = image.config["history"].as_array().context("a history")?;
             let layers = history.iter().filter(|entry| entry["empty_layer"] != true).count();
             ensure!(layers == image.layers.len(), "{who:?}: {history:?}");
-            ensure!(history.iter().any(|entry| entry["created_by"].as_str().is_some_and(|by| by.contains("EXPOSE"))));
+            ensure!(
+                history
+                    .iter()
+                    .any(|entry| entry["created_by"].as_str().is_some_and(|by| by.contains("EXPOSE")))
+            );
             ensure!(image.config["created"] == "1970-01-01T00:00:00Z", "{}", image.config["created"]);
             let scratch = tempfile::tempdir()?;
             let judged = tools::Image::new(site.layout("acme/built/1").dir(), "latest", scratch.path())
                 .and_then(|_| tools::SKOPEO.run(scratch.path(), &["inspect", "oci:layout:1"]));
             ensure!(!judged?.is_empty());
             let unpacked = tempfile::tempdir()?;
-            let files = tools::Image::new(site.layout("acme/built/1").dir(), "1", unpacked.path())?.unpack()?;
+            let files =
+                tools::Image::new(site.layout("acme/built/1").dir(), "1", unpacked.path())?.unpack()?;
             let found = tree::read(&files)?;
             for (path, mode, owner) in
                 [("copied/file", 0o640, (0, 0)), ("srv/file", 0o644, (5, 6)), ("srv", 0o755, (5, 6))]
@@ -229,11 +247,16 @@ fn others_read_what_was_built(built: &Built) -> Result<()> {
                 let node = found.get(Path::new(path)).with_context(|| format!("{path} is missing"))?;
                 // `/srv` was made for the file, and is root's.
                 let owner = if path == "srv" { (node.uid, node.gid) } else { owner };
-                ensure!((node.mode & 0o7777, node.uid, node.gid) == (mode, owner.0, owner.1), "{who:?} {path}: {node:?}");
+                ensure!(
+                    (node.mode & 0o7777, node.uid, node.gid) == (mode, owner.0, owner.1),
+                    "{who:?} {path}: {node:?}"
+                );
             }
             ensure!(!found.contains_key(Path::new("usr/bin/env")), "{who:?}: what was removed is there");
             ensure!(!found.contains_key(Path::new("made")), "{who:?}: another stage's files are there");
-            ensure!(matches!(&found[Path::new("srv/link")].kind, Kind::Symlink(to) if to == Path::new("file")));
+            ensure!(
+                matches!(&found[Path::new("srv/link")].kind, Kind::Symlink(to) if to == Path::new("file"))
+            );
         }
     }
     Ok(())
@@ -241,7 +264,11 @@ fn others_read_what_was_built(built: &Built) -> Result<()> {
 
 fn commits_are_found_or_refused(built: &Built) -> Result<()> {
     let scratch = "FROM scratch\nCOPY file /\n";
-    let site = Site::new(built, Who::Ordinary, &[("Dockerfile", scratch), ("file", "first"), ("sub/Dockerfile", scratch)])?;
+    let site = Site::new(
+        built,
+        Who::Ordinary,
+        &[("Dockerfile", scratch), ("file", "first"), ("sub/Dockerfile", scratch)],
+    )?;
     site.put("sub/file", "of sub")?;
     let first = site.commit("home/repo")?;
     let dir = site.house.path("home/repo");
@@ -309,16 +336,22 @@ fn commits_are_found_or_refused(built: &Built) -> Result<()> {
         }
     }
     let none = format!("dockerfile:git+file://{}/none", site.house.path("home").display());
-    site.refused(4, "git+file", &[&none, "acme/y:1"]).or_else(|_| site.refused(4, "none", &[&none, "acme/y:1"]))?;
+    site.refused(4, "git+file", &[&none, "acme/y:1"])
+        .or_else(|_| site.refused(4, "none", &[&none, "acme/y:1"]))?;
     site.refused(4, "plain HTTP", &[&format!("dockerfile:{}", places[1]), "acme/y:1"])?;
-    site.refused(2, "a user and a token do not belong", &["dockerfile:git+https://u:p@example.com/x", "acme/y:1"])?;
+    site.refused(
+        2,
+        "a user and a token do not belong",
+        &["dockerfile:git+https://u:p@example.com/x", "acme/y:1"],
+    )?;
     ensure!(!site.layout("acme/y/1").dir().exists(), "something is there");
     Ok(())
 }
 
 fn git_wants_user_and_token(built: &Built) -> Result<()> {
     for who in EVERYBODY {
-        let site = Site::new(built, who, &[("Dockerfile", "FROM scratch\nCOPY file /\n"), ("file", "private")])?;
+        let site =
+            Site::new(built, who, &[("Dockerfile", "FROM scratch\nCOPY file /\n"), ("file", "private")])?;
         site.commit("home/repo")?;
         let words: Arc<Mutex<String>> = Arc::default();
         let note = Arc::clone(&words);
@@ -328,7 +361,8 @@ fn git_wants_user_and_token(built: &Built) -> Result<()> {
         let host = &server.host;
         let repository = format!("dockerfile:git+http://{host}/repo/.git");
         let plain = format!("[host.'{host}']\nplain-http = true\n");
-        let source = |auth: &str| format!("{plain}[source.code]\nkind = 'git'\nlocation = 'http://{host}'\n{auth}");
+        let source =
+            |auth: &str| format!("{plain}[source.code]\nkind = 'git'\nlocation = 'http://{host}'\n{auth}");
         site.house.write("sources.toml", &plain)?;
         let arguments = [&*repository, "acme/x:1", "--sources", "sources.toml"];
         let said = site.refused(4, "credentials come from", &arguments)?;
@@ -366,10 +400,17 @@ fn git_wants_user_and_token(built: &Built) -> Result<()> {
 
 fn a_repository_runs_nothing(built: &Built) -> Result<()> {
     let dockerfile = "FROM scratch\nCOPY . /\n";
-    let site = Site::new(built, Who::Ordinary, &[("Dockerfile", dockerfile), ("file", "a\n$Id$\n"), ("large", "pointer\n")])?;
+    let site = Site::new(
+        built,
+        Who::Ordinary,
+        &[("Dockerfile", dockerfile), ("file", "a\n$Id$\n"), ("large", "pointer\n")],
+    )?;
     let ran = site.house.path("home/ran");
     let touch = format!("touch {}", ran.display());
-    site.put(".gitattributes", "* text eol=crlf\nfile ident export-subst\nlarge filter=evil\ngone export-ignore\n")?;
+    site.put(
+        ".gitattributes",
+        "* text eol=crlf\nfile ident export-subst\nlarge filter=evil\ngone export-ignore\n",
+    )?;
     site.put("gone", "still here\n")?;
     site.put(".gitmodules", "[submodule \"sub\"]\npath = sub\nurl = --upload-pack=x\n")?;
     site.commit("home/repo")?;
@@ -401,7 +442,9 @@ fn a_repository_runs_nothing(built: &Built) -> Result<()> {
     }
     ensure!(fs::read_dir(files.join("sub"))?.next().is_none() && !files.join(".git").exists());
     ensure!(!ran.exists(), "something of the repository or its settings ran");
-    for variable in ["GIT_DIR", "GIT_CONFIG_PARAMETERS", "GIT_EXTERNAL_DIFF", "GIT_PROXY_COMMAND", "GIT_ASKPASS"] {
+    for variable in
+        ["GIT_DIR", "GIT_CONFIG_PARAMETERS", "GIT_EXTERNAL_DIFF", "GIT_PROXY_COMMAND", "GIT_ASKPASS"]
+    {
         let mut command = site.command(&["import", &source, "acme/x:1", "--network", "none"]);
         succeed(command.env(variable, "/nowhere"))?;
     }
@@ -409,7 +452,11 @@ fn a_repository_runs_nothing(built: &Built) -> Result<()> {
 }
 
 fn sources_say_what_may_be_built(built: &Built) -> Result<()> {
-    let site = Site::new(built, Who::Ordinary, &[("shop/Dockerfile", "FROM scratch\nCOPY . /\n"), ("old/Dockerfile", "FROM scratch\n")])?;
+    let site = Site::new(
+        built,
+        Who::Ordinary,
+        &[("shop/Dockerfile", "FROM scratch\nCOPY . /\n"), ("old/Dockerfile", "FROM scratch\n")],
+    )?;
     site.commit("home/repo")?;
     pack(&site.app("shop"), &site.app("shop.tar.gz"), "-z")?;
     let archive = fs::read(site.app("shop.tar.gz"))?;
@@ -480,7 +527,10 @@ fn bases_come_from_registries(built: &Built) -> Result<()> {
         }
     });
     let host = &registry.host;
-    site.put("Dockerfile", &format!("FROM {host}/x/y\nUSER 0\nRUN touch /here\nCOPY --from={host}/x/y /bin/busybox /copy\n"))?;
+    site.put(
+        "Dockerfile",
+        &format!("FROM {host}/x/y\nUSER 0\nRUN touch /here\nCOPY --from={host}/x/y /bin/busybox /copy\n"),
+    )?;
     site.house.own()?;
     let rules = |more: &str| {
         format!(
@@ -489,13 +539,17 @@ fn bases_come_from_registries(built: &Built) -> Result<()> {
         )
     };
     let import = |more: &[&str]| -> Result<Output> {
-        let arguments = ["import", "dockerfile:app", "acme/x:1", "--sources", "sources.toml", "--network", "none"];
+        let arguments =
+            ["import", "dockerfile:app", "acme/x:1", "--sources", "sources.toml", "--network", "none"];
         run(site.command(&[&arguments, more].concat()).env("TOKEN", format!("user:{TOKEN}")))
     };
     site.house.write("sources.toml", &rules("deny = ['x/*']"))?;
     let output = import(&[])?;
     let said = output.text();
-    ensure!(output.exit == 4 && said.contains("Dockerfile: line 1") && said.contains("`x/*` is in its `deny`"), "{said}");
+    ensure!(
+        output.exit == 4 && said.contains("Dockerfile: line 1") && said.contains("`x/*` is in its `deny`"),
+        "{said}"
+    );
     ensure!(!asked.load(Ordering::Relaxed), "the registry was asked all the same");
     site.house.write("sources.toml", &rules("allow = ['x/*']"))?;
     let output = import(&["--locked"])?;
@@ -503,7 +557,10 @@ fn bases_come_from_registries(built: &Built) -> Result<()> {
     let output = import(&["--lock"])?;
     ensure!(output.exit == 0, "{}", output.text());
     site.house.is_clean()?;
-    ensure!(fs::read_to_string(site.house.path("sources.lock"))?.contains("hub/x/y:latest"), "it is not locked");
+    ensure!(
+        fs::read_to_string(site.house.path("sources.lock"))?.contains("hub/x/y:latest"),
+        "it is not locked"
+    );
     // It is in the repository now.
     asked.store(false, Ordering::Relaxed);
     let output = import(&[])?;
@@ -519,12 +576,19 @@ fn bases_come_from_registries(built: &Built) -> Result<()> {
     site.put("Dockerfile", "FROM acme/none\n")?;
     let output = import(&[])?;
     let said = output.text();
-    ensure!(output.exit == 4 && said.contains("line 1: image `acme/none`") && said.contains("strict"), "{said}");
+    ensure!(
+        output.exit == 4 && said.contains("line 1: image `acme/none`") && said.contains("strict"),
+        "{said}"
+    );
     Ok(())
 }
 
 fn nothing_leads_out_of_a_source(built: &Built) -> Result<()> {
-    let site = Site::new(built, Who::Root, &[("ctx/Dockerfile", "FROM scratch\nCOPY . /\n"), ("ctx/file", "inside")])?;
+    let site = Site::new(
+        built,
+        Who::Root,
+        &[("ctx/Dockerfile", "FROM scratch\nCOPY . /\n"), ("ctx/file", "inside")],
+    )?;
     site.house.write("outside", "outside\n")?;
     site.house.write("Dockerfile", "FROM scratch\nCOPY outside /\n")?;
     let inner = site.app("ctx");
@@ -581,12 +645,30 @@ fn options_say_what_is_built(built: &Built) -> Result<()> {
         ],
     )?;
     let mut command = site.command(&[
-        "import", "dockerfile:app", "acme/x:1", "--file", "own/build", "--target", "one", "--build-arg", "A=x=y",
-        "--build-arg", "C", "--build-arg", "NOT_SET", "--network", "none", "--quiet",
+        "import",
+        "dockerfile:app",
+        "acme/x:1",
+        "--file",
+        "own/build",
+        "--target",
+        "one",
+        "--build-arg",
+        "A=x=y",
+        "--build-arg",
+        "C",
+        "--build-arg",
+        "NOT_SET",
+        "--network",
+        "none",
+        "--quiet",
     ]);
     let output = succeed(command.env("C", "of the environment"))?;
     let digest = site.image("acme/x/1")?.descriptor.digest;
-    ensure!(output.stdout == format!("{digest}\n").as_bytes() && output.stderr.is_empty(), "{}", output.text());
+    ensure!(
+        output.stdout == format!("{digest}\n").as_bytes() && output.stderr.is_empty(),
+        "{}",
+        output.text()
+    );
     let files = site.files("acme/x:1", "files")?;
     ensure!(fs::read_to_string(files.join("args"))? == "x=y 2 of the environment\n");
     let common = ["dockerfile:app", "acme/y:1", "--file", "own/build"];
@@ -594,9 +676,8 @@ fn options_say_what_is_built(built: &Built) -> Result<()> {
     let said = refused(4, "exit code 3", &["--quiet"])?;
     ensure!(said.contains("own/build: line 9"), "{said}");
     refused(4, "there is no stage `three`", &["--target", "three"])?;
-    refused(4, "acme/none", &["--build-arg", "BASE=acme/none", "--sources", "/dev/null"]).or_else(|_| {
-        refused(3, "acme/none", &["--build-arg", "BASE=acme/none"])
-    })?;
+    refused(4, "acme/none", &["--build-arg", "BASE=acme/none", "--sources", "/dev/null"])
+        .or_else(|_| refused(3, "acme/none", &["--build-arg", "BASE=acme/none"]))?;
     refused(2, "expected `id=ID`", &["--secret", "nothing"])?;
     refused(2, "no --volume", &["--volume", "/:/x"])?;
     site.put("own/bad", "FROM scratch\nCOPY\n")?;
@@ -604,7 +685,9 @@ fn options_say_what_is_built(built: &Built) -> Result<()> {
     site.refused(4, "there is no `Dockerfile` in the source", &["dockerfile:app", "acme/y:1"])?;
     site.put("text", "no archive")?;
     site.refused(2, "neither a folder nor a tar", &["dockerfile:app/text", "acme/y:1"])?;
-    for (more, there) in [(&["--context", "ctx"][..], "a"), (&["--context", "ctx", "--file", "ctx/other"][..], "b")] {
+    for (more, there) in
+        [(&["--context", "ctx"][..], "a"), (&["--context", "ctx", "--file", "ctx/other"][..], "b")]
+    {
         fs::remove_dir_all(site.house.path("home/files"))?;
         site.imported(&[&["dockerfile:app", "acme/z:1"], more].concat())?;
         let files = site.files("acme/z:1", "files")?;
@@ -645,7 +728,14 @@ fn secrets_are_nowhere(built: &Built) -> Result<()> {
         let site = Site::new(built, who, &[("Dockerfile", dockerfile)])?;
         site.house.write("secret", "open-sesame-of-a-file\n")?;
         let arguments = [
-            "import", "dockerfile:app", "acme/x:1", "--network", "none", "--secret", "id=file,src=secret", "--secret",
+            "import",
+            "dockerfile:app",
+            "acme/x:1",
+            "--network",
+            "none",
+            "--secret",
+            "id=file,src=secret",
+            "--secret",
             "id=variable,env=SESAME",
         ];
         let output = run(site.command(&arguments).env("SESAME", "open-sesame-of-a-variable"))?;
@@ -655,7 +745,10 @@ fn secrets_are_nowhere(built: &Built) -> Result<()> {
         let log = succeed(&mut site.command(&["log", "acme/x:1"]))?.text();
         ensure!(!log.contains("open-sesame") && log.contains("***"), "{who:?}: {log}");
         let files = site.files("acme/x:1", "files")?;
-        ensure!(fs::read_to_string(files.join("length"))?.trim() == "22", "{who:?}: the program has not seen it");
+        ensure!(
+            fs::read_to_string(files.join("length"))?.trim() == "22",
+            "{who:?}: the program has not seen it"
+        );
         for dir in ["layout-repo", "home"] {
             let found = files_with(&site.house.path(dir), b"open-sesame")?;
             ensure!(found.is_empty(), "{who:?}: it is in {found:?}");
@@ -663,8 +756,13 @@ fn secrets_are_nowhere(built: &Built) -> Result<()> {
         // With another secret nothing is done anew: it is in no key.
         site.house.write("secret", "another-secret-for-it\n")?;
         let again = run(site.command(&arguments).env("SESAME", "another"))?;
-        ensure!(again.exit == 0 && again.text().contains("2 steps, 2 of them known"), "{who:?}: {}", again.text());
-        let said = site.refused(4, "the secret `file` is not given", &["dockerfile:app", "acme/y:1", "--no-cache"])?;
+        ensure!(
+            again.exit == 0 && again.text().contains("2 steps, 2 of them known"),
+            "{who:?}: {}",
+            again.text()
+        );
+        let said =
+            site.refused(4, "the secret `file` is not given", &["dockerfile:app", "acme/y:1", "--no-cache"])?;
         ensure!(said.contains("line 4"), "{said}");
     }
     Ok(())
@@ -687,7 +785,10 @@ fn logs_are_kept(built: &Built) -> Result<()> {
         String::from_utf8(json)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     ensure!(lines.iter().all(|line| line["phase"] == "dockerfile"), "{lines:?}");
     let of = |text: &str| lines.iter().find(|line| line["text"] == text).map(|line| line["stream"].clone());
-    ensure!(of("out").is_some_and(|stream| stream == "stdout") && of("err").is_some_and(|stream| stream == "stderr"));
+    ensure!(
+        of("out").is_some_and(|stream| stream == "stdout")
+            && of("err").is_some_and(|stream| stream == "stderr")
+    );
     // Events and the answer are JSON; everything is known now.
     let output = site.imported(&["dockerfile:app", "acme/x:1", "--json"])?;
     let answer: Value = serde_json::from_slice(&output.stdout)?;
@@ -712,7 +813,8 @@ fn logs_are_kept(built: &Built) -> Result<()> {
 
 fn what_fails_leaves_nothing(built: &Built) -> Result<()> {
     for who in EVERYBODY {
-        let site = Site::new(built, who, &[("Dockerfile", "FROM acme/run:base\nUSER 0\nRUN echo one >/one\n")])?;
+        let site =
+            Site::new(built, who, &[("Dockerfile", "FROM acme/run:base\nUSER 0\nRUN echo one >/one\n")])?;
         site.imported(&["dockerfile:app", "acme/x:1"])?;
         let before = site.image("acme/x/1")?.descriptor.digest;
         site.put("Dockerfile", "FROM acme/run:base\nUSER 0\nRUN echo two >/one\nRUN echo why >&2; exit 7\n")?;
@@ -722,9 +824,15 @@ fn what_fails_leaves_nothing(built: &Built) -> Result<()> {
         site.put("Dockerfile", "FROM acme/run:base\nUSER 0\nRUN sleep 100\n")?;
         site.refused(4, "--timeout", &["dockerfile:app", "acme/x:1", "--timeout", "2s"])?;
         ensure!(site.image("acme/x/1")?.descriptor.digest == before, "{who:?}: the image is another one");
-        site.refused(4, "exit code 7", &["dockerfile:app", "acme/none:1", "--file", "failing"]).or_else(|_| {
-            site.refused(4, "there is no `failing`", &["dockerfile:app", "acme/none:1", "--file", "failing"])
-        })?;
+        site.refused(4, "exit code 7", &["dockerfile:app", "acme/none:1", "--file", "failing"]).or_else(
+            |_| {
+                site.refused(
+                    4,
+                    "there is no `failing`",
+                    &["dockerfile:app", "acme/none:1", "--file", "failing"],
+                )
+            },
+        )?;
         ensure!(!site.layout("acme/none/1").dir().exists(), "{who:?}: a folder is left");
     }
     Ok(())

@@ -131,7 +131,8 @@ fn secret(text: &str) -> Result<Secret, String> {
     let expected = || "expected `id=ID`, and `src=FILE` or `env=VARIABLE` behind a comma".to_owned();
     let (mut id, mut file, mut variable) = (None, None, None);
     for pair in text.split(',') {
-        let (name, value) = pair.split_once('=').filter(|(_, value)| !value.is_empty()).ok_or_else(expected)?;
+        let (name, value) =
+            pair.split_once('=').filter(|(_, value)| !value.is_empty()).ok_or_else(expected)?;
         let place = match (name, value) {
             ("type", "file" | "env") => continue,
             ("id", _) => &mut id,

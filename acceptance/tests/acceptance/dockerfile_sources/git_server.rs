@@ -17,7 +17,14 @@ pub(super) const TOKEN: &str = "open sesame";
 /// Runs git in a folder, as nobody's settings say.
 pub(super) fn git(dir: &Path, arguments: &[&str]) -> Result<String> {
     let mut command = Command::new("git");
-    command.args(["-c", "user.name=Tester", "-c", "user.email=tester@example.com", "-c", "init.defaultBranch=main"]);
+    command.args([
+        "-c",
+        "user.name=Tester",
+        "-c",
+        "user.email=tester@example.com",
+        "-c",
+        "init.defaultBranch=main",
+    ]);
     command.args(["-c", "protocol.file.allow=always", "-c", "commit.gpgSign=false"]).args(arguments);
     command.current_dir(dir).env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
     command.env("GIT_AUTHOR_DATE", "2024-05-06T07:08:09Z").env("GIT_COMMITTER_DATE", "2024-05-06T07:08:09Z");
@@ -72,7 +79,10 @@ fn backend(root: &Path, request: &Request) -> Result<Answer> {
     let end = output.stdout.windows(4).position(|four| four == b"\r\n\r\n").context("git prints headers")?;
     let head = String::from_utf8_lossy(&output.stdout[..end]).into_owned();
     let headers: Vec<(&str, &str)> = head.lines().filter_map(|line| line.split_once(": ")).collect();
-    let status = headers.iter().find(|(name, _)| *name == "Status").and_then(|(_, value)| value.get(..3)?.parse().ok());
+    let status = headers
+        .iter()
+        .find(|(name, _)| *name == "Status")
+        .and_then(|(_, value)| value.get(..3)?.parse().ok());
     let answer = Answer::new(status.unwrap_or(200), &output.stdout[end + 4..]);
     let kept = headers.iter().filter(|(name, _)| *name != "Status");
     Ok(kept.fold(answer, |answer, (name, value)| answer.with(name, value)))

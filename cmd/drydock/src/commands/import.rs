@@ -61,7 +61,8 @@ pub(crate) fn import(
             name: options.name.as_deref(),
             lock: lock.as_ref().map(|(_, lock)| lock).filter(|_| options.locked),
         };
-        let building = Building { room, options: &options.dockerfile, json: context.json, quiet: context.quiet };
+        let building =
+            Building { room, options: &options.dockerfile, json: context.json, quiet: context.quiet };
         let (done, locked) = match importer.any(source, Some(&building))? {
             Done::Imported { to, imported, locked } => {
                 told(context, &to, &imported)?;
@@ -118,8 +119,12 @@ impl Importer<'_> {
             }
             _ => false,
         };
-        if let Some(option) = building.and_then(|building| building.options.given()).filter(|_| !is_dockerfile) {
-            return Err(Usage(format!("{option} is for what is built by a Dockerfile: `dockerfile:…`")).into());
+        if let Some(option) =
+            building.and_then(|building| building.options.given()).filter(|_| !is_dockerfile)
+        {
+            return Err(
+                Usage(format!("{option} is for what is built by a Dockerfile: `dockerfile:…`")).into()
+            );
         }
         match source {
             import::Source::Layout { dir, tag } => {
@@ -164,7 +169,9 @@ impl Importer<'_> {
                     }
                 };
                 let name = self.name.ok_or_else(|| {
-                    Usage("what is built has no name: say after the source what it is to be called".to_owned())
+                    Usage(
+                        "what is built has no name: say after the source what it is to be called".to_owned(),
+                    )
                 })?;
                 self.build(building, &origin, name, by)
             }
@@ -187,7 +194,8 @@ impl Importer<'_> {
         let kind = found.source.map_or(Kind::Registry, |source| source.kind);
         let mut places = found.places.clone();
         places.retain(|place| building.is_none_or(|building| building.has(place)));
-        let (last, others) = places.split_last().with_context(|| format!("`{}` was not fetched", found.name))?;
+        let (last, others) =
+            places.split_last().with_context(|| format!("`{}` was not fetched", found.name))?;
         for place in others {
             match self.place(kind, place, found, building) {
                 Ok(done) => return Ok(done),

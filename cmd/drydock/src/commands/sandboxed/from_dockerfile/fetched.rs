@@ -143,7 +143,9 @@ fn one(
 ) -> Result<()> {
     match (outside.json, outside.quiet) {
         (_, true) => {}
-        (true, _) => eprint_line(&json!({"event": "note", "text": format!("fetching {address}")}).to_string()),
+        (true, _) => {
+            eprint_line(&json!({"event": "note", "text": format!("fetching {address}")}).to_string())
+        }
         (false, false) => eprint_line(&printable(&format!("fetching {address}"))),
     }
     let key = key(address);

@@ -41,15 +41,18 @@ impl Inputs {
             (None, ".") => DOCKERFILE.to_owned(),
             (None, folder) => format!("{}/{DOCKERFILE}", folder.trim_end_matches('/')),
         };
-        let text = |name: &str, limit| text(root, name, limit).with_context(|| format!("cannot use `{name}`"));
+        let text =
+            |name: &str, limit| text(root, name, limit).with_context(|| format!("cannot use `{name}`"));
         let dockerfile = text(&name, MAX_TEXT as u64)?;
-        let dockerfile = dockerfile.with_context(|| format!("there is no `{name}` in the source: --file names it"))?;
+        let dockerfile =
+            dockerfile.with_context(|| format!("there is no `{name}` in the source: --file names it"))?;
         let own = format!("{name}.dockerignore");
         let (ignore_name, ignore) = match text(&own, MAX_IGNORE)? {
             Some(text) => (own, Some(text)),
             None => {
                 let name = ".dockerignore";
-                let text = self::text(&context, name, MAX_IGNORE).with_context(|| format!("cannot use `{name}`"));
+                let text =
+                    self::text(&context, name, MAX_IGNORE).with_context(|| format!("cannot use `{name}`"));
                 (name.to_owned(), text?)
             }
         };
@@ -69,7 +72,9 @@ pub(super) fn folder(root: &Path, path: &str) -> Result<PathBuf> {
 
 /// A text file of the source; none if there is none.
 fn text(root: &Path, path: &str, limit: u64) -> Result<Option<String>> {
-    let Some(file) = open(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)? else { return Ok(None) };
+    let Some(file) = open(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)? else {
+        return Ok(None);
+    };
     if !file.metadata()?.is_file() {
         bail!("it is not a regular file");
     }

@@ -223,7 +223,10 @@ impl Shared {
         };
         if let Err(error) = written {
             self.spool = None;
-            eprint_line(&printable(&format!("warning: the log of the build is not kept: {:#}", Error::from(error))));
+            eprint_line(&printable(&format!(
+                "warning: the log of the build is not kept: {:#}",
+                Error::from(error)
+            )));
         }
     }
 }
@@ -250,7 +253,8 @@ mod tests {
 
     #[test]
     fn secrets_are_out_of_sight() {
-        let secrets = [b"hunter2secret\n".to_vec(), b"short\n  key=hunter2secret-more\n".to_vec(), vec![0xff; 9]];
+        let secrets =
+            [b"hunter2secret\n".to_vec(), b"short\n  key=hunter2secret-more\n".to_vec(), vec![0xff; 9]];
         let shared = Shared {
             spool: None,
             size: 0,

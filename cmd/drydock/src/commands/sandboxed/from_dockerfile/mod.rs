@@ -150,7 +150,8 @@ impl Building<'_> {
         let before = umask(Mode::WGRP | Mode::WOTH);
         let shop = Shop::open(Room { ids: room.ids }, &self.options.sandboxed, &[], importer.progress);
         let built = shop.and_then(|shop| {
-            let work = Work { building: self, importer, shop: &shop, journal: &journal, platform, secrets, latest };
+            let work =
+                Work { building: self, importer, shop: &shop, journal: &journal, platform, secrets, latest };
             let built = work.build(origin, to, by, began);
             shop.end()?;
             built
@@ -221,7 +222,8 @@ impl Work<'_> {
             self.shop.build_dockerfile(&task, progress).with_context(wrong)?;
         self.journal.pause();
 
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
+        let now =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
         let mut config = config;
         if config.created.is_none() || self.latest.is_some() {
             config.created = rfc3339(self.latest.unwrap_or(now));
@@ -258,14 +260,16 @@ impl Work<'_> {
             match place::context(archive, &dir, progress).with_context(|| format!("cannot unpack {shown}"))? {
                 Placed::Done => Ok(dir),
                 Placed::NoArchive => {
-                    let text = format!("{shown} is neither a folder nor a tar: a Dockerfile is in one of them");
+                    let text =
+                        format!("{shown} is neither a folder nor a tar: a Dockerfile is in one of them");
                     Err(Usage(text).into())
                 }
             }
         };
         match origin {
             Origin::Path(path) if path.is_dir() => {
-                let path = fs::canonicalize(path).with_context(|| format!("cannot find `{}`", path.display()))?;
+                let path =
+                    fs::canonicalize(path).with_context(|| format!("cannot find `{}`", path.display()))?;
                 Ok((path, None))
             }
             Origin::Path(path) => Ok((unpacked(path, &format!("`{}`", path.display()))?, None)),
@@ -386,7 +390,9 @@ impl Built {
             context.out.line(&format!("  of commit {commit}"))?;
         }
         let (size, of_base) = (bytes(size), layers.len() - added);
-        context.out.line(&format!("  {size} in {} layers: {of_base} of the base, {added} added", layers.len()))?;
+        context
+            .out
+            .line(&format!("  {size} in {} layers: {of_base} of the base, {added} added", layers.len()))?;
         context.out.line(&format!("  {time:.1} s: {steps} steps, {known} of them known"))
     }
 }
@@ -420,7 +426,8 @@ mod tests {
         fs::write(&file, "open sesame\n").unwrap();
         let secret = |id: &str, place| Secret { id: id.to_owned(), place };
         let of_file = secret("a", SecretPlace::File(file.clone()));
-        let found = secrets(&[of_file.clone(), secret("b", SecretPlace::Variable("PATH".to_owned()))]).unwrap();
+        let found =
+            secrets(&[of_file.clone(), secret("b", SecretPlace::Variable("PATH".to_owned()))]).unwrap();
         assert_eq!(found["a"], b"open sesame\n");
         assert!(!found["b"].is_empty());
         fs::write(&file, vec![0; 1 + (500 << 10)]).unwrap();
