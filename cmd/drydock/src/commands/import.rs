@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use drydock_encode::compress::Compression;
+use drydock_images::Watch as _;
 use drydock_images::import::{self, BuildPlace, Imported, Opened};
 use drydock_images::{Name, Repository, Unknown, flatten};
 use drydock_io::file::remove_stale;

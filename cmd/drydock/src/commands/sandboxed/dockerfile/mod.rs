@@ -100,7 +100,7 @@ pub(crate) struct Built {
     /// The configuration with its history; diff IDs are those of the layers when it is written (`NewImage`).
     pub(crate) config: ImageConfig,
     /// What the layers lie in stays as long as this is not dropped.
-    _kept: HashMap<String, Root>,
+    pub(crate) _kept: HashMap<String, Root>,
 }
 
 /// A layer in the cache.
