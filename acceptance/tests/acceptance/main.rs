@@ -15,6 +15,7 @@ mod dockerfile_sources;
 mod drop_in;
 mod drydock;
 mod extending;
+mod extensions;
 mod foreign_files;
 mod killed;
 mod layer_index;
@@ -77,6 +78,7 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(bounds::trials(&executables));
     let houses = Arc::new(building::Houses::default());
     trials.extend(building::trials(&executables, &houses));
+    trials.extend(extensions::trials(&executables, &houses));
     trials.extend(chosen::trials(&executables, &houses));
     trials.extend(sandbox::trials(&executables, &houses));
     trials.extend(rebuilds::trials(&executables, &houses));

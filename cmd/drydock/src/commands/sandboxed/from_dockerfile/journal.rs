@@ -107,7 +107,7 @@ impl Journal {
     /// What is in the log now, if it is kept.
     pub(super) fn so_far(&self) -> Result<Option<ReadAt<File>>> {
         let shared = self.lock();
-        let copy = |spool: &Spool| Ok(ReadAt { file: spool.file().try_clone()?, at: 0 });
+        let copy = |spool: &Spool| anyhow::Ok(ReadAt { file: spool.file().try_clone()?, at: 0 });
         shared.spool.as_ref().map(copy).transpose().context("cannot read the log of the build")
     }
 
