@@ -36,7 +36,7 @@ const EVERYBODY: [Who; 2] = [Who::Root, Who::Ordinary];
 /// A buildpack that needs what an extension installs, and whose process needs what it installs into the run image.
 const BUILDPACK: &str = "#!/bin/sh
 set -eu
-echo \"The buildpack is $(id -u), and has $(tool) $FROM_EXTENSION\"
+echo \"The buildpack is $(id -u), and has $(tool)\"
 [ -O /layers ] || [ -w /layers ]
 cat >\"$CNB_LAYERS_DIR/launch.toml\" <<END
 [[processes]]
@@ -49,8 +49,8 @@ END
 const BUILD: &str = "ARG base_image
 FROM ${base_image}
 USER root
-RUN echo 'Installing the tool' && printf '#!/bin/sh\\necho a tool\\n' >/usr/bin/tool && chmod 755 /usr/bin/tool
-ENV FROM_EXTENSION=1
+RUN echo 'Installing the tool' && mkdir /opt && printf '#!/bin/sh\\necho a tool\\n' >/opt/tool && chmod 755 /opt/tool
+ENV PATH=$PATH:/opt
 ARG user_id
 USER ${user_id}
 ";
@@ -107,7 +107,7 @@ fn both_images_are_extended(built: &Built, houses: &Houses) -> Result<()> {
         for (further, is_first) in [(&[][..], true), (&[], false), (&["--trust-builder"], false)] {
             let output = house.built(further).with_context(|| format!("{who:?} {further:?}"))?;
             let text = output.text();
-            ensure!(text.contains("The buildpack is 1000, and has a tool 1"), "{who:?}: {text}");
+            ensure!(text.contains("The buildpack is 1000, and has a tool\n"), "{who:?}: {text}");
             for says in ["Installing the tool\n", "Installing the run tool\n"] {
                 ensure!(text.contains(says) == is_first, "{who:?} {further:?}: {says}\n{text}");
             }
@@ -120,7 +120,7 @@ fn both_images_are_extended(built: &Built, houses: &Houses) -> Result<()> {
         let printed = succeed(&mut house.patient(&["run", "app"]))?;
         ensure!(printed.stdout == b"a run tool for 1000\n", "{who:?}: {}", printed.text());
         let files = succeed(&mut house.patient(&["tree", "app"]))?.text();
-        for left in ["resolv.conf", "etc/hosts", "layout-repo", "usr/bin/tool", ".drydock"] {
+        for left in ["resolv.conf", "etc/hosts", "layout-repo", "opt/tool", ".drydock"] {
             ensure!(!files.contains(left), "{who:?}: `{left}` is in the image:\n{files}");
         }
         if who == Who::Ordinary {
