@@ -19,6 +19,8 @@ mod tests;
 mod tests_any_change;
 #[cfg(test)]
 mod tests_cache;
+#[cfg(test)]
+mod tests_contexts;
 mod users;
 
 use std::fs::{self, File, Permissions};
@@ -249,12 +251,7 @@ fn make_dir(scope: &mut Scope, path: &str, user: &str) -> Result<()> {
 }
 
 /// What a step has changed in the file system at `root`, as a layer; none if that is nothing.
-fn make_layer(
-    root: &Path,
-    changes: &[Change],
-    layers: &Layers<'_>,
-    text: &str,
-) -> Result<Option<Layer>> {
+fn make_layer(root: &Path, changes: &[Change], layers: &Layers<'_>, text: &str) -> Result<Option<Layer>> {
     if changes.is_empty() {
         return Ok(None);
     }
