@@ -166,3 +166,21 @@ def write_layout(dir, name, root, config, created="2024-01-01T00:00:00Z"):
     entry |= {"platform": {"os": "linux", "architecture": machine}, "annotations": {"org.opencontainers.image.ref.name": "latest"}}
     (dir / "index.json").write_text(json.dumps({"schemaVersion": 2, "mediaType": f"{kind}index.v1+json", "manifests": [entry]}))
     (dir / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+
+
+def config_of(layout):
+    """The digest of a layout's only image, and its configuration."""
+    entry = json.loads((layout / "index.json").read_text())["manifests"][0]
+    manifest = json.loads((layout / "blobs" / entry["digest"].replace(":", "/")).read_text())
+    return entry["digest"], json.loads((layout / "blobs" / manifest["config"]["digest"].replace(":", "/")).read_text())
+
+
+def write_sparse(layout, dir):
+    """The same image without its layers, in a folder that is called after its digest: what platforms give to extenders."""
+    digest, _ = config_of(layout)
+    manifest = json.loads((layout / "blobs" / digest.replace(":", "/")).read_text())
+    to = dir / digest
+    for name in ["index.json", "oci-layout", *(f"blobs/{it.replace(':', '/')}" for it in (digest, manifest["config"]["digest"]))]:
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        (to / name).write_bytes((layout / name).read_bytes())
+    return digest
