@@ -2,7 +2,6 @@
 
 import subprocess
 import tempfile
-from pathlib import Path
 
 # The first arguments: the image's files, a folder to work in; then volumes, `--`, and the command.
 INSIDE = """set -e
@@ -23,14 +22,18 @@ exec chroot "$root" /usr/bin/env -i "$@"
 """
 
 
-def run(files, volumes, env, command, user=None, **options):
+def run(files, volumes, env, command):
     """Runs a command in a container; gives exit code and what was printed. `volumes`: folder or file here -> there."""
     with tempfile.TemporaryDirectory(prefix="container-") as work:
-        words = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", INSIDE, "sh", files, work]
-        words += [word for pair in volumes.items() for word in pair]
-        words += ["--", *(f"{name}={value}" for name, value in env.items())]
-        words += ["setpriv", "--reuid", user, "--regid", user, "--init-groups"] if user else []
-        done = subprocess.run(list(map(str, [*words, *command])), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              text=True, errors="replace", **options)
-        subprocess.run(["rm", "-rf", Path(work) / "upper", Path(work) / "work"], check=True)
+        done = subprocess.run(words(files, work, volumes, env, command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              text=True, errors="replace")
+        subprocess.run(["rm", "-rf", f"{work}/upper", f"{work}/work"], check=True)
     return done.returncode, done.stdout
+
+
+def words(files, work, volumes, env, command):
+    """The same as the words of a command; the empty folder `work` then holds what the container wrote."""
+    mounts = [word for pair in volumes.items() for word in pair]
+    variables = [f"{name}={value}" for name, value in env.items()]
+    start = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", INSIDE, "sh", files, work]
+    return list(map(str, [*start, *mounts, "--", *variables, *command]))
