@@ -11,6 +11,7 @@ mod building;
 mod cache_image;
 mod caches;
 mod chosen;
+mod dockerfiles;
 mod drop_in;
 mod drydock;
 mod extending;
@@ -70,6 +71,7 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(bad_input::trials(&executables));
     trials.extend(cache_image::trials(&executables));
     trials.extend(caches::trials(&executables));
+    trials.extend(dockerfiles::trials(&executables));
     trials.extend(extending::trials(&executables));
     trials.extend(foreign_files::trials(&executables));
     trials.extend(bounds::trials(&executables));
