@@ -42,6 +42,8 @@ pub struct ExtendArgs {
     pub extend: Inputs,
     /// For the buildpacks that run in an extended build image.
     pub build: build::Inputs,
+    /// The file for the variables of an extended build image, whose buildpacks somebody else runs then.
+    pub env_file: Option<PathBuf>,
     /// How long cached layers are good.
     pub cache_ttl: Duration,
     /// Who the buildpacks run as.
@@ -77,6 +79,7 @@ pub fn resolve(options: &Options) -> Result<Task<ExtendArgs>, Error> {
             threads: available_parallelism().unwrap_or(NonZeroUsize::MIN),
         },
         build,
+        env_file: options.env.value(env::EXTENDED_ENV).map(|v| v.text()).transpose()?.map(PathBuf::from),
         cache_ttl: options.value(&flag::KANIKO_CACHE_TTL).map_or(Ok(two_weeks), |ttl| ttl.duration())?,
         user,
     };

@@ -1,12 +1,14 @@
-//! Carries a plan out in a file system, usually that in which this process runs itself: it is changed step by step, and what each
-//! step has changed is a layer.
+//! Carries a plan out: in the file system in which this process runs itself, which is changed step by step ([`carry_out`]), or each step in
+//! a file system that the caller has mounted for it ([`perform`]). What a step has changed is a layer.
 //!
 //! Programs are run by the caller ([`Runner`]). What is no part of the image is left alone: mounts, `/proc`, `/sys`, `/dev`, and the
 //! folders that the caller names.
 
 mod archive;
+mod bring;
 mod context;
 mod layer;
+mod overlay;
 mod scope;
 mod snapshot;
 mod target;
@@ -16,7 +18,7 @@ mod tests;
 mod tests_any_change;
 mod users;
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -24,13 +26,16 @@ use anyhow::{Context as _, Result, anyhow};
 use drydock_encode::pipeline::{self, Blob, Job, Settings};
 use drydock_io::sink::Sink;
 use drydock_model::digest::DiffId;
+use drydock_tar::Time;
 
+pub use self::bring::{digest as digest_of_copied, digest_of_path};
 pub use self::context::Context;
-use self::scope::{Scope, names};
-use self::snapshot::Snapshot;
+pub use self::overlay::{MountPoint, add_mount_points, layer_of_upper};
+use self::scope::Scope;
+use self::snapshot::{Change, Snapshot};
 use self::target::Target;
 pub use self::users::Identity;
-use crate::plan::{Action, Command, Plan, Program, Step};
+use crate::plan::{Action, Command, From, Plan, Program, Step};
 
 /// Where a plan is carried out.
 #[derive(Debug, Clone, Copy)]
@@ -39,8 +44,10 @@ pub struct Place<'a> {
     pub root: &'a Path,
     /// Folders that are no part of the image, as paths in it.
     pub left_out: &'a [PathBuf],
-    /// A folder for scripts, one of those that are left out: a path in the image. It is there.
-    pub scratch: &'a Path,
+    /// A folder for scripts, which is no part of the image, for this process. It is there.
+    pub scripts: &'a Path,
+    /// Where programs see that folder.
+    pub scripts_inside: &'a Path,
 }
 
 /// How layers are made.
@@ -63,6 +70,24 @@ pub struct Layer {
     pub diff_id: DiffId,
     /// The layer.
     pub blob: Blob,
+}
+
+/// Gives what `COPY` and `ADD` bring.
+pub trait Contexts {
+    /// The folder that is meant.
+    fn open(&mut self, from: &From) -> Result<&mut Context>;
+
+    /// Downloads a file of which everything is read from its beginning.
+    fn download(&mut self, url: &str) -> Result<Download>;
+}
+
+/// What was downloaded.
+#[derive(Debug)]
+pub struct Download {
+    /// Its contents.
+    pub file: File,
+    /// When it was changed, as the server says.
+    pub modified: Option<Time>,
 }
 
 /// Runs programs.
@@ -110,7 +135,7 @@ fn told(line: usize, text: &str) -> String {
 pub fn carry_out<R: Runner>(
     plan: &Plan,
     place: &Place<'_>,
-    context: &mut Context,
+    contexts: &mut dyn Contexts,
     layers: Option<&Layers<'_>>,
     runner: &R,
     begins: &dyn Fn(&Step),
@@ -120,36 +145,49 @@ pub fn carry_out<R: Runner>(
     for step in &plan.steps {
         begins(step);
         let files = |source| Failure::Files { line: step.line, text: step.text.clone(), source };
-        let program = |failure| Failure::Program { line: step.line, text: step.text.clone(), failure };
         let look = || Snapshot::take(place.root, place.left_out);
         let seen = match (layers, before.take()) {
             (None, _) => None,
             (Some(_), Some(seen)) => Some(seen),
             (Some(_), None) => Some(look().map_err(files)?),
         };
-        let mut scope = Scope::open(place.root).map_err(|error| files(error.into()))?;
-        match &step.action {
-            Action::Run(run) => {
-                let prepared = Prepared::of(run, place, &mut scope).map_err(files)?;
-                let ran = runner.run(&prepared.words, &prepared.program, &prepared.identity);
-                prepared.finish().map_err(files)?;
-                ran.map_err(program)?;
-            }
-            Action::Copy(copying) => {
-                let owner = copying.chown.as_deref().map(|text| users::owner(&mut scope, text));
-                let owner = owner.transpose().map_err(files)?;
-                let mut target = Target::new(&mut scope, owner, copying.chmod.as_ref());
-                context.bring(copying, &mut target).and_then(|()| target.finish()).map_err(files)?;
-            }
-            Action::MakeDir { path, user } => make_dir(&mut scope, path, user).map_err(files)?,
-        }
+        perform(step, place, contexts, runner)?;
         if let (Some(layers), Some(seen)) = (layers, seen) {
             let now = look().map_err(files)?;
-            made.extend(make_layer(&seen, &now, place, layers, &step.text).map_err(files)?);
+            let changes = now.changes_since(&seen);
+            made.extend(make_layer(place.root, &changes, layers, &step.text).map_err(files)?);
             before = Some(now);
         }
     }
     Ok(made)
+}
+
+/// Does what one step says, in the file system at the root of `place`.
+pub fn perform<R: Runner>(
+    step: &Step,
+    place: &Place<'_>,
+    contexts: &mut dyn Contexts,
+    runner: &R,
+) -> Result<(), Failure<R::Failure>> {
+    let files = |source| Failure::Files { line: step.line, text: step.text.clone(), source };
+    let program = |failure| Failure::Program { line: step.line, text: step.text.clone(), failure };
+    let mut scope = Scope::open(place.root).map_err(|error| files(error.into()))?;
+    match &step.action {
+        Action::Run(run) => {
+            let prepared = Prepared::of(run, place, &mut scope).map_err(files)?;
+            let ran = runner.run(&prepared.words, &prepared.program, &prepared.identity);
+            prepared.finish().map_err(files)?;
+            ran.map_err(program)
+        }
+        Action::Copy(copying) => {
+            let owner = copying.chown.as_deref().map(|text| users::owner(&mut scope, text));
+            let owner = owner.transpose().map_err(files)?;
+            let mut target = Target::new(&mut scope, owner, copying.chmod.as_ref());
+            let brought = bring::bring(contexts, copying, &mut target).and_then(|()| target.finish());
+            brought.map_err(files)
+        }
+        Action::MakeDir { path, user } => make_dir(&mut scope, path, user).map_err(files),
+    }
 }
 
 fn make_dir(scope: &mut Scope, path: &str, user: &str) -> Result<()> {
@@ -160,19 +198,17 @@ fn make_dir(scope: &mut Scope, path: &str, user: &str) -> Result<()> {
     Target::new(scope, Some(owner), None).make_dirs(path.as_bytes()).map(drop)
 }
 
-/// What a step has changed, as a layer; none if that is nothing.
+/// What a step has changed in the file system at `root`, as a layer; none if that is nothing.
 fn make_layer(
-    before: &Snapshot,
-    now: &Snapshot,
-    place: &Place<'_>,
+    root: &Path,
+    changes: &[Change],
     layers: &Layers<'_>,
     text: &str,
 ) -> Result<Option<Layer>> {
-    let changes = now.changes_since(before);
     if changes.is_empty() {
         return Ok(None);
     }
-    let source = |sink: &mut dyn Sink| layer::write(place.root, &changes, layers.latest, sink);
+    let source = |sink: &mut dyn Sink| layer::write(root, changes, layers.latest, sink);
     let job = Job { source: &source, known: None, blob: Some(layers.dir), copy: None };
     let done = pipeline::run(&[job], layers.settings).map_err(|error| match error {
         pipeline::Error::Source(error) => error,
@@ -200,14 +236,14 @@ impl Prepared {
         let (words, script) = match &program.command {
             Command::Words(words) => (words.clone(), None),
             Command::Script(text) => {
-                let in_image = place.scratch.join(format!("script-{}", std::process::id()));
-                let path = outside(place.root, &in_image);
+                let name = format!("script-{}", std::process::id());
+                let path = place.scripts.join(&name);
                 let write = || {
                     fs::write(&path, text)?;
                     fs::set_permissions(&path, Permissions::from_mode(0o755))
                 };
                 write().with_context(|| format!("cannot write the script `{}`", path.display()))?;
-                (vec![in_image.display().to_string()], Some(path))
+                (vec![place.scripts_inside.join(name).display().to_string()], Some(path))
             }
         };
         Ok(Self { words, program, identity, script })
@@ -217,11 +253,4 @@ impl Prepared {
         let Some(path) = self.script else { return Ok(()) };
         fs::remove_file(&path).with_context(|| format!("cannot remove the script `{}`", path.display()))
     }
-}
-
-/// Where a path of the image is for this process.
-fn outside(root: &Path, path: &Path) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt as _;
-    names(path.as_os_str().as_bytes())
-        .fold(root.to_owned(), |path, name| path.join(std::ffi::OsStr::from_bytes(name)))
 }

@@ -218,9 +218,10 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Whether an attribute belongs to a file wherever it is: capabilities, and what users say of it.
+/// Whether an attribute belongs to a file wherever it is: capabilities, and what users say of it, but not what the kernel notes in a
+/// folder of an overlay.
 pub(super) fn is_kept(name: &[u8]) -> bool {
-    name == b"security.capability" || name.starts_with(b"user.")
+    name == b"security.capability" || name.starts_with(b"user.") && !name.starts_with(b"user.overlay.")
 }
 
 /// A path of the image, for messages.

@@ -11,6 +11,7 @@ use std::thread;
 
 use drydock_encode::compress::Compression;
 use drydock_model::config::ImageConfig;
+use drydock_model::platform::Platform;
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, lgetxattr, lsetxattr, mknodat};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use serde_json::json;
@@ -19,7 +20,7 @@ use tempfile::TempDir;
 use super::snapshot::Change;
 use super::*;
 use crate::language::{IgnoreRules, parse};
-use crate::plan::only_stage;
+use crate::plan::{Build, Wanted};
 
 /// Runs programs of this machine, in the folder that is the root.
 struct Host<'a>(&'a Path);
@@ -72,10 +73,14 @@ impl Stage {
         let config: ImageConfig =
             serde_json::from_value(json!({"rootfs": {"type": "layers", "diff_ids": []}})).unwrap();
         let dockerfile = parse(&format!("FROM x\n{text}")).unwrap();
-        let plan = Plan::of(&dockerfile, only_stage(&dockerfile).unwrap(), &config, &[]).unwrap();
+        let wanted = Wanted { target: None, args: &[], platform: &Platform::host() };
+        let mut build = Build::of(&dockerfile, &wanted, &mut |_, _| Ok(config.clone())).unwrap();
+        let plan = build.stages.pop().unwrap().plan;
         let (root, blobs) = (self.path("root"), self.path("blobs"));
         let left_out = ["/scratch", "/out"].map(PathBuf::from);
-        let place = Place { root: &root, left_out: &left_out, scratch: Path::new("/scratch") };
+        let scripts = self.path("root/scratch");
+        let place =
+            Place { root: &root, left_out: &left_out, scripts: &scripts, scripts_inside: Path::new("/scratch") };
         let mut context = Context::open(&self.path("context"), IgnoreRules::parse(ignore).unwrap()).unwrap();
         let settings =
             Settings { threads: NonZeroUsize::MIN, compression: Compression::NONE, write_out: false };

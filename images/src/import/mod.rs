@@ -36,7 +36,7 @@ pub use archive::{MAX_ENTRIES, MAX_NAME, MAX_UNPACKED};
 pub(crate) use archive::{Watched, format_of};
 pub use bring::Brought;
 pub use error::{Choose, SourceError};
-pub use source::{NoPlace, Source};
+pub use source::{BuildPlace, NoPlace, Source};
 pub(crate) use source::{split_dir, split_file};
 pub use store::{Store, Stored};
 

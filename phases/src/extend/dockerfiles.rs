@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow};
 use drydock_extend::in_place::Context;
 use drydock_extend::language::{IgnoreRules, parse};
-use drydock_extend::plan::{Plan, only_stage};
+use drydock_extend::plan::{Build, Plan, Wanted};
 use drydock_layout::Image;
 use drydock_model::config::ImageConfig;
 use drydock_spec::extend::ExtendConfig;
@@ -13,7 +13,7 @@ use drydock_spec::group::GroupElement;
 use drydock_spec::label::REBASABLE;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::{ExtendKind, Inputs, described, user_of};
+use super::{ExtendKind, Inputs, able, described, user_of};
 use crate::buildpacks::dir_name;
 use crate::file::{read_text_if_exists, read_toml_if_exists};
 use crate::{Error, Log};
@@ -137,7 +137,13 @@ fn plan_one(
     args.push(("base_image".to_owned(), format!("base@{}", base.digest())));
     let planned = || -> anyhow::Result<Planned> {
         let dockerfile = parse(text)?;
-        let plan = Plan::of(&dockerfile, only_stage(&dockerfile)?, before, &args)?;
+        able::check_stages(&dockerfile)?;
+        let wanted = Wanted { target: None, args: &args, platform: &before.platform() };
+        // Whatever it is called, it is the image that this process runs in.
+        let mut build = Build::of(&dockerfile, &wanted, &mut |_, _| Ok(before.clone()))?;
+        let stage = build.stages.pop().context("a Dockerfile has a stage")?;
+        able::check(&stage)?;
+        let plan = stage.plan;
         let context = ContextDir { ignore: ignore_rules(files)?, path: files.context.clone() };
         Ok(Planned { extension: extension.to_owned(), path: path.clone(), context, plan })
     };

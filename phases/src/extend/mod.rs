@@ -4,6 +4,7 @@
 //! Whatever can be known to be wrong is found before the first instruction is carried out. An extended run image appears whole in
 //! `<extended>/run`, or what was there before stays. Specification: `platform.md` § Extender, `image_extension.md` § Dockerfiles.
 
+mod able;
 mod base;
 mod dockerfiles;
 mod program;
@@ -209,7 +210,9 @@ impl Extension<'_> {
             self.work.dir.path(),
         ]
         .map(Path::to_owned);
-        let place = Place { root: Path::new("/"), left_out: &left_out, scratch: self.work.dir.path() };
+        let scripts = self.work.dir.path();
+        let place =
+            Place { root: Path::new("/"), left_out: &left_out, scripts, scripts_inside: scripts };
         let settings =
             Settings { threads: inputs.threads, compression: inputs.layer_compression, write_out: false };
         let latest = inputs.source_date_epoch.as_deref().and_then(|text| text.parse().ok());

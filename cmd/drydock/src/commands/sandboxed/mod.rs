@@ -2,6 +2,8 @@
 
 mod build;
 mod descriptor;
+pub(crate) mod dockerfile;
+mod extend;
 mod inputs;
 mod kept;
 mod lifecycle;
@@ -144,7 +146,7 @@ fn remove_stale(cache: &Path, runtime: Option<&Runtime>, room: &Room) -> Result<
 }
 
 /// All that it takes to run something.
-struct Shop {
+pub(crate) struct Shop {
     room: Room,
     runtime: Runtime,
     cache: PathBuf,
@@ -155,7 +157,7 @@ struct Shop {
 }
 
 impl Shop {
-    fn open(room: Room, options: &Sandboxed, ports: &[Port], progress: &Progress) -> Result<Self> {
+    pub(crate) fn open(room: Room, options: &Sandboxed, ports: &[Port], progress: &Progress) -> Result<Self> {
         let find = |name: Option<&str>| Runtime::find(name, env::search_path().as_deref());
         let runtime = match options.runtime.as_deref() {
             // The only one that does without a superuser.
@@ -191,7 +193,7 @@ impl Shop {
     }
 
     /// Removes all that is the command's own.
-    fn end(self) -> Result<()> {
+    pub(crate) fn end(self) -> Result<()> {
         drop(self.own_network);
         self.session.end()
     }
@@ -222,11 +224,11 @@ impl Shop {
         sandbox: &Sandbox,
         name: &str,
         progress: &Progress,
-        (stdin, stdout): (Stdio, Stdio),
+        (stdin, stdout, stderr): (Stdio, Stdio, Stdio),
         deadline: Option<Instant>,
     ) -> Result<Ended> {
         let signal = || progress.signals.exit_code().map_or(0, |code| usize::from(code) - 128);
-        let terms = Terms { stdin, stdout, stderr: Stdio::inherit(), signal: &signal, deadline };
+        let terms = Terms { stdin, stdout, stderr, signal: &signal, deadline };
         self.runtime.run(sandbox, name, &self.session, &self.room, terms)
     }
 }
