@@ -137,7 +137,7 @@ class Judge:
 
     def compare(self, case):
         """Differences, by field, and what both said."""
-        for name in sorted(set(re.findall(r"[a-z]+", case.ours + case.theirs)) & set(bases.ALL)):
+        for name in ["busybox", *re.findall(r"(?i)from[ =]([a-z]+)", case.ours + case.theirs)]:
             self.base(name)
         start = time.time()
         (theirs, they_said), (ours, we_said, faults) = self.theirs(case), self.ours(case)

@@ -23,7 +23,6 @@ import images
 from bases import run, write
 
 ROOT = Path(__file__).resolve().parents[2]
-DIST, DRYDOCK = ROOT / "target/dist", ROOT / "target/release/drydock"
 SOURCES = {
     "buildpacks/lifecycle": "4bd4b13ede43d340b8e3960d3e3e5ab42d697d1f",
     "buildpacks/samples": "ff523267214af1a078afbcd6ed82fd55d56baba3",
@@ -75,8 +74,8 @@ def layer_of(layout):
 class Reference:
     """The acceptance tests of the Go lifecycle's extender, in our words: their Dockerfiles, and what they look at."""
 
-    def __init__(self, work):
-        self.work, self.data = work, work / "sources/buildpacks/lifecycle/acceptance/testdata/extender/container"
+    def __init__(self, work, args):
+        self.work, self.executables, self.data = work, args.executables, work / "sources/buildpacks/lifecycle/acceptance/testdata/extender/container"
         env = [bases.PATH, f"CNB_USER_ID={USER}", f"CNB_GROUP_ID={GROUP}"]
         self.root, self.layout = with_user(bases.layout("debian", work), work, "extended", {"Env": env}, self.add)
 
@@ -95,7 +94,7 @@ class Reference:
         flags = ["-analyzed", "/layers/analyzed.toml", "-generated", generated, "-log-level", "debug", "-gid", str(GROUP), "-uid", str(USER)]
         flags += ["-kind", "run", "-extended", "/layers/extended"] if kind == "run" else []
         volumes = {place / "analyzed.toml": "/layers/analyzed.toml", place / "extended": "/layers/extended", place / "kaniko": "/kaniko",
-                   DIST: "/cnb/lifecycle"}
+                   self.executables: "/cnb/lifecycle"}
         env = dict(variable.split("=", 1) for variable in config["config"]["Env"]) | {"CNB_PLATFORM_API": api}
         return containers.run(self.root, volumes, env, ["/cnb/lifecycle/extender", *flags])
 
@@ -157,8 +156,8 @@ class Samples:
 
     NAMES = ["curl", "cowsay", "vim"]
 
-    def __init__(self, work):
-        self.work, self.sources = work, work / "sources/buildpacks/samples"
+    def __init__(self, work, args):
+        self.work, self.args, self.sources = work, args, work / "sources/buildpacks/samples"
         self.repository = work / "layout-repo"
         shutil.rmtree(self.repository, ignore_errors=True)
         self.repository.mkdir()
@@ -174,7 +173,7 @@ class Samples:
         self.builder()
 
     def drydock(self, *arguments):
-        return run(DRYDOCK, *arguments, env=self.env)
+        return run(self.args.drydock, *arguments, env=self.env)
 
     def builder(self):
         part = lambda kind, name: f'[[{kind}s]]\nuri = "{self.sources}/{kind}s/{name}"\n'
@@ -192,7 +191,7 @@ image = "base"
 [[run.images]]
 image = "base"
 [lifecycle]
-uri = "{next(DIST.parent.glob("lifecycle-*.tgz"))}"
+uri = "{next(self.args.executables.parent.glob("lifecycle-*.tgz"))}"
 """)
         self.drydock("builder", "create", "builder", "--config", self.work / "builder.toml")
 
@@ -200,7 +199,7 @@ uri = "{next(DIST.parent.glob("lifecycle-*.tgz"))}"
         """Two builds, and what the app says; problems and what was said."""
         app, name = self.work / "app", f"app{'-trusted' * trusted}"
         write(app / "file", "an app\n")
-        words = ["build", name, "--builder", "builder", "--path", app, "--lifecycle", DIST, "--network", "host", "--env", "BP_EXT_DEMO=1",
+        words = ["build", name, "--builder", "builder", "--path", app, "--lifecycle", self.args.executables, "--network", "host", "--env", "BP_EXT_DEMO=1",
                  "--env", "BP_REQUIRES=vim,curl,cowsay", *(["--trust-builder"] if trusted else [])]
         said, problems = [self.drydock(*words), self.drydock(*words)], []
         for program in ["vim", "cowsay"]:
@@ -223,20 +222,23 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--from", dest="base", default="https://github.com", help="where the repositories are")
     parser.add_argument("--work", type=Path, help="a folder that keeps what is fetched and built [default: a temporary one]")
+    parser.add_argument("--executables", type=Path, default=ROOT / "target/dist", help="default: those that ship, in target/dist")
+    parser.add_argument("--drydock", type=Path, default=ROOT / "target/release/drydock", help="default: target/release/drydock")
     parser.add_argument("--api", action="append", help="only this Platform API of the extender's tests; `none`: only whole builds")
     args = parser.parse_args()
+    args.executables, args.drydock = args.executables.resolve(), args.drydock.resolve()
     if os.geteuid():
         sys.exit("error: an extender is root in its container: run this as root")
     with tempfile.TemporaryDirectory() as temporary:
         work = (args.work or Path(temporary)).resolve()
         (work / "logs").mkdir(parents=True, exist_ok=True)
         fetch(args.base, work)
-        reference, samples = Reference(work), None
+        reference, samples = Reference(work, args), None
         # There are extended run images since 0.12.
         trials = [(f"{kind} image, Platform API {api}", lambda api=api, kind=kind: reference.judge(api, kind))
                   for api in APIS for kind in ("build", "run") if (not args.api or api in args.api) and (kind == "build" or float(api) >= 0.12)]
         if not args.api or "none" in args.api:
-            samples = Samples(work)
+            samples = Samples(work, args)
             trials += [(f"samples, {'trusted' if trusted else 'untrusted'} builder", lambda trusted=trusted: samples.judge(trusted)) for trusted in (False, True)]
         failed = 0
         for name, judge in trials:
