@@ -22,7 +22,6 @@ import images
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-REAL = "real"
 # In no log, layer or configuration, whatever a case does with it.
 SECRET = "swordfish"
 # When all files of a context were changed: what is earlier than a build is defined, and must be the same.
@@ -36,6 +35,7 @@ class Case:
     """A Dockerfile; `theirs` says the same in words that buildah knows, where it does not know ours."""
     name: str
     fails: bool
+    quick: bool
     flags: list
     setup: str
     ours: str
@@ -43,8 +43,8 @@ class Case:
 
 
 def cases(path):
-    """The cases of a file: `=== NAME [fails] [FLAG…]`, lines with `$ ` of a script that fills the context, the Dockerfile; perhaps, after `--- buildah`,
-    the one for buildah."""
+    """The cases of a file: `=== NAME [quick] [fails] [FLAG…]`, lines with `$ ` of a script that fills the context, the Dockerfile; perhaps, after
+    `--- buildah`, the one for buildah."""
     for text in re.split(r"^=== ", path.read_text(), flags=re.MULTILINE)[1:]:
         head, *lines = text.rstrip("\n").split("\n")
         name, *words = head.split()
@@ -52,7 +52,8 @@ def cases(path):
         while lines and lines[0].startswith("$ "):
             setup.append(lines.pop(0)[2:])
         ours, _, theirs = ("\n".join(lines) + "\n").partition("--- buildah\n")
-        yield Case(name, "fails" in words, [word for word in words if word != "fails"], "\n".join(setup), ours, theirs or ours)
+        flags = [word for word in words if word not in ("fails", "quick")]
+        yield Case(name, "fails" in words, "quick" in words, flags, "\n".join(setup), ours, theirs or ours)
 
 
 def known(path):
@@ -198,7 +199,7 @@ def word(text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="*", metavar="CASE", help="only these, or those of these files")
-    parser.add_argument("--quick", action="store_true", help="only cases that need no network and no large base")
+    parser.add_argument("--quick", action="store_true", help="only the cases that the tests run: no network, no large base")
     parser.add_argument("--drydock", type=Path, default=ROOT / "target/release/drydock", help="default: target/release/drydock")
     parser.add_argument("--work", type=Path, help="a folder that keeps base images and logs [default: a temporary one]")
     parser.add_argument("--isolation", default="oci", choices=["oci", "chroot"], help="how buildah runs programs; oci is by runc")
@@ -207,8 +208,8 @@ def main():
     options.drydock = options.drydock.resolve()
     if os.geteuid():
         sys.exit("error: base images have files of several owners: run this as root")
-    files = [path for path in sorted((HERE / "dockerfiles").glob("*.txt")) if not options.quick or path.stem != REAL]
-    wanted = [case for path in files for case in cases(path) if not options.cases or {case.name, path.stem} & set(options.cases)]
+    wanted = [case for path in sorted((HERE / "dockerfiles").glob("*.txt")) for case in cases(path)
+              if (case.quick or not options.quick) and (not options.cases or {case.name, path.stem} & set(options.cases))]
     with tempfile.TemporaryDirectory(prefix="drydock-dockerfiles-") as temporary:
         work = (options.work or Path(temporary)).resolve()
         (work / "logs").mkdir(parents=True, exist_ok=True)
