@@ -74,6 +74,8 @@ class Judge:
         for dir in [self.repository, self.home]:
             shutil.rmtree(dir, ignore_errors=True)
             dir.mkdir()
+        # Base images that are not there are looked for nowhere.
+        bases.write(self.home / ".config/drydock/sources.toml", "strict = true\n[source.bases]\nkind = \"layout\"\nlocation = \"/\"\n")
 
     def command(self, command, cwd):
         """Exit code, and what was said."""
