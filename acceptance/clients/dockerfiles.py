@@ -75,7 +75,8 @@ class Judge:
             shutil.rmtree(dir, ignore_errors=True)
             dir.mkdir()
         # Base images that are not there are looked for nowhere.
-        bases.write(self.home / ".config/drydock/sources.toml", "strict = true\n[source.bases]\nkind = \"layout\"\nlocation = \"/\"\n")
+        bases.write(self.home / ".config/drydock/sources.toml", 
+                    f'strict = true\n[source.bases]\nkind = "layout"\nlocation = "{work}"\n[source.contexts]\nkind = "dockerfile"\nlocation = "{work}"\n')
 
     def command(self, command, cwd):
         """Exit code, and what was said."""

@@ -52,7 +52,7 @@ fn what_is_wrong(executables: &Built) -> Result<()> {
     fs::write(context.join("a"), "")?;
     // Nothing is looked for in registries.
     fs::create_dir_all(home.join(".config/drydock"))?;
-    fs::write(home.join(".config/drydock/sources.toml"), "strict = true\n")?;
+    fs::write(home.join(".config/drydock/sources.toml"), format!("strict = true\n[source.here]\nkind = \"dockerfile\"\nlocation = {:?}\n", dir.path()))?;
     let before = tree::read(&repository)?;
     let cases: Vec<&str> = MALFORMED.trim_start_matches("=== ").split("\n=== ").collect();
     ensure!(cases.len() >= 100, "there are {} cases", cases.len());

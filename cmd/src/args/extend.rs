@@ -44,8 +44,6 @@ pub struct ExtendArgs {
     pub build: build::Inputs,
     /// The file for the variables of an extended build image, whose buildpacks somebody else runs then.
     pub env_file: Option<PathBuf>,
-    /// How long cached layers are good.
-    pub cache_ttl: Duration,
     /// Who the buildpacks run as.
     pub user: User,
 }
@@ -73,6 +71,7 @@ pub fn resolve(options: &Options) -> Result<Task<ExtendArgs>, Error> {
             generated_dir: options.path(&flag::GENERATED),
             extended_dir: options.path(&flag::EXTENDED),
             kaniko_dir: PathBuf::from(KANIKO_DIR),
+            cache_ttl: options.value(&flag::KANIKO_CACHE_TTL).map_or(Ok(two_weeks), |ttl| ttl.duration())?,
             layout_dir: Layout::of(options)?.dir().clone(),
             source_date_epoch: options.env.value(env::SOURCE_DATE_EPOCH).map(|v| v.text()).transpose()?,
             layer_compression: super::export::compression(options)?,
@@ -80,7 +79,6 @@ pub fn resolve(options: &Options) -> Result<Task<ExtendArgs>, Error> {
         },
         build,
         env_file: options.env.value(env::EXTENDED_ENV).map(|v| v.text()).transpose()?.map(PathBuf::from),
-        cache_ttl: options.value(&flag::KANIKO_CACHE_TTL).map_or(Ok(two_weeks), |ttl| ttl.duration())?,
         user,
     };
     Ok(Task { privileges: Privileges::Keep, inputs: Ok(args) })

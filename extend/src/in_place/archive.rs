@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek as _};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use bzip2::bufread::MultiBzDecoder;
 use drydock_encode::compress::{Format, decompressed};
 use drydock_tar::{Archive, Entry, Kind, Member};
@@ -41,6 +41,11 @@ impl Packed {
         let read = packed.read(&*file)?.take(512).read_to_end(&mut block);
         file.rewind()?;
         // What cannot be decompressed is no archive either.
+        if read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::OutOfMemory) {
+            bail!(
+                "it takes more than {MAX_XZ_MEMORY} bytes of memory to unpack it; compress it by `xz -9` at most, or add `--unpack=false`"
+            );
+        }
         let is_tar = read.is_ok() && block.len() == 512 && &block[257..262] == b"ustar";
         Ok(is_tar.then_some(packed))
     }
@@ -70,7 +75,8 @@ pub(super) fn unpack(file: &File, packed: Packed, into: &[u8], target: &mut Targ
     target.finish()
 }
 
-fn unpack_one(
+/// Makes one entry, below the folder `into`.
+pub(super) fn unpack_one(
     entry: &Entry<'_>,
     contents: &mut dyn Read,
     into: &[u8],
@@ -96,7 +102,7 @@ fn unpack_one(
 }
 
 /// A name without what means nothing.
-fn clean(name: &[u8]) -> Result<Vec<u8>> {
+pub(super) fn clean(name: &[u8]) -> Result<Vec<u8>> {
     let mut path = Vec::new();
     for name in names(name) {
         ensure!(name != b"..", "`{}` leads out of the folder that it is unpacked to", shown(name));

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Seek as _};
-use std::os::fd::BorrowedFd;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use drydock_model::digest::Digest;
@@ -66,7 +65,7 @@ pub(super) fn bring(contexts: &mut dyn Contexts, copying: &Copying, target: &mut
 
 /// The digest of all that a `COPY` or an `ADD` brings: of names, contents, permissions and owners, but of no times. What the
 /// instruction says itself is no part of it.
-pub(super) fn digest(contexts: &mut dyn Contexts, copying: &Copying) -> Result<Digest> {
+pub(crate) fn digest(contexts: &mut dyn Contexts, copying: &Copying) -> Result<Digest> {
     let mut sum = Sum(Hasher::new());
     for origin in &copying.sources {
         match origin {
@@ -89,7 +88,7 @@ pub(super) fn digest(contexts: &mut dyn Contexts, copying: &Copying) -> Result<D
 }
 
 /// The digest of a file or a folder of a context.
-pub(super) fn digest_of_path(context: &mut Context, path: &str) -> Result<Digest> {
+pub(crate) fn digest_of_path(context: &mut Context, path: &str) -> Result<Digest> {
     let mut sum = Sum(Hasher::new());
     let source = context.find_path(path)?;
     sum.add_all(context, &source, &IgnoreRules::default())?;
@@ -179,7 +178,7 @@ fn bring_one(
     if is_dir(&source.stat) {
         let resolved = target.make_dirs(to)?;
         let of_target = fstat(target.scope.dir(&resolved)?)?;
-        let mut links = HashMap::new();
+        let mut links: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
         return context.each(source, &copying.exclude, Some(&of_target), &mut |item| {
             let facts = CopiedFacts::of(&item, keeps)?;
             let path = join(to, item.below);

@@ -106,7 +106,7 @@ impl Context {
             };
             let below = join(path, leaf);
             let is_dir = file_type == FileType::Directory;
-            if below.is_empty() || is_left_out(&below) || is_dir && !leaf.is_empty() {
+            if is_left_out(&below) || is_dir && !leaf.is_empty() {
                 continue;
             }
             let stat = if is_dir { fstat(dir)? } else { statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW)? };
@@ -150,7 +150,7 @@ impl Context {
     fn look_at(&mut self, path: Vec<u8>, written: &str, is_pattern: bool) -> Result<Option<Source>> {
         let resolved = self.scope.resolve(&path, true);
         let resolved = resolved.with_context(|| format!("`{written}` is not in the context"))?;
-        let stat = self.stat(&resolved)?;
+        let stat = self.scope.stat(&resolved)?;
         let is_left_out = |path: &[u8]| !path.is_empty() && self.ignore.leaves_out(path);
         if is_left_out(&path) || is_left_out(&resolved) {
             // What is in a folder that is left out may be wanted all the same.
@@ -178,7 +178,7 @@ impl Context {
         let mut found = Vec::new();
         for dir in dirs {
             let resolved = self.scope.resolve(dir, true)?;
-            let is_dir = resolved.is_empty() || self.stat(&resolved)?.is_some_and(|stat| is_dir(&stat));
+            let is_dir = resolved.is_empty() || self.scope.stat(&resolved)?.is_some_and(|stat| is_dir(&stat));
             if !is_dir {
                 continue;
             }
@@ -196,21 +196,6 @@ impl Context {
         found.sort_unstable();
         Ok(found)
     }
-
-    fn stat(&mut self, resolved: &[u8]) -> Result<Option<Stat>> {
-        let (parent, leaf) = split_leaf(resolved);
-        let leaf = if leaf.is_empty() { b"." } else { leaf };
-        let dir = match self.scope.dir(parent) {
-            Ok(dir) => dir,
-            Err(error) if is_missing(&error) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        match statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(stat)),
-            Err(error) if is_missing(&error.into()) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
 }
 
 /// The names in a path that was written, without those that mean nothing. Nothing is above the context.
@@ -226,10 +211,6 @@ fn clean(path: &str) -> Vec<&str> {
         }
     }
     names
-}
-
-fn is_missing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// Which file it is.

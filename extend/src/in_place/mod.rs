@@ -4,6 +4,7 @@
 //! Programs are run by the caller ([`Runner`]). What is no part of the image is left alone: mounts, `/proc`, `/sys`, `/dev`, and the
 //! folders that the caller names.
 
+mod apply;
 mod archive;
 mod bring;
 mod context;
@@ -16,6 +17,8 @@ mod target;
 mod tests;
 #[cfg(test)]
 mod tests_any_change;
+#[cfg(test)]
+mod tests_cache;
 mod users;
 
 use std::fs::{self, File, Permissions};
@@ -25,6 +28,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, anyhow};
 use drydock_encode::pipeline::{self, Blob, Job, Settings};
 use drydock_io::sink::Sink;
+use drydock_layout::ImageLayer;
 use drydock_model::digest::DiffId;
 use drydock_tar::Time;
 
@@ -34,7 +38,8 @@ pub use self::overlay::{MountPoint, add_mount_points, layer_of_upper};
 use self::scope::Scope;
 use self::snapshot::{Change, Snapshot};
 use self::target::Target;
-pub use self::users::Identity;
+pub use self::users::{Identity, identify};
+use crate::cache::{Cache, Known};
 use crate::plan::{Action, Command, From, Plan, Program, Step};
 
 /// Where a plan is carried out.
@@ -129,37 +134,82 @@ fn told(line: usize, text: &str) -> String {
     if line == 0 { format!("ONBUILD {text}") } else { format!("line {line}: {text}") }
 }
 
-/// Carries a plan out. `begins` is told of each step before it begins. Without `layers`, none are made.
+/// What a step has made.
+#[derive(Debug)]
+pub enum Made {
+    /// A layer that is in no layout yet.
+    New(Layer),
+    /// A layer in the cache.
+    Kept {
+        /// The instruction that made it, as it is written.
+        text: String,
+        /// The layer.
+        layer: ImageLayer,
+    },
+}
+
+/// How layers are made and kept.
+#[derive(Debug)]
+pub struct Making<'a> {
+    /// How they are made.
+    pub layers: Layers<'a>,
+    /// Where they are kept, if they are: then they are made there.
+    pub cache: Option<Cache<'a>>,
+}
+
+/// Carries a plan out. `begins` is told of each step before it begins, and whether what it did is known from before. Without `making`, no
+/// layers are made.
 ///
 /// After a failure, the file system is left as it is.
 pub fn carry_out<R: Runner>(
     plan: &Plan,
     place: &Place<'_>,
     contexts: &mut dyn Contexts,
-    layers: Option<&Layers<'_>>,
+    mut making: Option<&mut Making<'_>>,
     runner: &R,
-    begins: &dyn Fn(&Step),
-) -> Result<Vec<Layer>, Failure<R::Failure>> {
+    begins: &dyn Fn(&Step, bool),
+) -> Result<Vec<Made>, Failure<R::Failure>> {
     let mut made = Vec::new();
     let mut before = None;
     for step in &plan.steps {
-        begins(step);
         let files = |source| Failure::Files { line: step.line, text: step.text.clone(), source };
-        let look = || Snapshot::take(place.root, place.left_out);
-        let seen = match (layers, before.take()) {
-            (None, _) => None,
-            (Some(_), Some(seen)) => Some(seen),
-            (Some(_), None) => Some(look().map_err(files)?),
-        };
-        perform(step, place, contexts, runner)?;
-        if let (Some(layers), Some(seen)) = (layers, seen) {
-            let now = look().map_err(files)?;
-            let changes = now.changes_since(&seen);
-            made.extend(make_layer(place.root, &changes, layers, &step.text).map_err(files)?);
-            before = Some(now);
+        let cache = making.as_mut().and_then(|making| making.cache.as_mut());
+        let known = cache.map(|cache| cache.find(step, contexts)).transpose().map_err(files)?.flatten();
+        begins(step, known.is_some());
+        if let Some(known) = known {
+            if let Known::Layer(layer) = known {
+                apply::apply(&layer, place).map_err(files)?;
+                made.push(Made::Kept { text: step.text.clone(), layer });
+            }
+            continue;
         }
+        let Some(making) = making.as_deref() else {
+            perform(step, place, contexts, runner)?;
+            continue;
+        };
+        let look = || Snapshot::take(place.root, place.left_out);
+        let seen = before.take().map_or_else(look, Ok).map_err(files)?;
+        perform(step, place, contexts, runner)?;
+        let now = look().map_err(files)?;
+        let changes = now.changes_since(&seen);
+        made.extend(keep(&changes, place, making, step).map_err(files)?);
+        before = Some(now);
     }
     Ok(made)
+}
+
+/// Makes the layer of a step, in the cache if there is one.
+fn keep(changes: &[Change], place: &Place<'_>, making: &Making<'_>, step: &Step) -> Result<Option<Made>> {
+    let Some(cache) = &making.cache else {
+        return Ok(make_layer(place.root, changes, &making.layers, &step.text)?.map(Made::New));
+    };
+    let room = cache.begin()?;
+    let layers = Layers { dir: &room.blobs_dir(), ..making.layers };
+    let layer = make_layer(place.root, changes, &layers, &step.text)?;
+    Ok(match room.keep(layer)? {
+        Known::Nothing => None,
+        Known::Layer(layer) => Some(Made::Kept { text: step.text.clone(), layer }),
+    })
 }
 
 /// Does what one step says, in the file system at the root of `place`.
@@ -194,7 +244,7 @@ fn make_dir(scope: &mut Scope, path: &str, user: &str) -> Result<()> {
     if Target::new(scope, None, None).is_dir(path.as_bytes())? {
         return Ok(());
     }
-    let owner = users::identify(scope, user)?.owner;
+    let owner = users::identify_in(scope, user)?.owner;
     Target::new(scope, Some(owner), None).make_dirs(path.as_bytes()).map(drop)
 }
 
@@ -229,7 +279,7 @@ struct Prepared {
 
 impl Prepared {
     fn of(program: &Program, place: &Place<'_>, scope: &mut Scope) -> Result<Self> {
-        let identity = users::identify(scope, &program.user)?;
+        let identity = users::identify_in(scope, &program.user)?;
         let mut program = program.clone();
         program.env.entry("HOME".to_owned()).or_insert_with(|| identity.home.clone());
         Target::new(scope, None, None).make_dirs(program.dir.as_bytes())?;

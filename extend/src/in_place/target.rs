@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use drydock_tar::{Device, Owner, Time, Xattrs, split_leaf};
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fsetxattr,
-    linkat, makedev, mkdirat, mknodat, openat, renameat, statat, symlinkat, unlinkat, utimensat,
+    linkat, makedev, mkdirat, mknodat, openat, renameat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -60,16 +60,7 @@ impl<'a> Target<'a> {
     }
 
     fn kind(&mut self, resolved: &[u8]) -> io::Result<Option<FileType>> {
-        let (parent, leaf) = split_leaf(resolved);
-        let stat = match self.scope.dir(parent) {
-            Ok(dir) => statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW),
-            Err(error) => Err(Errno::from_io_error(&error).ok_or(error)?),
-        };
-        match stat {
-            Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        Ok(self.scope.stat(resolved)?.map(|stat| FileType::from_raw_mode(stat.st_mode)))
     }
 
     /// Makes a folder with all above it that are missing, with mode 0755; where it is then. What is there stays as it is.
@@ -148,7 +139,7 @@ impl<'a> Target<'a> {
             }
             done
         };
-        write().with_context(|| format!("cannot write `{}`", shown(path)))
+        write().map_err(mounted).with_context(|| format!("cannot write `{}`", shown(path)))
     }
 
     /// Makes something that is neither a file nor a folder, in place of what is there unless that is a folder.
@@ -178,13 +169,19 @@ impl<'a> Target<'a> {
             }
             set_time(dir, &leaf, facts.modified)
         };
-        make().with_context(|| format!("cannot make `{}`", shown(path)))
+        make().map_err(mounted).with_context(|| format!("cannot make `{}`", shown(path)))
     }
 
     /// Gives a file another name; both paths begin at `from`.
     pub(super) fn hard_link(&mut self, from: &[u8], path: &[u8], to: &[u8]) -> Result<()> {
         let (parent, leaf) = self.place(&join(from, path))?;
         let (to_parent, to_leaf) = self.place(&join(from, to))?;
+        if (&parent, &leaf) == (&to_parent, &to_leaf) {
+            // Removed first, it would be gone.
+            let is_there = self.kind(&join(&parent, &leaf))?.is_some();
+            ensure!(is_there, "`{}` is a link to itself", shown(path));
+            return Ok(());
+        }
         let mut link = || -> Result<()> {
             let dir = rustix::io::fcntl_dupfd_cloexec(self.scope.dir(&parent)?, 0)?;
             remove(&dir, &leaf)?;
@@ -216,6 +213,16 @@ impl<'a> Target<'a> {
         }
         Ok(())
     }
+}
+
+/// Says why something cannot be replaced.
+fn mounted(error: anyhow::Error) -> anyhow::Error {
+    if error.downcast_ref::<Errno>() == Some(&Errno::BUSY) {
+        return error.context(
+            "something is mounted there, which is no part of the image; choose another path, or do without the mount",
+        );
+    }
+    error
 }
 
 /// Whether an attribute belongs to a file wherever it is: capabilities, and what users say of it, but not what the kernel notes in a

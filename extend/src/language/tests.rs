@@ -169,7 +169,7 @@ fn here_documents() {
 }
 
 /// Text, line, and what is said.
-const MALFORMED: [(&str, usize, &str); 58] = [
+const MALFORMED: [(&str, usize, &str); 61] = [
     ("", 1, "there is no FROM"),
     ("# only a comment\n\n", 2, "there is no FROM"),
     ("ARG x\n", 1, "there is no FROM"),

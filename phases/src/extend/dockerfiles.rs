@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
-use drydock_extend::in_place::Context;
+use drydock_extend::in_place::{Context, identify};
 use drydock_extend::language::{IgnoreRules, parse};
 use drydock_extend::plan::{Build, Plan, Wanted};
 use drydock_layout::Image;
@@ -84,7 +84,10 @@ pub(super) fn plan(
             continue;
         };
         log.debug(&format!("Found {} Dockerfile for extension '{id}'", inputs.kind.name()));
-        let before = planned.last().map_or(&base.config, |last| &last.plan.config);
+        let mut before = planned.last().map_or(&base.config, |last| &last.plan.config).clone();
+        // What the image says of itself says nothing of what is added to it.
+        before.config.labels.remove(REBASABLE);
+        let before = &before;
         let mut one = plan_one(inputs, id, &files, &text, before, base)?;
         let (user, was) = (user_of(&one.plan.config).0, user_of(before).0);
         if is_root(user) && user != was {
@@ -101,12 +104,7 @@ pub(super) fn plan(
     }
     let config = planned.last().map_or(&base.config, |last| &last.plan.config);
     let (user, was) = (user_of(config).0, user_of(&base.config).0);
-    if is_root(user) && inputs.kind == ExtendKind::Run {
-        let error = anyhow!("extending run image: the final user ID is {user} (root)");
-        return Err(Error::from(error).with_help(
-            "let the last extension set the user back, as with `ARG user_id` and `USER ${user_id}`",
-        ));
-    }
+    check_user(inputs.kind, user)?;
     if user != was {
         log.warn(&format!(
             "The original user ID was {was} but the final extension left the user ID set to {user}."
@@ -163,8 +161,19 @@ fn ignore_rules(files: &Files) -> anyhow::Result<IgnoreRules> {
     Ok(IgnoreRules::default())
 }
 
-fn is_root(user: &str) -> bool {
-    matches!(user, "0" | "root")
+/// Whether this is root, by its number or by a name that it has in this file system.
+pub(super) fn is_root(user: &str) -> bool {
+    user == "root" || !user.is_empty() && identify(Path::new("/"), user).is_ok_and(|found| found.owner.uid == 0)
+}
+
+/// That the user that is left in the end is not root.
+pub(super) fn check_user(kind: ExtendKind, user: &str) -> Result<(), Error> {
+    if kind != ExtendKind::Run || !is_root(user) {
+        return Ok(());
+    }
+    let error = anyhow!("extending run image: the final user ID is {user} (root)");
+    Err(Error::from(error)
+        .with_help("let the last extension set the user back, as with `ARG user_id` and `USER ${user_id}`"))
 }
 
 /// As Go reads a truth value.
