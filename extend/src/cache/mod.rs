@@ -70,7 +70,8 @@ pub fn key(before: &Digest, step: &Step, contexts: &mut dyn Contexts) -> Result<
         }
         Action::Run(program) => {
             for mount in &program.mounts {
-                let (Mount::Bind { from, source, .. } | Mount::Cache { from: Some(from), source, .. }) = mount
+                let (Mount::Bind { from, source, .. } | Mount::Cache { from: Some(from), source, .. }) =
+                    mount
                 else {
                     continue;
                 };

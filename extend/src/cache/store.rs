@@ -103,9 +103,9 @@ impl Store {
     /// Room for what the step of this key will do.
     pub(crate) fn begin(&self, key: &Digest) -> Result<Room> {
         let path = self.path(key)?;
-        let begun =
-            Transaction::begin_anew(&self.dir, &path, LinkMode::Auto, Durability::InMemory, &|_| {});
-        let transaction = begun.with_context(|| format!("cannot write to the cache `{}`", path.path().display()))?;
+        let begun = Transaction::begin_anew(&self.dir, &path, LinkMode::Auto, Durability::InMemory, &|_| {});
+        let transaction =
+            begun.with_context(|| format!("cannot write to the cache `{}`", path.path().display()))?;
         Ok(Room { path, transaction })
     }
 }
@@ -135,8 +135,12 @@ impl Room {
             history: Vec::new(),
             rest: Map::new(),
         };
-        let image =
-            NewImage { config, layers: layers.into_iter().collect(), annotations: Annotations::new(), replaces: None };
+        let image = NewImage {
+            config,
+            layers: layers.into_iter().collect(),
+            annotations: Annotations::new(),
+            replaces: None,
+        };
         let Self { path, transaction } = self;
         let publish = || -> Result<Known, LayoutError> {
             // What could not be removed of an older one is removed with all of it some day.

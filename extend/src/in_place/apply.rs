@@ -23,7 +23,8 @@ const BUFFER: usize = 256 << 10;
 /// Puts a layer that was made there into the file system of `place`. What is mounted is left alone, and fails where it is in the way.
 pub(super) fn apply(layer: &ImageLayer, place: &Place<'_>) -> Result<()> {
     let digest = layer.descriptor.digest;
-    apply_tar(layer, place.root).with_context(|| format!("cannot put the layer {digest} of the cache into the image"))
+    apply_tar(layer, place.root)
+        .with_context(|| format!("cannot put the layer {digest} of the cache into the image"))
 }
 
 fn apply_tar(layer: &ImageLayer, root: &Path) -> Result<()> {
@@ -102,7 +103,11 @@ fn remove(scope: &mut Scope, root: &Path, path: &[u8]) -> Result<()> {
         }
     }
     if let Some(mounted) = mounted {
-        bail!("`{}` is mounted, so `{}` cannot be removed; do without the mount", shown(&mounted), shown(path));
+        bail!(
+            "`{}` is mounted, so `{}` cannot be removed; do without the mount",
+            shown(&mounted),
+            shown(path)
+        );
     }
     drydock_tar::remove_all(&root.join(OsStr::from_bytes(path))).with_context(failed)
 }

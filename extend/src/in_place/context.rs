@@ -99,7 +99,9 @@ impl Context {
             let mut enters = |dir: BorrowedFd<'_>, path: &[u8], leaf: &[u8]| {
                 let stat = statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW);
                 (has_exceptions || !is_left_out(&join(path, leaf)))
-                    && !stat.is_ok_and(|stat| being_filled.is_some_and(|filled| identity(filled) == identity(&stat)))
+                    && !stat.is_ok_and(|stat| {
+                        being_filled.is_some_and(|filled| identity(filled) == identity(&stat))
+                    })
             };
             let Some(Found { dir, path, leaf, file_type }) = walk.find_next_where(&mut enters)? else {
                 return Ok(());
@@ -132,9 +134,10 @@ impl Context {
         let mut found = Vec::new();
         for path in paths {
             let source = self.look_at(path, pattern, is_pattern)?;
-            found.extend(source.filter(|source| {
-                is_dir(&source.stat) || !exclude.leaves_out(split_leaf(&source.path).1)
-            }));
+            found
+                .extend(source.filter(|source| {
+                    is_dir(&source.stat) || !exclude.leaves_out(split_leaf(&source.path).1)
+                }));
         }
         Ok(found)
     }

@@ -32,7 +32,8 @@ use drydock_layout::ImageLayer;
 use drydock_model::digest::DiffId;
 use drydock_tar::Time;
 
-pub use self::bring::{digest as digest_of_copied, digest_of_path};
+pub(crate) use self::bring::digest as digest_of_copied;
+pub use self::bring::digest_of_path;
 pub use self::context::Context;
 pub use self::overlay::{MountPoint, add_mount_points, layer_of_upper};
 use self::scope::Scope;
@@ -265,12 +266,7 @@ fn make_dir(scope: &mut Scope, path: &str, user: &str) -> Result<()> {
 }
 
 /// What a step has changed in the file system at `root`, as a layer; none if that is nothing.
-fn make_layer(
-    root: &Path,
-    changes: &[Change],
-    layers: &Layers<'_>,
-    text: &str,
-) -> Result<Option<Layer>> {
+fn make_layer(root: &Path, changes: &[Change], layers: &Layers<'_>, text: &str) -> Result<Option<Layer>> {
     if changes.is_empty() {
         return Ok(None);
     }

@@ -94,18 +94,22 @@ impl Stage {
         let (root, blobs) = (self.path("root"), self.path("blobs"));
         let left_out = ["/scratch", "/out"].map(PathBuf::from);
         let scripts = self.path("root/scratch");
-        let place =
-            Place { root: &root, left_out: &left_out, scripts: &scripts, scripts_inside: Path::new("/scratch") };
+        let place = Place {
+            root: &root,
+            left_out: &left_out,
+            scripts: &scripts,
+            scripts_inside: Path::new("/scratch"),
+        };
         let mut context = Context::open(&self.path("context"), IgnoreRules::parse(ignore).unwrap()).unwrap();
         let settings =
             Settings { threads: NonZeroUsize::MIN, compression: Compression::NONE, write_out: false };
         let mut making = Making { layers: Layers { dir: &blobs, settings, latest }, cache };
-        carry_out(&plan, &place, &mut context, Some(&mut making), &Host(&root), &|_, _| {}).map_err(|failure| {
-            match failure {
+        carry_out(&plan, &place, &mut context, Some(&mut making), &Host(&root), &|_, _| {}).map_err(
+            |failure| match failure {
                 Failure::Files { source, .. } => format!("{source:#}"),
                 Failure::Program { line, failure, .. } => format!("line {line}: {failure}"),
-            }
-        })
+            },
+        )
     }
 
     /// The same as whoever runs the tests: root's files are not for everybody to make.

@@ -35,7 +35,6 @@ fn looks(stage: &Stage) -> Vec<String> {
     tree.iter().map(look).collect()
 }
 
-
 #[test]
 fn layers_are_put_back_as_they_were() {
     let text = "RUN rm etc/old && touch -d @5 etc/new && ln etc/new etc/other && ln -s new etc/link && chmod 4751 etc/new\n\

@@ -22,8 +22,8 @@ mod words;
 pub use error::SyntaxError;
 pub use ignore::IgnoreRules;
 pub use instruction::{
-    Argument, CommandLine, Copy, Dockerfile, HealthCheck, HereDocument, Instruction, Kind, Network, Run, Source,
-    Stage,
+    Argument, CommandLine, Copy, Dockerfile, HealthCheck, HereDocument, Instruction, Kind, Network, Run,
+    Source, Stage,
 };
 pub use mount::{MountFlag, MountKind};
 pub use parse::{MAX_TEXT, parse, parse_trigger};

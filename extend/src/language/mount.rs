@@ -37,7 +37,9 @@ impl MountKind {
             "secret" => Self::Secret,
             "tmpfs" => Self::Tmpfs,
             "ssh" => {
-                return Err("--mount=type=ssh is not supported; give the key as a secret: type=secret".to_owned());
+                return Err(
+                    "--mount=type=ssh is not supported; give the key as a secret: type=secret".to_owned()
+                );
             }
             _ => {
                 return Err(format!(
@@ -143,8 +145,16 @@ mod tests {
     fn options() {
         for (text, kind, want) in [
             ("type=cache,target=/c", MountKind::Cache, &[("destination", "/c")][..]),
-            ("target=/a,src=b,rw", MountKind::Bind, &[("destination", "/a"), ("readwrite", "true"), ("source", "b")]),
-            ("dst=/a,ro=false,from=x", MountKind::Bind, &[("destination", "/a"), ("from", "x"), ("readonly", "false")]),
+            (
+                "target=/a,src=b,rw",
+                MountKind::Bind,
+                &[("destination", "/a"), ("readwrite", "true"), ("source", "b")],
+            ),
+            (
+                "dst=/a,ro=false,from=x",
+                MountKind::Bind,
+                &[("destination", "/a"), ("from", "x"), ("readonly", "false")],
+            ),
             ("\"type=tmpfs,size=1m,target=/t\"", MountKind::Tmpfs, &[("destination", "/t"), ("size", "1m")]),
             ("type=secret,id=\"a,b\",'env=E'", MountKind::Secret, &[("env", "E"), ("id", "\"a,b\"")]),
             ("type=secret,id=$x,required", MountKind::Secret, &[("id", "$x"), ("required", "true")]),

@@ -3,11 +3,11 @@
 use super::arguments::{Flags, duration, names_and_values};
 use super::error::{Problem, SyntaxError};
 use super::instruction::{
-    Argument, CommandLine, Copy, Dockerfile, HealthCheck, HereDocument, Instruction, Kind, Network, Run, Source,
-    Stage,
+    Argument, CommandLine, Copy, Dockerfile, HealthCheck, HereDocument, Instruction, Kind, Network, Run,
+    Source, Stage,
 };
-use super::mount::MountFlag;
 use super::lines::{Statement, here_document, statements};
+use super::mount::MountFlag;
 use super::words::{json_list, split};
 
 /// Bytes that a Dockerfile may have.

@@ -48,7 +48,11 @@ pub enum PlanError {
 }
 
 fn stages(there: &[String]) -> String {
-    if there.is_empty() { "no stage has a name".to_owned() } else { format!("there are {}", there.join(", ")) }
+    if there.is_empty() {
+        "no stage has a name".to_owned()
+    } else {
+        format!("there are {}", there.join(", "))
+    }
 }
 
 /// Gives the configuration of an image that a Dockerfile names; of one that files are copied from, only that it is to be had
@@ -67,9 +71,8 @@ impl Build {
             None => dockerfile.stages.len().saturating_sub(1),
             Some(target) => {
                 let found = names.find(target, usize::MAX).or_else(|| target.parse().ok());
-                found.filter(|number| *number < dockerfile.stages.len()).ok_or_else(|| PlanError::NoStage {
-                    wanted: target.to_owned(),
-                    there: names.0.keys().cloned().collect(),
+                found.filter(|number| *number < dockerfile.stages.len()).ok_or_else(|| {
+                    PlanError::NoStage { wanted: target.to_owned(), there: names.0.keys().cloned().collect() }
                 })?
             }
         };
@@ -170,9 +173,9 @@ impl Names {
         match name.parse::<usize>() {
             Ok(number) if number < stage => Ok(From::Stage(number)),
             Ok(number) => Err(format!("there is no stage {number} before this one; name one that is there")),
-            Err(_) if self.find(name, stage + 1).is_some() => {
-                Err(format!("the stage `{name}` cannot take files from itself; leave the `from` out, or name another"))
-            }
+            Err(_) if self.find(name, stage + 1).is_some() => Err(format!(
+                "the stage `{name}` cannot take files from itself; leave the `from` out, or name another"
+            )),
             Err(_) => Ok(From::Image(name.to_owned())),
         }
     }

@@ -22,8 +22,8 @@ pub use self::build::{Images, PlanError, Wanted};
 pub use self::mode::Permissions;
 pub use self::mount::{Mount, Sharing};
 pub use self::planner::{MAX_PLAN, PREDEFINED};
-pub use crate::language::Network;
 use crate::language::IgnoreRules;
+pub use crate::language::Network;
 
 /// What a Dockerfile comes to: the stages that the wanted one needs, each after those that it needs. The wanted one is the last.
 #[derive(Debug, Clone, PartialEq)]

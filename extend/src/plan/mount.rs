@@ -100,16 +100,22 @@ impl Mount {
         let number = |name: &str, radix: u32, default: u32, most: u32| {
             let Some(text) = option(name)? else { return Ok(default) };
             let value = u32::from_str_radix(&text, radix).ok().filter(|value| *value <= most);
-            value.ok_or_else(|| format!("`{name}` of --mount is `{text}`; write it like `{name}={}`", match name {
-                "mode" => "0755",
-                _ => "1000",
-            }))
+            value.ok_or_else(|| {
+                format!(
+                    "`{name}` of --mount is `{text}`; write it like `{name}={}`",
+                    match name {
+                        "mode" => "0755",
+                        _ => "1000",
+                    }
+                )
+            })
         };
         let target = option("destination")?.map(|path| below(dir, &path));
         if target.as_deref() == Some("/") {
             return Err(format!("--mount=type={name} cannot be at `/`; name another `target`"));
         }
-        let needed = || target.clone().ok_or_else(|| format!("--mount=type={name} needs a `target`; name one"));
+        let needed =
+            || target.clone().ok_or_else(|| format!("--mount=type={name} needs a `target`; name one"));
         let source = || Ok::<_, String>(below("/", &option("source")?.unwrap_or_default()));
         let given = |name| flag.options.contains_key(name);
         let writable = match (given("readwrite"), given("readonly")) {
@@ -154,7 +160,10 @@ impl Mount {
                     }
                     (None, None) => {
                         let of_target = target.as_deref().and_then(|path| path.rsplit('/').next());
-                        of_target.or(env.as_deref()).map(str::to_owned).ok_or("--mount=type=secret has no `id`; name one")?
+                        of_target
+                            .or(env.as_deref())
+                            .map(str::to_owned)
+                            .ok_or("--mount=type=secret has no `id`; name one")?
                     }
                 };
                 let file = id.rsplit('/').next().unwrap_or_default();
@@ -172,7 +181,9 @@ impl Sharing {
             Some("private") => Self::Private,
             Some("locked") => Self::Locked,
             Some(text) => {
-                return Err(format!("`sharing` of --mount is `{text}`; it is `shared`, `private` or `locked`"));
+                return Err(format!(
+                    "`sharing` of --mount is `{text}`; it is `shared`, `private` or `locked`"
+                ));
             }
         })
     }

@@ -7,7 +7,9 @@ use drydock_model::platform::Platform;
 use serde_json::Value as Json;
 
 use super::build::{Wanted, of_trigger};
-use super::{Action, Command, Copying, From, Mount, Origin, Permissions, Plan, Program, Step, Told, settings};
+use super::{
+    Action, Command, Copying, From, Mount, Origin, Permissions, Plan, Program, Step, Told, settings,
+};
 use crate::language::{
     Argument, CommandLine, Copy, Dockerfile, IgnoreRules, Instruction, Kind, Run, Source, Stage, SyntaxError,
     expand, expand_text,

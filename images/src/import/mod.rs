@@ -179,7 +179,7 @@ pub fn import(
     };
     if options.flatten {
         let image = Image::read(to.path().path(), &root)?;
-        let flat = flatten::flatten_in(transaction, &image, options.write, watch)?;
+        let flat = flatten::flatten_in(transaction, &image, None, options.write, watch)?;
         return Ok(Imported { digest: flat.committed.digest, brought, left: flat.left });
     }
     let digest = root.digest;

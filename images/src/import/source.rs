@@ -71,10 +71,9 @@ impl FromStr for Source {
                 let (file, tag) = split_file(rest).ok_or_else(no_place)?;
                 Ok(Self::Archive { file, tag })
             }
-            Some(("rootfs", "")) => Err(no_place()),
+            Some(("rootfs" | "dockerfile", "")) => Err(no_place()),
             Some(("rootfs", url)) if is_url(url) => Ok(Self::RootfsUrl(url.to_owned())),
             Some(("rootfs", path)) => Ok(Self::Rootfs(path.into())),
-            Some(("dockerfile", "")) => Err(no_place()),
             Some(("dockerfile", url)) if is_url(url) => Ok(Self::Dockerfile(BuildPlace::Url(url.to_owned()))),
             Some(("dockerfile", url)) if url.starts_with("git+") => {
                 Ok(Self::Dockerfile(BuildPlace::Git(url.to_owned())))

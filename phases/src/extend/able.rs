@@ -49,7 +49,9 @@ fn lacking(action: &Action) -> Option<(String, &'static str)> {
             };
             let is_download = copying.sources.iter().any(|origin| matches!(origin, Origin::Url { .. }));
             // Arguments in its address may be secret.
-            of_image.or_else(|| is_download.then(|| ("ADD of a download".to_owned(), "put the file into the context")))
+            of_image.or_else(|| {
+                is_download.then(|| ("ADD of a download".to_owned(), "put the file into the context"))
+            })
         }
         Action::MakeDir { .. } => None,
     }

@@ -163,7 +163,8 @@ fn ignore_rules(files: &Files) -> anyhow::Result<IgnoreRules> {
 
 /// Whether this is root, by its number or by a name that it has in this file system.
 pub(super) fn is_root(user: &str) -> bool {
-    user == "root" || !user.is_empty() && identify(Path::new("/"), user).is_ok_and(|found| found.owner.uid == 0)
+    user == "root"
+        || !user.is_empty() && identify(Path::new("/"), user).is_ok_and(|found| found.owner.uid == 0)
 }
 
 /// That the user that is left in the end is not root.

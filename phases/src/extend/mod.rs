@@ -239,8 +239,7 @@ impl Extension<'_> {
         ]
         .map(Path::to_owned);
         let scripts = self.work.dir.path();
-        let place =
-            Place { root: Path::new("/"), left_out: &left_out, scripts, scripts_inside: scripts };
+        let place = Place { root: Path::new("/"), left_out: &left_out, scripts, scripts_inside: scripts };
         let settings =
             Settings { threads: inputs.threads, compression: inputs.layer_compression, write_out: false };
         let latest = inputs.source_date_epoch.as_deref().and_then(|text| text.parse().ok());

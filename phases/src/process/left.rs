@@ -48,7 +48,9 @@ fn children() -> anyhow::Result<Vec<Pid>> {
             Ok(stat) if parent(&stat) == Some(getpid().as_raw_nonzero().get()) => found.push(pid),
             Ok(_) => {}
             // It has ended meanwhile.
-            Err(error) if error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
+            Err(error)
+                if error.kind() == ErrorKind::NotFound
+                    || error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
             Err(error) => return Err(error).with_context(|| format!("failed to read of process {pid:?}")),
         }
     }

@@ -104,8 +104,7 @@ impl FromStr for GitUrl {
     fn from_str(given: &str) -> Result<Self, InvalidGitAddress> {
         // Before the last `@`, and in a query, there may be a password.
         let shown = given.rsplit('@').next().and_then(|rest| rest.split('?').next()).unwrap_or_default();
-        let wrong =
-            |reason: &str| InvalidGitAddress { text: shown.to_owned(), reason: reason.to_owned() };
+        let wrong = |reason: &str| InvalidGitAddress { text: shown.to_owned(), reason: reason.to_owned() };
         let text = given.strip_prefix("git+").unwrap_or(given);
         let (scheme, rest) = text.split_once("://").unwrap_or_default();
         let scheme = match scheme {
@@ -153,7 +152,9 @@ impl FromStr for GitUrl {
                 && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+=@,".contains(&b))
         };
         if !path.is_empty() && !path.split('/').all(is_plain) {
-            return Err(wrong("its path has other characters than letters, digits and `-._~+=@,`, or a `..`"));
+            return Err(wrong(
+                "its path has other characters than letters, digits and `-._~+=@,`, or a `..`",
+            ));
         }
         let without = path.strip_suffix(".git").filter(|rest| !rest.is_empty() && !rest.ends_with('/'));
         Ok(Self {
@@ -220,8 +221,9 @@ pub(super) fn is_hash(text: &str) -> bool {
 
 /// Whether a branch or a tag may be called so (`git check-ref-format`).
 fn is_name(text: &str) -> bool {
-    let is_part =
-        |part: &str| !part.is_empty() && !part.starts_with(['.', '-']) && !part.ends_with(".lock");
+    let is_part = |part: &str| {
+        !part.is_empty() && !part.starts_with(['.', '-']) && part.strip_suffix(".lock").is_none()
+    };
     let is_plain = |c: char| !c.is_control() && !c.is_whitespace() && !"~^:?*[\\".contains(c);
     text.len() <= 255
         && text != "@"
@@ -246,7 +248,8 @@ pub struct GitAddress {
 impl GitAddress {
     /// With what follows a `#`.
     pub fn new(url: GitUrl, fragment: &str) -> Result<Self, InvalidGitAddress> {
-        let wrong = |reason: &str| InvalidGitAddress { text: format!("{url}#{fragment}"), reason: reason.to_owned() };
+        let wrong =
+            |reason: &str| InvalidGitAddress { text: format!("{url}#{fragment}"), reason: reason.to_owned() };
         if url.path.is_empty() {
             return Err(wrong("it has no path"));
         }

@@ -17,8 +17,8 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-pub use self::address::{GitAddress, GitScheme, GitUrl, InvalidGitAddress, Revision};
 use self::address::is_hash;
+pub use self::address::{GitAddress, GitScheme, GitUrl, InvalidGitAddress, Revision};
 use self::program::Program;
 use crate::auth::{AuthError, Credentials, Keychain};
 use crate::error::ErrorKind;
@@ -146,8 +146,13 @@ impl Git<'_> {
         let mut arguments = vec!["--git-dir", &contents, "archive", "--format=tar", &*found.commit];
         arguments.extend(address.folder.iter().flat_map(|folder| ["--", folder]));
         git.run(&arguments, to).map_err(|error| match (&address.folder, error) {
-            (Some(folder), GitError::Failed { url, reason }) if reason.contains("did not match any files") => {
-                GitError::NoCommit { url, reason: format!("has no folder `{folder}` in commit {}", found.commit) }
+            (Some(folder), GitError::Failed { url, reason })
+                if reason.contains("did not match any files") =>
+            {
+                GitError::NoCommit {
+                    url,
+                    reason: format!("has no folder `{folder}` in commit {}", found.commit),
+                }
             }
             (_, error) => error,
         })?;
@@ -165,14 +170,18 @@ impl Git<'_> {
             GitScheme::Ssh => git.set("GIT_SSH_COMMAND", &self.ssh().map_err(wrong)?),
             GitScheme::Https | GitScheme::Http => {
                 let origin = Origin { is_https: url.scheme == GitScheme::Https, host: url.host.clone() };
-                let transport = Transport::new(self.options).map_err(|kind: ErrorKind| wrong(kind.to_string()))?;
+                let transport =
+                    Transport::new(self.options).map_err(|kind: ErrorKind| wrong(kind.to_string()))?;
                 if !transport.allows(&origin) {
                     return Err(wrong("the host is not said to have plain HTTP; use HTTPS".to_owned()));
                 }
-                let is_host = |name: &str| normal_name(name, port(origin.is_https)).as_deref() == Some(&*url.host);
+                let is_host =
+                    |name: &str| normal_name(name, port(origin.is_https)).as_deref() == Some(&*url.host);
                 let host = self.options.hosts.iter().find(|(name, _)| is_host(name));
                 if let Some(path) = host.and_then(|(_, host)| host.ca_file.as_ref()) {
-                    let path = path.to_str().ok_or_else(|| wrong("the path of a `ca-file` is not UTF-8".to_owned()))?;
+                    let path = path
+                        .to_str()
+                        .ok_or_else(|| wrong("the path of a `ca-file` is not UTF-8".to_owned()))?;
                     git.configure(format!("http.{origin}/.sslCAInfo"), path);
                 }
                 let keychain = Keychain::new(self.options);
@@ -192,16 +201,14 @@ impl Git<'_> {
     /// The command by which git starts SSH: a line for a shell.
     fn ssh(&self) -> Result<String, String> {
         // One connection of its own, which ends with git, and asks nobody.
-        let mut line = "ssh -o BatchMode=yes -o ConnectTimeout=60 -o ServerAliveInterval=15 -o ServerAliveCountMax=4 \
+        let line = "ssh -o BatchMode=yes -o ConnectTimeout=60 -o ServerAliveInterval=15 -o ServerAliveCountMax=4 \
                         -o ControlMaster=no -o ControlPath=none -o ForwardAgent=no -o ClearAllForwardings=yes \
-                        -o PermitLocalCommand=no"
-            .to_owned();
-        if let Some(key) = self.ssh_key {
-            let path = fs::canonicalize(key).map_err(|error| format!("cannot find the key `{}`: {error}", key.display()))?;
-            let path = path.to_str().ok_or("the path of the key is not UTF-8")?.replace('\'', "'\\''");
-            line.push_str(&format!(" -o IdentitiesOnly=yes -i '{path}'"));
-        }
-        Ok(line)
+                        -o PermitLocalCommand=no";
+        let Some(key) = self.ssh_key else { return Ok(line.to_owned()) };
+        let path = fs::canonicalize(key)
+            .map_err(|error| format!("cannot find the key `{}`: {error}", key.display()))?;
+        let path = path.to_str().ok_or("the path of the key is not UTF-8")?.replace('\'', "'\\''");
+        Ok(format!("{line} -o IdentitiesOnly=yes -i '{path}'"))
     }
 }
 
@@ -232,12 +239,12 @@ impl Search<'_> {
                 if all.is_empty() {
                     return Err(self.none(format!("has no branch `{branch}`")));
                 }
-                self.reached(commit, all, &format!("branch `{branch}`"))
+                self.reached(commit, &all, &format!("branch `{branch}`"))
             }
             Revision::Commit(commit) => {
                 let mut all = self.listed(&[])?;
                 all.retain(|(name, _)| name.starts_with("refs/heads/") || name.starts_with("refs/tags/"));
-                self.reached(commit, all, "any branch or tag")
+                self.reached(commit, &all, "any branch or tag")
             }
         }
     }
@@ -246,11 +253,14 @@ impl Search<'_> {
     fn listed(&self, names: &[String]) -> Result<Vec<(String, String)>, GitError> {
         let url = self.address.url.to_string();
         let mut arguments = vec!["ls-remote", "--quiet", "--", &url];
-        let patterns: Vec<String> = names.iter().flat_map(|name| [name.clone(), format!("{name}^{{}}")]).collect();
+        let patterns: Vec<String> =
+            names.iter().flat_map(|name| [name.clone(), format!("{name}^{{}}")]).collect();
         arguments.extend(patterns.iter().map(String::as_str));
         let answer = self.git.answer(&arguments)?;
         let mut found: Vec<(String, String)> = Vec::new();
-        for (hash, name) in answer.lines().filter_map(|line| line.split_once('\t')).filter(|(hash, _)| is_hash(hash)) {
+        for (hash, name) in
+            answer.lines().filter_map(|line| line.split_once('\t')).filter(|(hash, _)| is_hash(hash))
+        {
             let (name, is_peeled) = name.strip_suffix("^{}").map_or((name, false), |name| (name, true));
             match found.last_mut() {
                 Some((last, commit)) if is_peeled && last == name => hash.clone_into(commit),
@@ -266,10 +276,12 @@ impl Search<'_> {
 
     fn named(&self, name: &str) -> Result<Found, GitError> {
         let whole = name.starts_with("refs/").then(|| vec![name.to_owned()]);
-        let names = whole.unwrap_or_else(|| ["heads", "tags"].map(|kind| format!("refs/{kind}/{name}")).into());
+        let names =
+            whole.unwrap_or_else(|| ["heads", "tags"].map(|kind| format!("refs/{kind}/{name}")).into());
         let mut all = self.listed(&names)?;
         if all.len() > 1 {
-            let reason = format!("has a branch and a tag `{name}`: write `refs/heads/{name}` or `refs/tags/{name}`");
+            let reason =
+                format!("has a branch and a tag `{name}`: write `refs/heads/{name}` or `refs/tags/{name}`");
             return Err(self.none(reason));
         }
         all.pop().map(Found::at).ok_or_else(|| {
@@ -280,12 +292,12 @@ impl Search<'_> {
     }
 
     /// A commit that one of these must lead to.
-    fn reached(&self, commit: &str, all: Vec<(String, String)>, place: &str) -> Result<Found, GitError> {
+    fn reached(&self, commit: &str, all: &[(String, String)], place: &str) -> Result<Found, GitError> {
         let none = || self.none(format!("has no commit {commit} on {place}"));
         if let Some(tip) = all.iter().find(|(_, hash)| hash == commit) {
             return Ok(Found::at(tip.clone()));
         }
-        let leads_there: Vec<String> = match all.as_slice() {
+        let leads_there: Vec<String> = match all {
             [] => return Err(none()),
             [(name, _)] => vec![format!("+{name}:{WANTED}")],
             _ => ["heads", "tags"].map(|kind| format!("+refs/{kind}/*:refs/{kind}/*")).into(),
@@ -301,16 +313,20 @@ impl Search<'_> {
     /// A new repository of ours.
     fn begin(&self, name: &str, commit: &str) -> Result<String, GitError> {
         let format = if commit.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
-        self.git.run(&["init", "--quiet", "--bare", "--template=", format, "--", name], &mut std::io::sink())?;
+        self.git
+            .run(&["init", "--quiet", "--bare", "--template=", format, "--", name], &mut std::io::sink())?;
         let write = |source| GitError::Io { action: "write the attributes of files", source };
         let info = self.dir.join(name).join("info");
-        fs::create_dir_all(&info).and_then(|()| fs::write(info.join("attributes"), ATTRIBUTES)).map_err(write)?;
+        fs::create_dir_all(&info)
+            .and_then(|()| fs::write(info.join("attributes"), ATTRIBUTES))
+            .map_err(write)?;
         Ok(name.to_owned())
     }
 
     fn fetch(&self, into: &str, how: &[&str], what: &[String]) -> Result<(), GitError> {
         let url = self.address.url.to_string();
-        let mut arguments = vec!["--git-dir", into, "fetch", "--quiet", "--no-tags", "--no-recurse-submodules"];
+        let mut arguments =
+            vec!["--git-dir", into, "fetch", "--quiet", "--no-tags", "--no-recurse-submodules"];
         arguments.extend(["--no-write-fetch-head", "--no-auto-maintenance"]);
         arguments.extend(how);
         arguments.extend(["--", &url]);

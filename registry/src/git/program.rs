@@ -150,7 +150,11 @@ impl<'a> Program<'a> {
     }
 
     /// Runs it to its end. What it prints goes to `output`.
-    pub(super) fn run<S: AsRef<OsStr>>(&self, arguments: &[S], output: &mut dyn Write) -> Result<(), GitError> {
+    pub(super) fn run<S: AsRef<OsStr>>(
+        &self,
+        arguments: &[S],
+        output: &mut dyn Write,
+    ) -> Result<(), GitError> {
         let mut command = Command::new("git");
         command.args(arguments).current_dir(self.dir).process_group(0);
         command.env_clear().envs(self.variables.iter().map(|(name, value)| (name, value)));
@@ -207,7 +211,7 @@ impl<'a> Program<'a> {
                 (None, None, None) => Duration::from_millis(5),
                 _ => EVERY,
             };
-            let ready = ready(&stdout, &stderr, timeout).map_err(failed("wait for git"))?;
+            let ready = ready(stdout.as_ref(), stderr.as_ref(), timeout).map_err(failed("wait for git"))?;
             if ready == [false; 2] {
                 match ended {
                     Some(status) => return Ok((status, said)),
@@ -241,7 +245,10 @@ impl<'a> Program<'a> {
         if has("cannot run ssh") {
             return GitError::Missing { program: "ssh", package: "openssh-client" };
         }
-        let help = if has("terminal prompts disabled") || has("Authentication failed") || has("could not read Username") {
+        let help = if has("terminal prompts disabled")
+            || has("Authentication failed")
+            || has("could not read Username")
+        {
             "; credentials come from `auth` in the file of sources, `drydock login`, or a credential helper of git"
         } else if has("Permission denied (") {
             "; name a key with --ssh-key, or add it to the agent (ssh-add)"
@@ -250,7 +257,9 @@ impl<'a> Program<'a> {
         } else {
             ""
         };
-        let is_worth = |line: &&str| !line.trim().is_empty() && !line.starts_with("warning:") && !line.starts_with("hint:");
+        let is_worth = |line: &&str| {
+            !line.trim().is_empty() && !line.starts_with("warning:") && !line.starts_with("hint:")
+        };
         // What ended it is said last, behind whatever the server says.
         let (first, rest): (Vec<&str>, Vec<&str>) =
             text.lines().filter(is_worth).partition(|line| line.starts_with("fatal:"));
@@ -268,8 +277,8 @@ fn on_disk(dir: &Path) -> u64 {
 }
 
 /// Which of the two have something, or have ended.
-fn ready(one: &Option<impl AsFd>, other: &Option<impl AsFd>, timeout: Duration) -> io::Result<[bool; 2]> {
-    let fds = [one.as_ref().map(AsFd::as_fd), other.as_ref().map(AsFd::as_fd)];
+fn ready(one: Option<&impl AsFd>, other: Option<&impl AsFd>, timeout: Duration) -> io::Result<[bool; 2]> {
+    let fds = [one.map(AsFd::as_fd), other.map(AsFd::as_fd)];
     let mut polled: Vec<PollFd<'_>> =
         fds.iter().flatten().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
     let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;

@@ -132,9 +132,12 @@ impl Sources {
     /// must be absolute and resolved: links are not looked at.
     pub fn permit(&self, kind: Kind, place: &str) -> Result<Option<&Source>, Refused> {
         let given = shown(place);
-        self.permitted(kind, &given, |location| below(location, place), |source, source_name, rest| {
-            source.allows(&given, source_name, rest, "")
-        })
+        self.permitted(
+            kind,
+            &given,
+            |location| below(location, place),
+            |source, source_name, rest| source.allows(&given, source_name, rest, ""),
+        )
     }
 
     /// Whether a git repository that was named by its address may be built from, and by which source.

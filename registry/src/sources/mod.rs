@@ -281,9 +281,8 @@ impl Source {
         }
         let may_have_auth = match self.kind {
             Kind::Registry => true,
-            Kind::Git => {
-                git_url(&self.location).is_some_and(|url| matches!(url.scheme, GitScheme::Https | GitScheme::Http))
-            }
+            Kind::Git => git_url(&self.location)
+                .is_some_and(|url| matches!(url.scheme, GitScheme::Https | GitScheme::Http)),
             Kind::Archive | Kind::Layout | Kind::Rootfs | Kind::Dockerfile => false,
         };
         if !may_have_auth && self.auth != Auth::Default {
@@ -392,10 +391,7 @@ mod tests {
                 "`h.io` is no address of a git repository: a user and a token do not belong into it",
             ),
             ("[source.a]\nkind = 'registry'", "missing field `location`"),
-            (
-                "[source.a]\nkind = 'layout'\nlocation = 'x'\nauth = { env = 'X' }",
-                "have `auth`",
-            ),
+            ("[source.a]\nkind = 'layout'\nlocation = 'x'\nauth = { env = 'X' }", "have `auth`"),
             ("[source.a]\nkind = 'git'\nlocation = 'ssh://h.io'\nauth = { env = 'X' }", "have `auth`"),
             ("[host.'r.io']\nplain-http = true\nca-file = 'x'", "there is no use for a `ca-file`"),
         ] {

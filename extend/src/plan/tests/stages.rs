@@ -74,7 +74,8 @@ fn only_what_is_needed() {
         (Some("1"), &["1 on image unneeded HOST: run "], &["unneeded HOST"]),
     ] {
         let (build, asked) = build_to(SEVERAL, target).unwrap();
-        let with_host = |texts: &[&str]| texts.iter().map(|text| text.replace("HOST", host)).collect::<Vec<_>>();
+        let with_host =
+            |texts: &[&str]| texts.iter().map(|text| text.replace("HOST", host)).collect::<Vec<_>>();
         assert_eq!(told(&build), with_host(want), "{target:?}");
         assert_eq!(asked, with_host(images), "{target:?}");
     }
@@ -106,13 +107,18 @@ fn stages_hand_on_what_they_know() {
     let Plan { steps, config, .. } = &build.last().plan;
     assert_eq!(steps.len(), 1);
     assert_eq!(config.config.env, ["PATH=/bin", "LANG=C"]);
-    let mut text = "ARG g=1\nFROM a AS x\nARG g p=2\nENV e=3\nWORKDIR /w\nONBUILD ENV t=$e\nCMD [\"c\"]\nFROM x".to_owned();
+    let mut text =
+        "ARG g=1\nFROM a AS x\nARG g p=2\nENV e=3\nWORKDIR /w\nONBUILD ENV t=$e\nCMD [\"c\"]\nFROM x"
+            .to_owned();
     text.push_str("\nARG q=$p$g$e$t\nRUN :");
     let build = build_on(&super::config(), &text, &[("p", "5")]).unwrap();
     let plan = &build.last().plan;
     let env = &program(plan).env;
     assert_eq!((env["q"].as_str(), env["t"].as_str()), ("5133", "3"));
-    assert_eq!((program(plan).dir.as_str(), plan.config.config.cmd.as_slice()), ("/w", &["c".to_owned()][..]));
+    assert_eq!(
+        (program(plan).dir.as_str(), plan.config.config.cmd.as_slice()),
+        ("/w", &["c".to_owned()][..])
+    );
     assert!(!plan.config.config.rest.contains_key("OnBuild"));
     assert!(build.stages[0].plan.config.config.rest.contains_key("OnBuild"));
 }
@@ -133,7 +139,9 @@ fn from_nothing() {
 
 #[test]
 fn mounts() {
-    let mounts = |flags: &str| program(&plan(&format!("FROM x\nENV i=id d=/data\nWORKDIR /w\nRUN {flags} :"), &[])).mounts.clone();
+    let mounts = |flags: &str| {
+        program(&plan(&format!("FROM x\nENV i=id d=/data\nWORKDIR /w\nRUN {flags} :"), &[])).mounts.clone()
+    };
     let cache = Mount::Cache {
         id: "/w/c".into(),
         target: "/w/c".into(),
@@ -200,12 +208,24 @@ fn mounts() {
 #[test]
 fn downloads() {
     let sum = format!("sha256:{}", "0".repeat(64));
-    let plan = plan(&format!("FROM x\nADD --checksum={sum} https://x/a/y.tar?z=1#f /d/\nADD --unpack http://x/y z"), &[]);
-    let origins: Vec<_> = plan.steps.iter().map(|step| match &step.action {
-        Action::Copy(copying) => copying.sources[0].clone(),
-        other => panic!("{other:?}"),
-    }).collect();
-    let url = |url: &str, name: &str, checksum, unpacks| Origin::Url { url: url.into(), name: name.into(), checksum, unpacks };
+    let plan = plan(
+        &format!("FROM x\nADD --checksum={sum} https://x/a/y.tar?z=1#f /d/\nADD --unpack http://x/y z"),
+        &[],
+    );
+    let origins: Vec<_> = plan
+        .steps
+        .iter()
+        .map(|step| match &step.action {
+            Action::Copy(copying) => copying.sources[0].clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let url = |url: &str, name: &str, checksum, unpacks| Origin::Url {
+        url: url.into(),
+        name: name.into(),
+        checksum,
+        unpacks,
+    };
     assert_eq!(
         origins,
         [
@@ -270,7 +290,10 @@ fn what_is_wrong_with_stages() {
         ("FROM x\nRUN --mount=type=tmpfs,target=/a,size=x :", "line 2: `size` of --mount is `x`"),
         ("FROM x\nRUN --mount=type=secret,id=a,src=b :", "line 2: --mount=type=secret has both"),
         ("FROM x\nRUN --mount=type=secret :", "line 2: --mount=type=secret has no `id`"),
-        ("FROM x AS a\nONBUILD COPY --from=5 a b\nFROM a", "line 3: ONBUILD of the image that it begins from: there is no stage 5"),
+        (
+            "FROM x AS a\nONBUILD COPY --from=5 a b\nFROM a",
+            "line 3: ONBUILD of the image that it begins from: there is no stage 5",
+        ),
     ] {
         let error = build_to(text, None).expect_err(text);
         assert!(error.starts_with(want), "{text}: {error}");
@@ -289,7 +312,11 @@ fn a_plan_has_an_end() {
         format!("FROM x\nENV a={much}{}", "\nRUN :".repeat(100_000)),
         format!("FROM x AS a\nENV a={much}{}", "\nFROM a AS a".repeat(100_000)),
         format!("FROM x{}", "\nEXPOSE 1-65535".repeat(10_000)),
-        format!("FROM x AS a{}{}", "\nONBUILD ENV a=b".repeat(30_000), "\nFROM a\nCOPY --from=0 x y".repeat(50_000)),
+        format!(
+            "FROM x AS a{}{}",
+            "\nONBUILD ENV a=b".repeat(30_000),
+            "\nFROM a\nCOPY --from=0 x y".repeat(50_000)
+        ),
         {
             for _ in 0..16 {
                 doubling.push_str("ENV a=$a$a\n");

@@ -106,7 +106,8 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
     let mut timed = Vec::new();
     // The creator extends nothing.
     let phases = if options.trust_builder && !has_extensions { vec![Phase::Create] } else { APART.to_vec() };
-    let code = Run { context, shop: &shop, builder: &unpacked.files, began }.run(&mut steps, phases, &mut timed);
+    let code =
+        Run { context, shop: &shop, builder: &unpacked.files, began }.run(&mut steps, phases, &mut timed);
     if let Err(error) = inputs.kept.take(&inputs.layers, &inputs.cache, user) {
         progress.say(&format!("warning: layers are not kept for the next build: {error:#}"));
     }

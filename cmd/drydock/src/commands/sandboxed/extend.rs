@@ -87,7 +87,8 @@ impl<'a> Extensions<'a> {
         let mut wanted = Vec::new();
         let build = self.dockerfiles("build")?;
         if !build.is_empty() {
-            let identifier = analyzed.build_image.context("the restorer has not found the builder")?.reference;
+            let identifier =
+                analyzed.build_image.context("the restorer has not found the builder")?.reference;
             wanted.push(self.one(Phase::ExtendBuild, &identifier, &build)?);
         }
         if let Some(run_image) = analyzed.run_image.filter(|image| image.extend) {
@@ -103,7 +104,8 @@ impl<'a> Extensions<'a> {
         let dir = LayoutDir::new(self.repository)?;
         let outer = identifier.replacen(inner, &self.repository.join(below).display().to_string(), 1);
         let (path, digest) = dir.resolve_identifier(&outer)?;
-        let image = Layout::open(&path).and_then(|layout| layout.image_by_digest(&digest)).with_context(failed)?;
+        let image =
+            Layout::open(&path).and_then(|layout| layout.image_by_digest(&digest)).with_context(failed)?;
         let key = if dockerfiles.iter().any(|text| text.contains("build_id")) {
             None
         } else {
@@ -131,7 +133,8 @@ impl<'a> Extensions<'a> {
 
     /// The texts of all Dockerfiles for an image.
     fn dockerfiles(&self, kind: &str) -> Result<Vec<String>> {
-        let read = |id: &String| self.text(&format!("generated/{}/{kind}.Dockerfile", dir_name(id))).transpose();
+        let read =
+            |id: &String| self.text(&format!("generated/{}/{kind}.Dockerfile", dir_name(id))).transpose();
         self.ids.iter().filter_map(read).collect()
     }
 
@@ -160,7 +163,8 @@ impl<'a> Extensions<'a> {
         let (made, result, at) = (make("made")?, make("result")?, make("root")?);
         let above = Above { upper: make("upper")?, work: make("work")? };
         let files = Tree::stacked(&[&base.files], Some(&above), &at, &self.shop.room)?;
-        let mount = |from: &Path, to: &str, writable| Mount { from: from.to_owned(), to: to.to_owned(), writable };
+        let mount =
+            |from: &Path, to: &str, writable| Mount { from: from.to_owned(), to: to.to_owned(), writable };
         let mounts = vec![mount(image.layout(), inner, false), mount(&made, EXTENDED, true)];
         let code = run(files.path(), mounts)?;
         drop(files);
@@ -193,7 +197,8 @@ impl Extended {
 
     /// The variables of an extended builder.
     pub(super) fn env(&self) -> Result<Vec<String>> {
-        let text = tree::read(&self.dir, ENV, MAX_FILE).context("cannot read the extended builder's variables")?;
+        let text =
+            tree::read(&self.dir, ENV, MAX_FILE).context("cannot read the extended builder's variables")?;
         let text = text.context("the extender has not written the extended builder's variables")?;
         Ok(text.split_terminator('\0').map(str::to_owned).collect())
     }

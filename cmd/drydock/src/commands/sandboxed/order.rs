@@ -96,7 +96,8 @@ impl Choice<'_> {
 
     /// The builder's order.
     fn own(&self) -> Result<OrderToml> {
-        of_builder(self.builder)?.context("the builder has no order: its /cnb/order.toml is missing, or too long")
+        of_builder(self.builder)?
+            .context("the builder has no order: its /cnb/order.toml is missing, or too long")
     }
 
     /// One group, or as many as the builder has if its order is part of it.

@@ -131,7 +131,9 @@ impl Steps<'_> {
     /// The builder, as the phases name it: only those that are ours can extend it.
     pub(super) fn inner_builder(&self, repository: &Repository) -> Result<String> {
         if self.lifecycle.dir.is_none() {
-            bail!("image extensions take part, and the builder's own lifecycle cannot extend images in layouts: leave --lifecycle out");
+            bail!(
+                "image extensions take part, and the builder's own lifecycle cannot extend images in layouts: leave --lifecycle out"
+            );
         }
         inner_name(&repository.locate(self.options.builder()?)?, self.repository)
     }

@@ -79,7 +79,8 @@ impl<'a> Contexts<'a> {
         let key = platform.map_or_else(|| name.to_owned(), |platform| format!("{name} {platform}"));
         if !self.images.contains_key(&key) {
             let image = (self.task.image)(name, platform).with_context(|| format!("image `{name}`"))?;
-            let root = self.shop.unpacked(&image, self.progress).with_context(|| format!("image `{name}`"))?;
+            let root =
+                self.shop.unpacked(&image, self.progress).with_context(|| format!("image `{name}`"))?;
             self.images.insert(key.clone(), (image, root));
         }
         let (image, root) = self.images.get(&key).context("it was put there")?;
@@ -138,8 +139,7 @@ impl<'a> Contexts<'a> {
                 From::Context => Context::open(&path, self.task.ignore.clone()),
                 From::Image(_) | From::Stage(_) => Context::of_root(&path),
             };
-            let context = context
-                .with_context(|| format!("cannot open the context `{}`", path.display()))?;
+            let context = context.with_context(|| format!("cannot open the context `{}`", path.display()))?;
             self.opened.insert(from.clone(), Opened { context, path, _tree: tree });
         }
         self.opened.get_mut(from).context("it was put there")

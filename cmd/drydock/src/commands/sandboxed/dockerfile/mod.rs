@@ -22,8 +22,8 @@ use drydock_extend::cache;
 use drydock_extend::in_place::{Failure, Layers, Place, layer_of_upper, perform};
 use drydock_extend::language::IgnoreRules;
 use drydock_extend::plan::{Action, Base, Build, Mount, Network, PlannedStage, Step};
-use drydock_io::file::TempFile;
 use drydock_images::Watch as _;
+use drydock_io::file::TempFile;
 use drydock_layout::{Image, blobs_dir};
 use drydock_model::config::{History, ImageConfig};
 use drydock_model::digest::{DiffId, Digest};
@@ -100,7 +100,7 @@ pub(crate) struct Built {
     /// The configuration with its history; diff IDs are those of the layers when it is written (`NewImage`).
     pub(crate) config: ImageConfig,
     /// What the layers lie in stays as long as this is not dropped.
-    _kept: HashMap<String, Root>,
+    pub(crate) _kept: HashMap<String, Root>,
 }
 
 /// A layer in the cache.
@@ -129,7 +129,8 @@ impl Shop {
         self.check(task)?;
         let users = self.room.users().context("cannot read the users of this namespace")?;
         let contexts = Contexts::new(self, task, progress);
-        let mut builder = Builder { shop: self, task, progress, users: &users, contexts, kept: Kept::new(self, &users) };
+        let mut builder =
+            Builder { shop: self, task, progress, users: &users, contexts, kept: Kept::new(self, &users) };
         let built = builder.build();
         // Nothing is mounted any more where this is moved from.
         drop(builder.contexts);
@@ -159,7 +160,9 @@ impl Shop {
                 let Action::Run(program) = &step.action else { continue };
                 let line = step.line;
                 if program.network == Network::Host && self.network != bundle::Network::Host {
-                    bail!("line {line}: RUN --network=host reaches all of this machine: it is to be allowed by --network host");
+                    bail!(
+                        "line {line}: RUN --network=host reaches all of this machine: it is to be allowed by --network host"
+                    );
                 }
                 for mount in &program.mounts {
                     if let Mount::Secret { id, required: true, .. } = mount
@@ -221,7 +224,14 @@ impl Builder<'_> {
             Base::Scratch => {
                 let empty = self.contexts.folder("scratch")?;
                 let key = cache::first_key("scratch");
-                Stage { base: None, stack: vec![empty], layers: Vec::new(), key, history: Vec::new(), created: None }
+                Stage {
+                    base: None,
+                    stack: vec![empty],
+                    layers: Vec::new(),
+                    key,
+                    history: Vec::new(),
+                    created: None,
+                }
             }
             Base::Image { name, platform } => {
                 let (image, files) = self.contexts.image(name, Some(platform))?;
@@ -296,7 +306,8 @@ impl Builder<'_> {
             below.insert(0, &points);
         }
         let tree = Tree::stacked(&below, Some(&above), &at, &self.shop.room)?;
-        let place = Place { root: tree.path(), left_out: &[], scripts: &scripts, scripts_inside: Path::new(SCRIPTS) };
+        let place =
+            Place { root: tree.path(), left_out: &[], scripts: &scripts, scripts_inside: Path::new(SCRIPTS) };
         perform(step, &place, &mut self.contexts, &programs).map_err(|failure| {
             let doing = failure.to_string();
             let (Failure::Files { source, .. } | Failure::Program { failure: source, .. }) = failure;
@@ -309,7 +320,8 @@ impl Builder<'_> {
         let layers = Layers { dir: &blobs, settings: self.task.settings, latest: self.task.latest };
         let layer = layer_of_upper(&above.upper, before.path(), &layers, &step.text)
             .with_context(|| format!("line {}: {}", step.line, step.text))?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
+        let now =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
         self.kept.add(name, dir, layer, self.task.latest.unwrap_or(now))
     }
 }

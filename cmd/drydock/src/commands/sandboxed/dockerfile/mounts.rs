@@ -70,7 +70,8 @@ impl Maker<'_, '_> {
                 if let Some(name) = env {
                     let value = String::from_utf8(secret.clone()).ok();
                     let value = value.filter(|value| !value.contains('\0'));
-                    let value = value.with_context(|| format!("the secret `{id}` can be no variable: it is no text"))?;
+                    let value = value
+                        .with_context(|| format!("the secret `{id}` can be no variable: it is no text"))?;
                     made.env.push((name.clone(), value));
                 }
                 let Some(target) = target else { return Ok(()) };
@@ -100,7 +101,12 @@ impl Maker<'_, '_> {
     }
 
     /// On no disk.
-    fn secret_file(&mut self, secret: &[u8], (mode, uid, gid): (u32, u32, u32), made: &mut Mounts) -> Result<PathBuf> {
+    fn secret_file(
+        &mut self,
+        secret: &[u8],
+        (mode, uid, gid): (u32, u32, u32),
+        made: &mut Mounts,
+    ) -> Result<PathBuf> {
         let dir = self.contexts.folder("secrets")?;
         made.trees.push(Tree::in_memory(&dir, None)?);
         let path = dir.join("secret");
