@@ -126,7 +126,8 @@ pub fn config(sandbox: &Sandbox, id: &str, room: &Room) -> Result<Spec> {
 /// Where the runtime mounts something, and whether that is a folder: what is not there, it makes.
 pub fn mount_points(sandbox: &Sandbox, room: &Room) -> Vec<(String, bool)> {
     let point = |mount: &Json| {
-        let is_file = mount["type"] == "bind" && mount["source"].as_str().is_some_and(|from| Path::new(from).is_file());
+        let is_file =
+            mount["type"] == "bind" && mount["source"].as_str().is_some_and(|from| Path::new(from).is_file());
         mount["destination"].as_str().map(|to| (to.to_owned(), !is_file))
     };
     mounts(sandbox, room).iter().filter_map(point).collect()

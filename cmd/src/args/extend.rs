@@ -42,6 +42,8 @@ pub struct ExtendArgs {
     pub extend: Inputs,
     /// For the buildpacks that run in an extended build image.
     pub build: build::Inputs,
+    /// The file for the variables of an extended build image, whose buildpacks somebody else runs then.
+    pub env_file: Option<PathBuf>,
     /// Who the buildpacks run as.
     pub user: User,
 }
@@ -76,6 +78,7 @@ pub fn resolve(options: &Options) -> Result<Task<ExtendArgs>, Error> {
             threads: available_parallelism().unwrap_or(NonZeroUsize::MIN),
         },
         build,
+        env_file: options.env.value(env::EXTENDED_ENV).map(|v| v.text()).transpose()?.map(PathBuf::from),
         user,
     };
     Ok(Task { privileges: Privileges::Keep, inputs: Ok(args) })

@@ -65,7 +65,7 @@ pub(super) fn bring(contexts: &mut dyn Contexts, copying: &Copying, target: &mut
 
 /// The digest of all that a `COPY` or an `ADD` brings: of names, contents, permissions and owners, but of no times. What the
 /// instruction says itself is no part of it.
-pub(crate) fn digest(contexts: &mut dyn Contexts, copying: &Copying) -> Result<Digest> {
+pub fn digest(contexts: &mut dyn Contexts, copying: &Copying) -> Result<Digest> {
     let mut sum = Sum(Hasher::new());
     for origin in &copying.sources {
         match origin {
@@ -88,7 +88,7 @@ pub(crate) fn digest(contexts: &mut dyn Contexts, copying: &Copying) -> Result<D
 }
 
 /// The digest of a file or a folder of a context.
-pub(crate) fn digest_of_path(context: &mut Context, path: &str) -> Result<Digest> {
+pub fn digest_of_path(context: &mut Context, path: &str) -> Result<Digest> {
     let mut sum = Sum(Hasher::new());
     let source = context.find_path(path)?;
     sum.add_all(context, &source, &IgnoreRules::default())?;

@@ -5,7 +5,7 @@
 //! `metacopy`: then all that is of a file lies in the folder where it was written.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
@@ -23,12 +23,7 @@ const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
 
 /// What was written to `upper`, which lay on what is now at `before`, as a layer; none if that is nothing. Nothing is mounted on `upper`
 /// any more.
-pub fn layer_of_upper(
-    upper: &Path,
-    before: &Path,
-    layers: &Layers<'_>,
-    text: &str,
-) -> Result<Option<Layer>> {
+pub fn layer_of_upper(upper: &Path, before: &Path, layers: &Layers<'_>, text: &str) -> Result<Option<Layer>> {
     let changes = changes(upper, before)
         .with_context(|| format!("cannot look at what was written to `{}`", upper.display()))?;
     make_layer(upper, &changes, layers, text)
@@ -209,17 +204,8 @@ mod tests {
             mknodat(CWD, upper.join(whiteout), FileType::CharacterDevice, Mode::empty(), 0).unwrap();
         }
         let found = told(&changes(&upper, &before).unwrap());
-        let want = [
-            "empty",
-            "full",
-            "= full",
-            "full/new",
-            "kept",
-            "- kept/gone",
-            "new",
-            "new/inner",
-            "was-file",
-        ];
+        let want =
+            ["empty", "full", "= full", "full/new", "kept", "- kept/gone", "new", "new/inner", "was-file"];
         assert_eq!(found, want);
     }
 

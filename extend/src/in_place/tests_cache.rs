@@ -92,8 +92,13 @@ fn only_what_is_the_same_is_known() {
         file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
     };
     assert_eq!(runs("base", &whole, &touched), 0);
-    // What comes after something new is new, whatever is known of it.
+    // What comes after other files is new, whatever is known of it.
     assert_eq!(runs("base", &whole.replace("echo 1", "echo 1;"), &same), 2);
+    // What is done again and leaves the same files does not make the rest new.
+    for (number, want) in [(1, 3), (2, 1)] {
+        let text = format!("RUN COUNT; : {number}\nRUN COUNT; echo > two\nRUN COUNT; rm two");
+        assert_eq!(runs("base", &text, &same), want);
+    }
 }
 
 #[test]

@@ -144,7 +144,8 @@ impl Task<'_> {
             limits: self.options.sandboxed.limits(),
             terminal,
         };
-        let ended = shop.run(&sandbox, "run", progress, (Stdio::inherit(), Stdio::inherit()), None);
+        let streams = (Stdio::inherit(), Stdio::inherit(), Stdio::inherit());
+        let ended = shop.run(&sandbox, "run", progress, streams, None);
         drop(tree);
         shop.end()?;
         Ok(ended?.code)

@@ -1,7 +1,7 @@
 //! The folders that files come from: the context of the build, what other stages have come to, and images.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -32,8 +32,8 @@ pub(super) struct Contexts<'a> {
     images: BTreeMap<String, (Image, Root)>,
     /// Copies of parts of the context, by their paths there.
     copies: BTreeMap<String, PathBuf>,
-    /// Files that were downloaded for the step that is done.
-    downloads: Vec<TempFile>,
+    /// Files that were downloaded for the step that is done, by their addresses.
+    downloads: HashMap<String, TempFile>,
     count: usize,
 }
 
@@ -53,7 +53,7 @@ impl<'a> Contexts<'a> {
             opened: BTreeMap::new(),
             images: BTreeMap::new(),
             copies: BTreeMap::new(),
-            downloads: Vec::new(),
+            downloads: HashMap::new(),
             count: 0,
         }
     }
@@ -79,7 +79,8 @@ impl<'a> Contexts<'a> {
         let key = platform.map_or_else(|| name.to_owned(), |platform| format!("{name} {platform}"));
         if !self.images.contains_key(&key) {
             let image = (self.task.image)(name, platform).with_context(|| format!("image `{name}`"))?;
-            let root = self.shop.unpacked(&image, self.progress).with_context(|| format!("image `{name}`"))?;
+            let root =
+                self.shop.unpacked(&image, self.progress).with_context(|| format!("image `{name}`"))?;
             self.images.insert(key.clone(), (image, root));
         }
         let (image, root) = self.images.get(&key).context("it was put there")?;
@@ -123,19 +124,22 @@ impl<'a> Contexts<'a> {
 
     fn open_files(&mut self, from: &From) -> Result<&mut Opened> {
         if !self.opened.contains_key(from) {
-            let (path, ignore, tree) = match from {
-                From::Context => (self.task.context.to_owned(), self.task.ignore.clone(), None),
-                From::Image(name) => (self.image(name, None)?.1.to_owned(), IgnoreRules::default(), None),
+            let (path, tree) = match from {
+                From::Context => (self.task.context.to_owned(), None),
+                From::Image(name) => (self.image(name, None)?.1.to_owned(), None),
                 From::Stage(number) => {
                     let at = self.folder("stages")?;
                     let stack = self.stage(*number)?;
                     let lowers: Vec<&Path> = stack.iter().map(PathBuf::as_path).collect();
                     let tree = Tree::stacked(&lowers, None, &at, &self.shop.room)?;
-                    (tree.path().to_owned(), IgnoreRules::default(), Some(tree))
+                    (tree.path().to_owned(), Some(tree))
                 }
             };
-            let context = Context::open(&path, ignore)
-                .with_context(|| format!("cannot open the context `{}`", path.display()))?;
+            let context = match from {
+                From::Context => Context::open(&path, self.task.ignore.clone()),
+                From::Image(_) | From::Stage(_) => Context::of_root(&path),
+            };
+            let context = context.with_context(|| format!("cannot open the context `{}`", path.display()))?;
             self.opened.insert(from.clone(), Opened { context, path, _tree: tree });
         }
         self.opened.get_mut(from).context("it was put there")
@@ -156,11 +160,13 @@ impl in_place::Contexts for Contexts<'_> {
     }
 
     fn download(&mut self, url: &str) -> Result<Download> {
-        let dir = self.shop.session.make("downloads")?;
-        let file = (self.task.download)(url, &dir)?;
-        let opened = File::open(file.path()).context("cannot open what was downloaded")?;
-        self.downloads.push(file);
-        Ok(Download { file: opened, modified: None })
+        if !self.downloads.contains_key(url) {
+            let dir = self.shop.session.make("downloads")?;
+            self.downloads.insert(url.to_owned(), (self.task.download)(url, &dir)?);
+        }
+        let file = self.downloads.get(url).context("it was put there")?;
+        let file = File::open(file.path()).context("cannot open what was downloaded")?;
+        Ok(Download { file, modified: None })
     }
 }
 

@@ -8,12 +8,12 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use drydock_encode::pipeline;
 use drydock_extend::in_place::Layer;
-use drydock_layout::{blob_path, blobs_dir};
+use drydock_layout::blob_path;
 use drydock_model::digest::{DiffId, Digest};
 use drydock_model::manifest::Descriptor;
 use drydock_sandbox::roots::{self, Root};
@@ -86,7 +86,8 @@ impl<'a> Kept<'a> {
         let Some(root) = roots::find(&self.shop.cache, name, self.users)? else { return Ok(None) };
         // What cannot be read is made again.
         let note = drydock_io::read::read_to_string(&root.dir().join(NOTE), MAX_NOTE);
-        let Ok(note) = note.map_err(anyhow::Error::from).and_then(|text| Ok(serde_json::from_str(&text)?)) else {
+        let Ok(note) = note.map_err(anyhow::Error::from).and_then(|text| Ok(serde_json::from_str(&text)?))
+        else {
             return Ok(None);
         };
         let done = Done { name: name.to_owned(), note, files: root.files.clone() };
@@ -95,7 +96,13 @@ impl<'a> Kept<'a> {
     }
 
     /// Notes what a step made whose folder in the session this is.
-    pub(super) fn add(&mut self, name: String, dir: PathBuf, layer: Option<Layer>, created: i64) -> Result<Done> {
+    pub(super) fn add(
+        &mut self,
+        name: String,
+        dir: PathBuf,
+        layer: Option<Layer>,
+        created: i64,
+    ) -> Result<Done> {
         let failed = || format!("cannot keep what is in `{}`", dir.display());
         let keep = |layer: Layer| -> Result<LayerNote> {
             let blob = layer.blob;

@@ -18,9 +18,11 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
 use drydock_encode::pipeline;
+use drydock_extend::cache;
 use drydock_extend::in_place::{Failure, Layers, Place, layer_of_upper, perform};
 use drydock_extend::language::IgnoreRules;
 use drydock_extend::plan::{Action, Base, Build, Mount, Network, PlannedStage, Step};
+use drydock_images::Watch as _;
 use drydock_io::file::TempFile;
 use drydock_layout::{Image, blobs_dir};
 use drydock_model::config::{History, ImageConfig};
@@ -98,7 +100,7 @@ pub(crate) struct Built {
     /// The configuration with its history; diff IDs are those of the layers when it is written (`NewImage`).
     pub(crate) config: ImageConfig,
     /// What the layers lie in stays as long as this is not dropped.
-    _kept: HashMap<String, Root>,
+    pub(crate) _kept: HashMap<String, Root>,
 }
 
 /// A layer in the cache.
@@ -115,7 +117,7 @@ struct Stage {
     stack: Stack,
     /// The steps that changed something, above the base, the lowest first.
     layers: Vec<(Done, LayerNote)>,
-    /// Of all that was done so far.
+    /// Of its files.
     key: Digest,
     history: Vec<History>,
     created: Option<String>,
@@ -127,7 +129,8 @@ impl Shop {
         self.check(task)?;
         let users = self.room.users().context("cannot read the users of this namespace")?;
         let contexts = Contexts::new(self, task, progress);
-        let mut builder = Builder { shop: self, task, progress, users: &users, contexts, kept: Kept::new(self, &users) };
+        let mut builder =
+            Builder { shop: self, task, progress, users: &users, contexts, kept: Kept::new(self, &users) };
         let built = builder.build();
         // Nothing is mounted any more where this is moved from.
         drop(builder.contexts);
@@ -157,7 +160,9 @@ impl Shop {
                 let Action::Run(program) = &step.action else { continue };
                 let line = step.line;
                 if program.network == Network::Host && self.network != bundle::Network::Host {
-                    bail!("line {line}: RUN --network=host reaches all of this machine: it is to be allowed by --network host");
+                    bail!(
+                        "line {line}: RUN --network=host reaches all of this machine: it is to be allowed by --network host"
+                    );
                 }
                 for mount in &program.mounts {
                     if let Mount::Secret { id, required: true, .. } = mount
@@ -186,10 +191,14 @@ impl Builder<'_> {
         let mut done: Vec<Stage> = Vec::new();
         for planned in &self.task.build.stages {
             let mut stage = self.begin(planned, &done)?;
+            let mut made = Vec::new();
             for (number, step) in planned.plan.steps.iter().enumerate() {
-                self.progress.advance_check()?;
-                self.step(planned, number + 1, step, &mut stage)?;
+                // It says whether a signal came.
+                self.progress.advance(0)?;
+                made.push(self.step(planned, number + 1, step, &mut stage)?);
             }
+            let makes_layer = |step: usize| made.get(step) == Some(&true);
+            stage.history.extend(planned.plan.history(stage.created.as_deref(), &makes_layer));
             self.contexts.add_stage(stage.stack.clone());
             done.push(stage);
         }
@@ -214,8 +223,15 @@ impl Builder<'_> {
             }
             Base::Scratch => {
                 let empty = self.contexts.folder("scratch")?;
-                let key = Digest::of(b"scratch");
-                Stage { base: None, stack: vec![empty], layers: Vec::new(), key, history: Vec::new(), created: None }
+                let key = cache::first_key("scratch");
+                Stage {
+                    base: None,
+                    stack: vec![empty],
+                    layers: Vec::new(),
+                    key,
+                    history: Vec::new(),
+                    created: None,
+                }
             }
             Base::Image { name, platform } => {
                 let (image, files) = self.contexts.image(name, Some(platform))?;
@@ -223,7 +239,7 @@ impl Builder<'_> {
                     base: Some(image.clone()),
                     stack: vec![files.to_owned()],
                     layers: Vec::new(),
-                    key: image.digest(),
+                    key: cache::first_key(&image.digest().to_string()),
                     history: history_of(image),
                     created: image.config.created.clone(),
                 }
@@ -231,8 +247,16 @@ impl Builder<'_> {
         })
     }
 
-    fn step(&mut self, planned: &PlannedStage, number: usize, step: &Step, stage: &mut Stage) -> Result<()> {
-        let key = self.key(step, stage)?;
+    /// Gives whether the step makes a layer.
+    fn step(
+        &mut self,
+        planned: &PlannedStage,
+        number: usize,
+        step: &Step,
+        stage: &mut Stage,
+    ) -> Result<bool> {
+        let failed = || format!("line {}: {}", step.line, step.text);
+        let key = cache::key(&stage.key, step, &mut self.contexts).with_context(failed)?;
         let name = Kept::name(&key, &self.task.settings, self.task.latest);
         let known = self.kept.find(&name, self.task.uses_cache)?;
         let is_known = known.is_some();
@@ -241,20 +265,12 @@ impl Builder<'_> {
             Some(done) => done,
             None => self.perform(step, stage, name)?,
         };
-        stage.key = key;
-        let created = u64::try_from(done.note.created).ok().and_then(|seconds| rfc3339(seconds.cast_signed()));
-        stage.history.push(History {
-            created: created.clone(),
-            created_by: step.text.clone(),
-            empty_layer: done.note.layer.is_none(),
-            ..History::default()
-        });
-        stage.created = created;
-        if let Some(layer) = done.note.layer.clone() {
-            stage.stack.insert(0, done.files.clone());
-            stage.layers.push((done, layer));
-        }
-        Ok(())
+        stage.key = cache::key_after(&stage.key, done.note.layer.as_ref().map(|layer| &layer.diff_id));
+        stage.created = rfc3339(done.note.created);
+        let Some(layer) = done.note.layer.clone() else { return Ok(false) };
+        stage.stack.insert(0, done.files.clone());
+        stage.layers.push((done, layer));
+        Ok(true)
     }
 
     /// Does what a step says, in a folder above what its stage has come to.
@@ -290,7 +306,8 @@ impl Builder<'_> {
             below.insert(0, &points);
         }
         let tree = Tree::stacked(&below, Some(&above), &at, &self.shop.room)?;
-        let place = Place { root: tree.path(), left_out: &[], scripts: &scripts, scripts_inside: Path::new(SCRIPTS) };
+        let place =
+            Place { root: tree.path(), left_out: &[], scripts: &scripts, scripts_inside: Path::new(SCRIPTS) };
         perform(step, &place, &mut self.contexts, &programs).map_err(|failure| {
             let doing = failure.to_string();
             let (Failure::Files { source, .. } | Failure::Program { failure: source, .. }) = failure;
@@ -303,12 +320,9 @@ impl Builder<'_> {
         let layers = Layers { dir: &blobs, settings: self.task.settings, latest: self.task.latest };
         let layer = layer_of_upper(&above.upper, before.path(), &layers, &step.text)
             .with_context(|| format!("line {}: {}", step.line, step.text))?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
+        let now =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
         self.kept.add(name, dir, layer, self.task.latest.unwrap_or(now))
-    }
-
-    fn key(&mut self, step: &Step, stage: &Stage) -> Result<Digest> {
-        todo!()
     }
 }
 

@@ -18,9 +18,6 @@ use super::Task;
 use super::contexts::Contexts;
 use crate::progress::Progress;
 
-/// Where a secret is seen that is asked for as nothing else.
-const SECRETS: &str = "/run/secrets";
-
 /// The mounts of one program; dropped, they are gone.
 #[derive(Default)]
 pub(super) struct Mounts {
@@ -73,15 +70,12 @@ impl Maker<'_, '_> {
                 if let Some(name) = env {
                     let value = String::from_utf8(secret.clone()).ok();
                     let value = value.filter(|value| !value.contains('\0'));
-                    let value = value.with_context(|| format!("the secret `{id}` can be no variable: it is no text"))?;
+                    let value = value
+                        .with_context(|| format!("the secret `{id}` can be no variable: it is no text"))?;
                     made.env.push((name.clone(), value));
                 }
-                let usual = format!("{SECRETS}/{id}");
-                let to = target.as_deref().or(env.is_none().then_some(usual.as_str()));
-                let Some(to) = to else { return Ok(()) };
-                let from = self.secret_file(secret, (*mode, *uid, *gid), made)?;
-                made.mounts.push(bundle::Mount { from, to: to.to_owned(), writable: false });
-                return Ok(());
+                let Some(target) = target else { return Ok(()) };
+                (self.secret_file(secret, (*mode, *uid, *gid), made)?, target, false)
             }
         };
         made.mounts.push(bundle::Mount { from, to: to.clone(), writable });
@@ -107,7 +101,12 @@ impl Maker<'_, '_> {
     }
 
     /// On no disk.
-    fn secret_file(&mut self, secret: &[u8], (mode, uid, gid): (u32, u32, u32), made: &mut Mounts) -> Result<PathBuf> {
+    fn secret_file(
+        &mut self,
+        secret: &[u8],
+        (mode, uid, gid): (u32, u32, u32),
+        made: &mut Mounts,
+    ) -> Result<PathBuf> {
         let dir = self.contexts.folder("secrets")?;
         made.trees.push(Tree::in_memory(&dir, None)?);
         let path = dir.join("secret");
