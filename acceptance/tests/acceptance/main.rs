@@ -12,6 +12,7 @@ mod building;
 mod cache_image;
 mod caches;
 mod chosen;
+mod dockerfiles;
 mod dockerfile_sources;
 mod drop_in;
 mod drydock;
@@ -74,6 +75,7 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(cache_image::trials(&executables));
     trials.extend(caches::trials(&executables));
     trials.extend(aside::trials(&executables));
+    trials.extend(dockerfiles::trials(&executables));
     trials.extend(dockerfile_sources::trials(&executables));
     trials.extend(extending::trials(&executables));
     trials.extend(foreign_files::trials(&executables));
