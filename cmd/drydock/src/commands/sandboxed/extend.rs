@@ -120,15 +120,16 @@ impl<'a> Extensions<'a> {
 
     fn key(&self, phase: Phase, image: &Image, sees_app: bool) -> Result<String> {
         let Build { workspace, creation_time, .. } = self.options;
-        let mut all = format!("{} {} {workspace:?} {creation_time:?}", phase.name(), image.digest());
+        let mut all = vec![format!("{} {} {workspace:?} {creation_time:?}", phase.name(), image.digest())];
         for id in &self.ids {
             if let Ok(dir) = tree::find(&self.inputs.layers, &format!("generated/{}", dir_name(id))) {
-                all += &format!(" {id} {}", print(&dir)?);
+                all.push(format!("{id} {}", print(&dir)?));
             }
         }
         if sees_app {
-            all += &print(&self.inputs.workspace)?.to_string();
+            all.push(print(&self.inputs.workspace)?.to_string());
         }
+        let all = all.join(" ");
         Ok(format!("extended-{}", Digest::of(all.as_bytes()).hex()))
     }
 
@@ -162,7 +163,7 @@ impl<'a> Extensions<'a> {
         }
         let base = self.shop.unpacked(image, self.progress)?;
         let make = |part: &str| self.shop.session.make(&format!("{}/{part}", phase.name()));
-        let (made, result, at) = (make("made")?, make("result")?, make("root")?);
+        let (output, result, at) = (make("made")?, make("result")?, make("root")?);
         let above = Above { upper: make("upper")?, work: make("work")? };
         let files = Tree::stacked(&[&base.files], Some(&above), &at, &self.shop.room)?;
         let mount =
@@ -170,7 +171,7 @@ impl<'a> Extensions<'a> {
         let app = if *sees_app { self.inputs.workspace.clone() } else { make("no-app")? };
         let mounts = vec![
             mount(image.layout(), inner, false),
-            mount(&made, EXTENDED, true),
+            mount(&output, EXTENDED, true),
             mount(&app, &self.options.workspace, false),
         ];
         let code = run(files.path(), mounts)?;
@@ -180,10 +181,10 @@ impl<'a> Extensions<'a> {
         }
         let files = result.join("files");
         if *phase == Phase::ExtendBuild {
-            move_to(&made.join(ENV), &result.join(ENV))?;
+            move_to(&output.join(ENV), &result.join(ENV))?;
             move_to(&above.upper, &files)?;
         } else {
-            move_to(&made.join("run"), &files)?;
+            move_to(&output.join("run"), &files)?;
         }
         // Programs of others have seen this folder: where it is mounted, no link must lead.
         if !fs::symlink_metadata(&files).is_ok_and(|facts| facts.is_dir()) {
