@@ -6,7 +6,6 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -17,6 +16,7 @@ use drydock_acceptance::sandboxed::{House, Who};
 use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::building::{EVERYBODY, both_at_once};
 use crate::{Built, with_executables};
 
 /// This module's tests.
@@ -32,8 +32,6 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
         ],
     )
 }
-
-const EVERYBODY: [Who; 2] = [Who::Root, Who::Ordinary];
 
 /// A house whose source is this Dockerfile.
 fn house(built: &Built, who: Who, dockerfile: &str) -> Result<House> {
@@ -244,18 +242,8 @@ fn killed_at_any_moment(executables: &Built) -> Result<()> {
         built(&house, &further)?;
         let wanted = house.image()?.descriptor.digest;
         for round in 0..KILLS {
-            let mut child = house
-                .command(&[&IMPORT, &["--network", "none"][..], &further].concat())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()?;
-            thread::sleep(Duration::from_millis(20 + 137 * round % 1500));
-            child.kill()?;
-            child.wait()?;
-            // The kernel ends what is in the room, in its own time.
-            while !house.processes().is_empty() {
-                thread::sleep(Duration::from_millis(10));
-            }
+            let after = Duration::from_millis(20 + 137 * round % 1500);
+            house.killed(&[&IMPORT, &["--network", "none"][..], &further].concat(), after)?;
             let found = house.published().with_context(|| format!("{who:?}, round {round}"))?;
             ensure!(found.descriptor.digest == wanted, "{who:?}, round {round}: another image");
         }
@@ -263,10 +251,5 @@ fn killed_at_any_moment(executables: &Built) -> Result<()> {
         ensure!(house.image()?.descriptor.digest == wanted, "{who:?}: another image than before");
         Ok(())
     };
-    let kill = &kill;
-    let killed = thread::scope(|scope| {
-        let both = EVERYBODY.map(|who| scope.spawn(move || kill(who)));
-        both.map(|one| one.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a test panicked"))))
-    });
-    killed.into_iter().collect()
+    both_at_once(&kill)
 }

@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -14,7 +13,7 @@ use drydock_acceptance::sandboxed::{House, Who};
 use libtest_mimic::Trial;
 
 use crate::Built;
-use crate::building::{Houses, with_houses, write_buildpack};
+use crate::building::{EVERYBODY, Houses, both_at_once, with_houses, write_buildpack};
 
 /// This module's tests.
 pub(crate) fn trials(executables: &Arc<Built>, houses: &Arc<Houses>) -> Vec<Trial> {
@@ -30,8 +29,6 @@ pub(crate) fn trials(executables: &Arc<Built>, houses: &Arc<Houses>) -> Vec<Tria
         ],
     )
 }
-
-const EVERYBODY: [Who; 2] = [Who::Root, Who::Ordinary];
 
 /// A buildpack that needs what an extension installs, and whose process needs what it installs into the run image.
 const BUILDPACK: &str = "#!/bin/sh
@@ -192,28 +189,13 @@ fn killed_at_any_moment(built: &Built, houses: &Houses) -> Result<()> {
         house.built(&time)?;
         let wanted = house.image()?.descriptor.digest;
         for round in 0..KILLS {
-            let mut child = house
-                .command(&house.build_arguments(&time)?)
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()?;
-            thread::sleep(Duration::from_millis(20 + 137 * round % 2000));
-            child.kill()?;
-            child.wait()?;
-            // The kernel ends what is in the room, in its own time.
-            while !house.processes().is_empty() {
-                thread::sleep(Duration::from_millis(10));
-            }
+            let after = Duration::from_millis(20 + 137 * round % 2000);
+            house.killed(&house.build_arguments(&time)?, after)?;
             house.published().with_context(|| format!("{who:?}, round {round}"))?;
         }
         house.built(&time).with_context(|| format!("{who:?}"))?;
         ensure!(house.image()?.descriptor.digest == wanted, "{who:?}: another image than before");
         Ok(())
     };
-    let kill = &kill;
-    let killed = thread::scope(|scope| {
-        let both = EVERYBODY.map(|who| scope.spawn(move || kill(who)));
-        both.map(|one| one.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a test panicked"))))
-    });
-    killed.into_iter().collect()
+    both_at_once(&kill)
 }

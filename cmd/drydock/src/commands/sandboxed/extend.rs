@@ -9,7 +9,7 @@
 //! not see it. A Dockerfile that asks for `build_id` wants to be carried out in each build.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use drydock_extend::in_place::{Context, digest_of_path};
@@ -102,7 +102,10 @@ impl<'a> Extensions<'a> {
     fn one(&self, phase: Phase, identifier: &str, dockerfiles: &[String]) -> Result<Wanted> {
         let failed = || format!("cannot find the image `{identifier}` that is to be extended");
         let (inner, _) = identifier.rsplit_once('@').with_context(failed)?;
-        let below = Path::new(inner).strip_prefix(LAYOUT_REPO).ok().with_context(failed)?;
+        // Others may have written it.
+        let below = Path::new(inner).strip_prefix(LAYOUT_REPO).ok();
+        let is_below = |path: &&Path| path.components().all(|part| matches!(part, Component::Normal(_)));
+        let below = below.filter(is_below).with_context(failed)?;
         let dir = LayoutDir::new(self.repository)?;
         let outer = identifier.replacen(inner, &self.repository.join(below).display().to_string(), 1);
         let (path, digest) = dir.resolve_identifier(&outer)?;
