@@ -3,7 +3,7 @@
 mod store;
 
 use anyhow::{Context as _, Result};
-use drydock_model::digest::Digest;
+use drydock_model::digest::{DiffId, Digest};
 
 use crate::in_place::{Contexts, digest_of_copied, digest_of_path};
 use crate::plan::{Action, Mount, PREDEFINED, Program, Step};
@@ -15,24 +15,28 @@ pub(crate) use self::store::{Known, Room};
 #[derive(Debug)]
 pub struct Cache<'a> {
     store: &'a Store,
-    /// Of all that was done so far.
+    /// Of the files that the next step finds.
+    files: Digest,
+    /// Of the step in work.
     key: Digest,
-    /// Whether a step was done that was not known: what comes after it may be something else each time.
-    is_over: bool,
 }
 
 impl<'a> Cache<'a> {
     /// For steps that are done to what `first` stands for: an image by its manifest's digest, and whatever else layers depend on.
     pub fn new(store: &'a Store, first: &str) -> Self {
-        Self { store, key: first_key(first), is_over: false }
+        let files = first_key(first);
+        Self { store, files, key: files }
     }
 
     /// What the next step did when it was done before.
     pub(crate) fn find(&mut self, step: &Step, contexts: &mut dyn Contexts) -> Result<Option<Known>> {
-        self.key = key(&self.key, step, contexts)?;
-        let known = if self.is_over { None } else { self.store.find(&self.key)? };
-        self.is_over = known.is_none();
-        Ok(known)
+        self.key = key(&self.files, step, contexts)?;
+        self.store.find(&self.key)
+    }
+
+    /// That step is done, and has made this layer.
+    pub(crate) fn done(&mut self, layer: Option<&DiffId>) {
+        self.files = key_after(&self.files, layer);
     }
 
     /// Room for what that step does now.
@@ -46,7 +50,13 @@ pub fn first_key(base: &str) -> Digest {
     Digest::of(base.as_bytes())
 }
 
-/// The key of a step after what has the key `before`: another step with the same key does the same to the same files.
+/// The key of the files that a step leaves: those that it found, and the layer that it made. What a step did again, with the same
+/// outcome, does not make what comes after it another thing.
+pub fn key_after(before: &Digest, layer: Option<&DiffId>) -> Digest {
+    layer.map_or(*before, |layer| Digest::of(format!("{before} {layer}").as_bytes()))
+}
+
+/// The key of a step that finds the files with the key `before`: another step with the same key does the same to the same files.
 ///
 /// It is a digest of that, of all that the step says with its variables put in, and of what it brings or sees of contexts: names,
 /// contents, permissions and owners, but no times. How other machines are reached is no part of it, nor are secrets' values. What a

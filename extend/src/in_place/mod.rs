@@ -19,6 +19,8 @@ mod tests;
 mod tests_any_change;
 #[cfg(test)]
 mod tests_cache;
+#[cfg(test)]
+mod tests_contexts;
 mod users;
 
 use std::fs::{self, File, Permissions};
@@ -149,6 +151,15 @@ pub enum Made {
     },
 }
 
+impl Made {
+    fn diff_id(&self) -> &DiffId {
+        match self {
+            Self::New(layer) => &layer.diff_id,
+            Self::Kept { layer, .. } => &layer.diff_id,
+        }
+    }
+}
+
 /// How layers are made and kept.
 #[derive(Debug)]
 pub struct Making<'a> {
@@ -177,24 +188,31 @@ pub fn carry_out<R: Runner>(
         let cache = making.as_mut().and_then(|making| making.cache.as_mut());
         let known = cache.map(|cache| cache.find(step, contexts)).transpose().map_err(files)?.flatten();
         begins(step, known.is_some());
-        if let Some(known) = known {
-            if let Known::Layer(layer) = known {
+        let done = match (known, making.as_deref()) {
+            (Some(Known::Nothing), _) => None,
+            (Some(Known::Layer(layer)), _) => {
                 apply::apply(&layer, place).map_err(files)?;
-                made.push(Made::Kept { text: step.text.clone(), layer });
+                before = None;
+                Some(Made::Kept { text: step.text.clone(), layer })
             }
-            continue;
-        }
-        let Some(making) = making.as_deref() else {
-            perform(step, place, contexts, runner)?;
-            continue;
+            (None, None) => {
+                perform(step, place, contexts, runner)?;
+                None
+            }
+            (None, Some(making)) => {
+                let look = || Snapshot::take(place.root, place.left_out);
+                let seen = before.take().map_or_else(look, Ok).map_err(files)?;
+                perform(step, place, contexts, runner)?;
+                let now = look().map_err(files)?;
+                let changes = now.changes_since(&seen);
+                before = Some(now);
+                keep(&changes, place, making, step).map_err(files)?
+            }
         };
-        let look = || Snapshot::take(place.root, place.left_out);
-        let seen = before.take().map_or_else(look, Ok).map_err(files)?;
-        perform(step, place, contexts, runner)?;
-        let now = look().map_err(files)?;
-        let changes = now.changes_since(&seen);
-        made.extend(keep(&changes, place, making, step).map_err(files)?);
-        before = Some(now);
+        if let Some(cache) = making.as_mut().and_then(|making| making.cache.as_mut()) {
+            cache.done(done.as_ref().map(Made::diff_id));
+        }
+        made.extend(done);
     }
     Ok(made)
 }

@@ -267,10 +267,8 @@ impl<'a> Planner<'a> {
                 told
             }
             Kind::User(user) => {
+                // Empty, it is as if nobody had said it: extensions give back what the image had.
                 let user = self.expand(user)?;
-                if user.is_empty() {
-                    return Err("USER is empty when its variables are put in; give them values".to_owned());
-                }
                 self.config.config.user.clone_from(&user);
                 format!("USER {user}")
             }

@@ -117,7 +117,7 @@ struct Stage {
     stack: Stack,
     /// The steps that changed something, above the base, the lowest first.
     layers: Vec<(Done, LayerNote)>,
-    /// Of all that was done so far.
+    /// Of its files.
     key: Digest,
     history: Vec<History>,
     created: Option<String>,
@@ -265,7 +265,7 @@ impl Builder<'_> {
             Some(done) => done,
             None => self.perform(step, stage, name)?,
         };
-        stage.key = key;
+        stage.key = cache::key_after(&stage.key, done.note.layer.as_ref().map(|layer| &layer.diff_id));
         stage.created = rfc3339(done.note.created);
         let Some(layer) = done.note.layer.clone() else { return Ok(false) };
         stage.stack.insert(0, done.files.clone());
