@@ -12,6 +12,8 @@ mod mounts;
 mod program;
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -33,7 +35,7 @@ use drydock_sandbox::bundle;
 use drydock_sandbox::ids::Ids;
 use drydock_sandbox::limits::Limits;
 use drydock_sandbox::roots::Root;
-use drydock_sandbox::tree::{Above, MAX_LOWER, Tree};
+use drydock_sandbox::tree::{Above, MAX_LOWER, Tree, make_alike};
 use drydock_spec::time::rfc3339;
 
 use self::contexts::{Contexts, Stack};
@@ -281,12 +283,15 @@ impl Builder<'_> {
         let dir = self.contexts.folder("steps")?;
         let make = |dir: &Path, name: &str| -> Result<PathBuf> {
             let path = dir.join(name);
-            std::fs::create_dir_all(&path).with_context(|| format!("cannot make `{}`", path.display()))?;
+            fs::create_dir_all(&path).with_context(|| format!("cannot make `{}`", path.display()))?;
             Ok(path)
         };
         let work = self.contexts.folder("work")?;
         let above = Above { upper: make(&dir, "files")?, work: make(&work, "work")? };
         let (at, points, scripts) = (make(&work, "root")?, make(&work, "points")?, make(&work, "scripts")?);
+        // Whoever runs in the image reads it.
+        fs::set_permissions(&scripts, fs::Permissions::from_mode(0o755))
+            .with_context(|| format!("cannot change the mode of `{}`", scripts.display()))?;
         let lowers: Vec<&Path> = stage.stack.iter().map(PathBuf::as_path).collect();
         let before = Tree::stacked(&lowers, None, &make(&work, "before")?, &self.shop.room)?;
         let mut programs = Programs {
@@ -302,6 +307,7 @@ impl Builder<'_> {
         if let Action::Run(program) = &step.action {
             let Self { shop, task, progress, users, contexts, .. } = self;
             programs.mounts = Maker { shop, task, progress, users, contexts }.make(program)?;
+            make_alike(&points, before.path())?;
             programs.add_mount_points(program, before.path(), &points)?;
             below.insert(0, &points);
         }
