@@ -225,6 +225,7 @@ impl Builder<'_> {
             }
             Base::Scratch => {
                 let empty = self.contexts.folder("scratch")?;
+                open_to_all(&empty)?;
                 let key = cache::first_key("scratch");
                 Stage {
                     base: None,
@@ -289,9 +290,7 @@ impl Builder<'_> {
         let work = self.contexts.folder("work")?;
         let above = Above { upper: make(&dir, "files")?, work: make(&work, "work")? };
         let (at, points, scripts) = (make(&work, "root")?, make(&work, "points")?, make(&work, "scripts")?);
-        // Whoever runs in the image reads it.
-        fs::set_permissions(&scripts, fs::Permissions::from_mode(0o755))
-            .with_context(|| format!("cannot change the mode of `{}`", scripts.display()))?;
+        open_to_all(&scripts)?;
         let lowers: Vec<&Path> = stage.stack.iter().map(PathBuf::as_path).collect();
         let before = Tree::stacked(&lowers, None, &make(&work, "before")?, &self.shop.room)?;
         let mut programs = Programs {
@@ -330,6 +329,12 @@ impl Builder<'_> {
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
         self.kept.add(name, dir, layer, self.task.latest.unwrap_or(now))
     }
+}
+
+/// Lets whoever runs in an image read a folder.
+fn open_to_all(dir: &Path) -> Result<()> {
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("cannot change the mode of `{}`", dir.display()))
 }
 
 /// What an image says of how it was made, one entry for each layer at least.
