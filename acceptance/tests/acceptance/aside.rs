@@ -160,6 +160,7 @@ END
         command.args(["-c", "umask 077; exec \"$@\"", "sh"]).arg(inner.get_program()).args(inner.get_args());
         command
             .current_dir(house.path(""))
+            .env_clear()
             .envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let text = succeed(&mut command)?.text();
         ensure!(text.contains("700 1000\n2\n"), "{who:?}: {text}");
