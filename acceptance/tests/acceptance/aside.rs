@@ -73,10 +73,10 @@ fn told(house: &House) -> Result<Vec<String>> {
 
 fn layers_have_what_steps_changed(executables: &Built) -> Result<()> {
     let dockerfile = "FROM acme/run:base AS first
+USER root
 RUN mkdir -p /out/full && echo old >/out/full/old && echo kept >/out/kept && echo gone >/out/gone
 RUN true
 FROM first
-USER root
 RUN rm -r /out/full /out/gone && mkdir /out/full && echo new >/out/full/new && ln /out/full/new /out/second && \\
     ln -s kept /out/link && chown 1000:1000 /out/kept && chmod 4750 /out/kept && mkfifo /out/fifo
 COPY --chown=cnb file /out/deep/er/
