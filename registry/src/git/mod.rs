@@ -402,7 +402,10 @@ mod tests {
         fs::write(&key, "").unwrap();
         let git = Git { options: &Options::default(), ssh_key: Some(&key), stopped: &|| false };
         let line = git.ssh().unwrap();
-        let words = std::process::Command::new("sh").args(["-c", &format!("printf '%s\\n' {line}")]).output().unwrap();
+        let words = std::process::Command::new("sh")
+            .args(["-c", &format!("printf '%s\\n' {line}")])
+            .output()
+            .unwrap();
         let words = String::from_utf8(words.stdout).unwrap();
         let key = fs::canonicalize(&key).unwrap();
         assert_eq!(words.lines().last(), key.to_str());
