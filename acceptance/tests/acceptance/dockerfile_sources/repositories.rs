@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use drydock_acceptance::project::{run, succeed};
 use drydock_acceptance::sandboxed::Who;
 use drydock_fake_registry::{Answer, Fake};
