@@ -1,5 +1,7 @@
 //! The extender, as root in the file system of the image that it extends.
 
+mod kept;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -25,7 +27,7 @@ use crate::{Built, with_executables};
 
 /// This module's tests.
 pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
-    with_executables(
+    let mut trials = with_executables(
         executables,
         [
             ("extending::run_image", run_image),
@@ -37,7 +39,9 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("extending::interrupted", interrupted),
             ("extending::hostile_contexts", hostile_contexts),
         ],
-    )
+    );
+    trials.extend(kept::trials(executables));
+    trials
 }
 
 const EXTENDED: &str = "layers/extended/run";

@@ -1,12 +1,12 @@
 //! Where layers of steps are kept: under each key a layout, with an image of one layer, or of none if the step changed nothing.
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use drydock_layout::{
     BlobSource, Durability, ImageLayer, Layout, LayoutError, LinkMode, NewImage, NewLayer, Transaction,
 };
@@ -64,18 +64,18 @@ impl Store {
     fn clean(&self) -> io::Result<()> {
         for entry in fs::read_dir(self.dir.path())? {
             let path = entry?.path();
-            if !self.is_young(&path) {
+            // Without an index, it is one that is being made, or was.
+            let facts = fs::metadata(path.join("index.json")).or_else(|_| fs::symlink_metadata(&path));
+            if !facts.is_ok_and(|facts| self.is_young(&facts)) {
                 drydock_tar::remove_all(&path)?;
             }
         }
         Ok(())
     }
 
-    /// Whether a layout is there, and young enough to be used.
-    fn is_young(&self, layout: &Path) -> bool {
-        let modified = fs::metadata(layout.join("index.json")).and_then(|facts| facts.modified());
-        // One from the future is of another clock, and is as good.
-        modified.is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age < self.kept))
+    fn is_young(&self, facts: &Metadata) -> bool {
+        let age = facts.modified().map(|time| SystemTime::now().duration_since(time).unwrap_or_default());
+        age.is_ok_and(|age| age < self.kept)
     }
 
     fn path(&self, key: &Digest) -> Result<LayoutPath> {
@@ -84,20 +84,19 @@ impl Store {
         Ok(self.dir.resolve(path)?)
     }
 
-    /// What the step of this key did, if that is known. What is damaged is not.
+    /// What the step of this key did, if that is known. What is damaged is not, and is removed.
     pub(crate) fn find(&self, key: &Digest) -> Result<Option<Known>> {
         let path = self.path(key)?;
-        if !self.is_young(path.path()) {
+        let index = fs::metadata(path.path().join("index.json"));
+        if !index.is_ok_and(|facts| self.is_young(&facts)) {
             return Ok(None);
         }
-        let found = Layout::open(&path).and_then(|layout| layout.image(&Platform::host()));
-        let Ok(image) = found else { return Ok(None) };
-        let mut layers = image.layers();
-        Ok(match (layers.next(), layers.next()) {
-            (None, _) => Some(Known::Nothing),
-            (Some(layer), None) if layer.open().is_ok() => Some(Known::Layer(layer)),
-            _ => None,
-        })
+        let known = known(&path).ok();
+        if known.is_none() {
+            let removed = drydock_tar::remove_all(path.path());
+            removed.with_context(|| format!("cannot remove the damaged `{}`", path.path().display()))?;
+        }
+        Ok(known)
     }
 
     /// Room for what the step of this key will do.
@@ -142,12 +141,19 @@ impl Room {
             replaces: None,
         };
         let Self { path, transaction } = self;
-        let publish = || -> Result<Known, LayoutError> {
+        let publish = || {
             // What could not be removed of an older one is removed with all of it some day.
             transaction.prepare_image(image)?.publish()?;
-            let image = Layout::open(&path)?.image(&Platform::host())?;
-            Ok(image.layers().next().map_or(Known::Nothing, Known::Layer))
+            known(&path)
         };
-        publish().map_err(|error| anyhow!(error).context("cannot write to the cache"))
+        publish().context("cannot write to the cache")
     }
+}
+
+/// What a layout says that a step did; the layer is whole.
+fn known(path: &LayoutPath) -> Result<Known, LayoutError> {
+    let image = Layout::open(path)?.image(&Platform::host())?;
+    let Some(layer) = image.layers().next() else { return Ok(Known::Nothing) };
+    layer.open()?;
+    Ok(Known::Layer(layer))
 }

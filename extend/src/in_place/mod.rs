@@ -19,6 +19,8 @@ mod tests;
 mod tests_any_change;
 #[cfg(test)]
 mod tests_cache;
+#[cfg(test)]
+mod tests_contexts;
 mod users;
 
 use std::fs::{self, File, Permissions};

@@ -395,7 +395,7 @@ fn copies() {
             &[("x", "/"), ("x/c", "c"), ("x/sub", "/"), ("x/sub/d", "d")],
         ),
         ("COPY --exclude=b.* *.txt /x/", "", &[("x", "/"), ("x/a.txt", "a.txt")]),
-        ("COPY <<E <<'F' /x/\n$PATH-\nE\n$y\nF", "", &[("x", "/"), ("x/E", "-\n"), ("x/F", "$y\n")]),
+        ("COPY <<E <<'F' /x/\n$none-\nE\n$y\nF", "", &[("x", "/"), ("x/E", "-\n"), ("x/F", "$y\n")]),
         ("COPY <<E /x\n1\nE", "", &[("x", "1\n")]),
         ("ADD a.txt /x", "", &[("x", "a.txt")]),
     ] {
@@ -518,6 +518,18 @@ fn tar_of(entries: &[(&str, char, &str)]) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
+/// An archive compressed by xz that says of itself that it takes 4 GiB of memory.
+fn demanding(mut archive: Vec<u8>) -> Vec<u8> {
+    const BLOCK: usize = 12;
+    let length = (usize::from(archive[BLOCK]) + 1) * 4 - 4;
+    let filter = archive.windows(2).position(|bytes| bytes == [0x21, 1]).unwrap();
+    archive[filter + 2] = 40;
+    let mut crc = flate2::Crc::new();
+    crc.update(&archive[BLOCK..BLOCK + length]);
+    archive[BLOCK + length..BLOCK + length + 4].copy_from_slice(&crc.sum().to_le_bytes());
+    archive
+}
+
 #[test]
 fn archives_are_unpacked() {
     let stage = context();
@@ -592,7 +604,7 @@ fn archives_are_unpacked() {
         ("nobody.tar", owned_by(u32::MAX), "an owner has too large a number"),
         ("cut.tar", tar[..700].to_vec(), "the tar"),
         ("self.tar", tar_of(&[("h", '1', "h")]), "`/h` is a link to itself"),
-        ("cut.tar.xz", xz(&tar)[..120].to_vec(), "the tar"),
+        ("large.tar.xz", demanding(xz(&tar)), "takes more than 134217728 bytes of memory"),
     ] {
         stage.write(&format!("context/{name}"), bytes);
         let error = stage.copy(&format!("ADD {name} /bad"), "").expect_err(name);

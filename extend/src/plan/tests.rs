@@ -197,7 +197,7 @@ fn what_cannot_be_done_is_said_before_anything_is() {
         ("FROM x\nADD https://x/ d", "line 2: ADD of `https://x/`: the address has no file's name"),
         ("FROM x\nADD https://x d", "line 2: ADD of `https://x`: the address has no file's name"),
         ("FROM x\nADD --checksum=md5:0 https://x/y d", "line 2: --checksum is `md5:0`; it is `sha256:`"),
-        ("FROM x\nADD --checksum=sha256:0 https://x/y https://x/z d/", "line 2: --checksum is for"),
+        ("FROM x\nADD --checksum=sha256:0 x y d/", "line 2: --checksum is for"),
         ("FROM x\nCOPY --from=y <<E d\nE", "line 2: what is written here cannot come --from"),
         ("FROM x\nADD --checksum=sha256:0 y d", "line 2: --checksum is for"),
         ("FROM x\nCOPY a b c", "line 2: `c` must be a folder"),

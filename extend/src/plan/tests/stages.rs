@@ -308,15 +308,12 @@ fn what_is_wrong_with_stages() {
 fn a_plan_has_an_end() {
     let much = "x".repeat(1000);
     let mut doubling = "FROM x\nENV a=0123456789\n".to_owned();
+    let chain = (0..50_000).map(|number| format!("\nFROM a\nCOPY --from={number} x y"));
     for text in [
         format!("FROM x\nENV a={much}{}", "\nRUN :".repeat(100_000)),
         format!("FROM x AS a\nENV a={much}{}", "\nFROM a AS a".repeat(100_000)),
         format!("FROM x{}", "\nEXPOSE 1-65535".repeat(10_000)),
-        format!(
-            "FROM x AS a{}{}",
-            "\nONBUILD ENV a=b".repeat(30_000),
-            "\nFROM a\nCOPY --from=0 x y".repeat(50_000)
-        ),
+        format!("FROM x AS a{}{}", "\nONBUILD ENV a=b".repeat(30_000), chain.collect::<String>()),
         {
             for _ in 0..16 {
                 doubling.push_str("ENV a=$a$a\n");
