@@ -91,7 +91,7 @@ impl Drop for Tree {
 }
 
 /// So many folders can be stacked: the kernel takes a page of options, in which each is a short path.
-pub const MAX_LOWER: usize = 128;
+pub const MAX_LOWER: usize = 200;
 
 /// Where what is written to a stack of folders goes. Both are on one file system.
 #[derive(Debug)]

@@ -27,7 +27,7 @@ use crate::rules::Rules;
 
 /// How images are imported.
 #[derive(Debug, Clone)]
-pub(super) struct Request {
+pub(crate) struct Request {
     pub(super) platform: Option<Platform>,
     pub(super) flatten: bool,
     pub(super) compression: Compression,
@@ -97,7 +97,7 @@ pub(super) fn sources(rules: &Rules, options: &Import) -> Result<Vec<import::Sou
 }
 
 /// Imports images.
-pub(super) struct Importer<'a> {
+pub(crate) struct Importer<'a> {
     pub(super) repository: &'a Repository,
     pub(super) progress: &'a Progress,
     pub(super) rules: &'a Rules,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use drydock_images::import;
 use drydock_model::digest::Digest;
-use drydock_registry::git::{Git, GitAddress, GitError};
+use drydock_registry::git::{Git, GitAddress};
 use drydock_registry::sources::{Place, Source};
 use drydock_sandbox::session::Session;
 use serde_json::json;

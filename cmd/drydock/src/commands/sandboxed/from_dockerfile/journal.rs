@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::SystemTime;
 
 use anyhow::{Context as _, Error, Result};
-use drydock_images::{Name, Watch as _};
+use drydock_images::Name;
 use drydock_io::read::ReadAt;
 use drydock_layout::Spool;
 use drydock_spec::build_log::{DOCKERFILE, Line, MAX_LOG, Pieces, Stream, time};

@@ -13,7 +13,7 @@ mod inputs;
 mod journal;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -24,7 +24,7 @@ use drydock_extend::language::parse;
 use drydock_extend::plan::{Action, Base, Build, Wanted};
 use drydock_images::assemble::{Parts, Placed as PlacedLayer, assemble};
 use drydock_images::builder::place::{self, Placed};
-use drydock_images::{Name, Watch as _, flatten};
+use drydock_images::{Name, flatten};
 use drydock_layout::{Durability, Image};
 use drydock_model::digest::Digest;
 use drydock_model::manifest::Annotations;
@@ -49,7 +49,6 @@ use crate::commands::{Context, cores};
 use crate::env;
 use crate::exit::Usage;
 use crate::output::bytes;
-use crate::progress::Progress;
 use crate::remote;
 
 /// Bytes that a secret may have.
