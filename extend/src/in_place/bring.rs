@@ -183,7 +183,7 @@ fn bring_one(
             let facts = CopiedFacts::of(&item, keeps)?;
             let path = join(to, item.below);
             if is_dir(item.stat) {
-                return target.dir(&path, &facts.facts(&item), false);
+                return target.dir(&path, &facts.facts(&item));
             }
             // What are two names of one file stay so.
             if item.stat.st_nlink > 1 {

@@ -97,11 +97,10 @@ impl<'a> Target<'a> {
         Ok(resolved)
     }
 
-    /// Makes a folder; one that is there gets what is said only if `changes` says so.
-    pub(super) fn dir(&mut self, path: &[u8], facts: &Facts<'_>, changes: bool) -> Result<()> {
-        let is_new = !self.is_dir(path)?;
+    /// Makes a folder, or gives one that is there these facts.
+    pub(super) fn dir(&mut self, path: &[u8], facts: &Facts<'_>) -> Result<()> {
         let resolved = self.make_dirs(path)?;
-        if resolved.is_empty() || !is_new && !changes {
+        if resolved.is_empty() {
             return Ok(());
         }
         let mode = self.chmod.map_or(facts.mode, |chmod| chmod.of(facts.mode, true));
