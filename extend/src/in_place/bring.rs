@@ -65,7 +65,7 @@ pub(super) fn bring(contexts: &mut dyn Contexts, copying: &Copying, target: &mut
 
 /// The digest of all that a `COPY` or an `ADD` brings: of names, contents, permissions and owners, but of no times. What the
 /// instruction says itself is no part of it.
-pub fn digest(contexts: &mut dyn Contexts, copying: &Copying) -> Result<Digest> {
+pub(crate) fn digest(contexts: &mut dyn Contexts, copying: &Copying) -> Result<Digest> {
     let mut sum = Sum(Hasher::new());
     for origin in &copying.sources {
         match origin {

@@ -49,10 +49,9 @@ fn rule(line: &str) -> Result<Option<(Pattern, bool)>, String> {
     for name in line.split('/') {
         match name {
             "" | "." => {}
-            ".." if names.pop().is_none() => {
-                return Err(format!("`{line}` leads out of the context: leave the `..` out"));
+            ".." => {
+                names.pop().ok_or_else(|| format!("`{line}` leads out of the context: leave the `..` out"))?;
             }
-            ".." => {}
             name => names.push(name),
         }
     }
