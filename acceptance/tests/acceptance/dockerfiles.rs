@@ -40,7 +40,8 @@ const MALFORMED: &str = include_str!("dockerfiles/malformed.txt");
 
 fn what_is_wrong(executables: &Built) -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let (repository, context, home) = (dir.path().join("layouts"), dir.path().join("context"), dir.path().join("home"));
+    let (repository, context, home) =
+        (dir.path().join("layouts"), dir.path().join("context"), dir.path().join("home"));
     for name in ["a", "x", "y", "z"] {
         let layout = repository.join("index.docker.io/library").join(name).join("latest");
         fs::create_dir_all(layout.parent().context("a layout is in a folder")?)?;
@@ -52,7 +53,10 @@ fn what_is_wrong(executables: &Built) -> Result<()> {
     fs::write(context.join("a"), "")?;
     // Nothing is looked for in registries.
     fs::create_dir_all(home.join(".config/drydock"))?;
-    fs::write(home.join(".config/drydock/sources.toml"), format!("strict = true\n[source.here]\nkind = \"dockerfile\"\nlocation = {:?}\n", dir.path()))?;
+    fs::write(
+        home.join(".config/drydock/sources.toml"),
+        format!("strict = true\n[source.here]\nkind = \"dockerfile\"\nlocation = {:?}\n", dir.path()),
+    )?;
     let before = tree::read(&repository)?;
     let cases: Vec<&str> = MALFORMED.trim_start_matches("=== ").split("\n=== ").collect();
     ensure!(cases.len() >= 100, "there are {} cases", cases.len());
@@ -62,7 +66,11 @@ fn what_is_wrong(executables: &Built) -> Result<()> {
         fs::write(context.join("Dockerfile"), format!("{text}\n"))?;
         let mut command = Command::new(executables.get()?.dir().join("drydock"));
         command.args(["import", "dockerfile:context", "new"]).current_dir(dir.path());
-        command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", &home).env("CNB_OCI_LAYOUT_PATH", &repository);
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", &home)
+            .env("CNB_OCI_LAYOUT_PATH", &repository);
         let output = project::run(&mut command)?;
         let wanted = format!("Dockerfile: line {line}: {said}");
         ensure!(output.exit == 1, "exit code {}: {case}\n{}", output.exit, output.text());

@@ -33,7 +33,7 @@ pub(crate) enum Known {
     /// It changed nothing.
     Nothing,
     /// It made this layer.
-    Layer(ImageLayer),
+    Layer(Box<ImageLayer>),
 }
 
 /// Room for what a step does that is not known yet.
@@ -155,5 +155,5 @@ fn known(path: &LayoutPath) -> Result<Known, LayoutError> {
     let image = Layout::open(path)?.image(&Platform::host())?;
     let Some(layer) = image.layers().next() else { return Ok(Known::Nothing) };
     layer.open()?;
-    Ok(Known::Layer(layer))
+    Ok(Known::Layer(Box::new(layer)))
 }

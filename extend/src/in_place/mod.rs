@@ -147,7 +147,7 @@ pub enum Made {
         /// The instruction that made it, as it is written.
         text: String,
         /// The layer.
-        layer: ImageLayer,
+        layer: Box<ImageLayer>,
     },
 }
 

@@ -8,7 +8,7 @@ use super::tests::Stage;
 use super::*;
 use crate::cache::Store;
 
-const LONG: Duration = Duration::from_secs(3600);
+const LONG: Duration = Duration::from_hours(1);
 
 /// A file system with something to change in it.
 fn stage() -> Stage {

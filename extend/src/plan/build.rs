@@ -91,7 +91,7 @@ impl Build {
         }
         let places: BTreeMap<usize, usize> =
             drafts.keys().enumerate().map(|(place, number)| (*number, place)).collect();
-        let mut planned: Vec<PlannedStage> = Vec::new();
+        let mut stages: Vec<PlannedStage> = Vec::new();
         let mut declared: Vec<Args> = Vec::new();
         for (number, draft) in drafts {
             let from = |name: &str| match names.from(name, number) {
@@ -102,20 +102,20 @@ impl Build {
             let (base, config, args) = match draft.base {
                 DraftBase::Scratch => (Base::Scratch, scratch(wanted.platform), nothing()),
                 DraftBase::Image { name, platform, config } => {
-                    (Base::Image { name, platform }, config, nothing())
+                    (Base::Image { name, platform }, *config, nothing())
                 }
                 DraftBase::Stage(base) => {
                     let place = places[&base];
-                    (Base::Stage(place), planned[place].plan.config.clone(), declared[place].clone())
+                    (Base::Stage(place), stages[place].plan.config.clone(), declared[place].clone())
                 }
             };
             let planner = Planner::new(dockerfile.escape, &globals, &from, &mut spent, config, args);
             let (plan, args) = planner.plan(draft.stage, &draft.triggers)?;
             let name = draft.stage.name.clone().unwrap_or_else(|| number.to_string());
-            planned.push(PlannedStage { line: draft.stage.line, name, base, plan });
+            stages.push(PlannedStage { line: draft.stage.line, name, base, plan });
             declared.push(args);
         }
-        Ok(Self { stages: planned })
+        Ok(Self { stages })
     }
 
     /// The stage that was wanted.
@@ -211,7 +211,7 @@ struct Draft<'a> {
 enum DraftBase {
     Scratch,
     Stage(usize),
-    Image { name: String, platform: Platform, config: ImageConfig },
+    Image { name: String, platform: Platform, config: Box<ImageConfig> },
 }
 
 impl<'a> Draft<'a> {
@@ -240,7 +240,7 @@ impl<'a> Draft<'a> {
                     platform(&text)
                 });
                 let platform = platform.transpose().map_err(wrong)?.unwrap_or_else(|| wanted.clone());
-                let config = images.get(line, &name, &platform)?.clone();
+                let config = Box::new(images.get(line, &name, &platform)?.clone());
                 DraftBase::Image { name, platform, config }
             }
         };

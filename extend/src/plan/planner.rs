@@ -292,7 +292,9 @@ impl<'a> Planner<'a> {
                         self.spent.add(told.len() * AROUND)?;
                     }
                 }
-                told.iter().for_each(|port| settings::add_to_set(&mut self.config, "ExposedPorts", port));
+                for port in &told {
+                    settings::add_to_set(&mut self.config, "ExposedPorts", port);
+                }
                 format!("EXPOSE [{}]", told.join(" "))
             }
             Kind::Volume(paths) => {
@@ -300,7 +302,9 @@ impl<'a> Planner<'a> {
                 if paths.iter().any(String::is_empty) {
                     return Err("VOLUME has an empty path; write one".to_owned());
                 }
-                paths.iter().for_each(|path| settings::add_to_set(&mut self.config, "Volumes", path));
+                for path in &paths {
+                    settings::add_to_set(&mut self.config, "Volumes", path);
+                }
                 format!("VOLUME [{}]", paths.join(" "))
             }
             Kind::StopSignal(signal) => {
@@ -477,7 +481,7 @@ fn remote(written: &str, path: String, copy: &Copy) -> Result<Origin, String> {
     let before = path.split(['#', '?']).next().unwrap_or_default();
     let is_web = path.starts_with("http://") || path.starts_with("https://");
     let is_git = ["git://", "ssh://", "git@"].iter().any(|beginning| path.starts_with(beginning))
-        || is_web && before.ends_with(".git");
+        || is_web && before.strip_suffix(".git").is_some();
     if is_git {
         return Err(format!(
             "ADD of `{written}` is not supported, as it is a git repository; put its files into the context"

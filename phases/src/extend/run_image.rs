@@ -63,7 +63,7 @@ impl NewRunImage {
                 }
                 Made::Kept { text, layer } => {
                     self.transaction.bring(&layer)?;
-                    let ImageLayer { diff_id, descriptor, .. } = layer;
+                    let ImageLayer { diff_id, descriptor, .. } = *layer;
                     (text, NewLayer { diff_id, descriptor, blob: BlobSource::Placed })
                 }
             };

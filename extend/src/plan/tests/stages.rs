@@ -333,13 +333,14 @@ proptest! {
     fn stages_need_only_those_before_them(
         stages in proptest::collection::vec((0..6_usize, proptest::collection::vec(0..8_usize, 0..3)), 1..6),
     ) {
-        let mut text = String::new();
-        for (number, (base, froms)) in stages.iter().enumerate() {
-            text.push_str(&format!("FROM s{base} AS s{number}\n"));
-            for from in froms {
-                text.push_str(&format!("COPY --from=s{from} a b\nRUN --mount=from=s{from},target=/x :\n"));
-            }
-        }
+        let copies = |froms: &[usize]| {
+            let copy = |from: &usize| format!("COPY --from=s{from} a b\nRUN --mount=from=s{from},target=/x :\n");
+            froms.iter().map(copy).collect::<String>()
+        };
+        let stage = |(number, (base, froms)): (usize, &(usize, Vec<usize>))| {
+            format!("FROM s{base} AS s{number}\n{}", copies(froms))
+        };
+        let text: String = stages.iter().enumerate().map(stage).collect();
         let is_wrong = stages.iter().enumerate().any(|(number, (_, froms))| froms.contains(&number));
         match build_to(&text, None) {
             Err(error) => prop_assert!(is_wrong, "{text}: {error}"),
