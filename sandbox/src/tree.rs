@@ -123,16 +123,17 @@ fn mount_overlay(lowers: &[&Path], above: Option<&Above>, at: &Path, room: &Room
         Ok(path)
     };
     let lowers: Vec<String> = lowers.iter().map(|lower| short(lower)).collect::<io::Result<_>>()?;
-    let mut options = format!("lowerdir={}", lowers.join(":"));
+    let mut options = vec![format!("lowerdir={}", lowers.join(":"))];
     if let Some(Above { upper, work }) = above {
-        options += &format!(",upperdir={},workdir={}", short(upper)?, short(work)?);
+        options.extend([format!("upperdir={}", short(upper)?), format!("workdir={}", short(work)?)]);
     }
     // What is above says all by itself: nothing there is meant to be looked up below under another name.
-    options += match room.ids {
-        Ids::All => ",redirect_dir=off,metacopy=off,index=off",
-        Ids::Several | Ids::One => ",userxattr",
+    let further = match room.ids {
+        Ids::All => "redirect_dir=off,metacopy=off,index=off",
+        Ids::Several | Ids::One => "userxattr",
     };
-    let options = CString::new(options)?;
+    options.push(further.to_owned());
+    let options = CString::new(options.join(","))?;
     Ok(mount("overlay", at, "overlay", MountFlags::empty(), Some(options.as_c_str()))?)
 }
 

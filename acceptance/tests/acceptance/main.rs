@@ -4,6 +4,7 @@
 //! asks for them.
 
 mod archives;
+mod aside;
 mod bad_input;
 mod bounds;
 mod build_logs;
@@ -73,6 +74,7 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(bad_input::trials(&executables));
     trials.extend(cache_image::trials(&executables));
     trials.extend(caches::trials(&executables));
+    trials.extend(aside::trials(&executables));
     trials.extend(dockerfiles::trials(&executables));
     trials.extend(dockerfile_sources::trials(&executables));
     trials.extend(extending::trials(&executables));

@@ -27,6 +27,7 @@ pub const FLAGS: &[Offer] = &[
     always(flag::KANIKO_CACHE_TTL),
     since(12, flag::KIND),
     always(flag::LAYERS),
+    always(flag::LOG_FILE),
     always(flag::PLAN),
     always(flag::PLATFORM),
     always(flag::UID),

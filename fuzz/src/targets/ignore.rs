@@ -8,8 +8,23 @@ pub(crate) const TARGET: Target = Target {
     name: "ignore",
     longest: 1 << 10,
     words: &[
-        b"**/", b"/**", b"**", b"*", b"?", b"!", b"[a-c]", b"[^", b"]", b"\\", b"#", b"/", b"./", b"../", b"\n!a/b\n",
-        b"a/b/c", b"\na/b/c",
+        b"**/",
+        b"/**",
+        b"**",
+        b"*",
+        b"?",
+        b"!",
+        b"[a-c]",
+        b"[^",
+        b"]",
+        b"\\",
+        b"#",
+        b"/",
+        b"./",
+        b"../",
+        b"\n!a/b\n",
+        b"a/b/c",
+        b"\na/b/c",
     ],
     can_use: |path, _| path.file_name().is_some_and(|name| name == ".dockerignore"),
     run,
@@ -53,9 +68,8 @@ fn slowly(pattern: &[u8], path: &[u8]) -> bool {
         [b'*', b'*', rest @ ..] => {
             let rest = rest.iter().position(|byte| *byte != b'*').map_or(&[][..], |at| &rest[at..]);
             match rest.strip_prefix(b"/") {
-                Some(rest) => rests().any(|(taken, left)| {
-                    (taken.is_empty() || taken.ends_with(b"/")) && slowly(rest, left)
-                }),
+                Some(rest) => rests()
+                    .any(|(taken, left)| (taken.is_empty() || taken.ends_with(b"/")) && slowly(rest, left)),
                 None => rests().any(|(_, left)| slowly(rest, left)),
             }
         }

@@ -8,8 +8,8 @@ pub(crate) const TARGET: Target = Target {
     name: "variables",
     longest: 1 << 10,
     words: &[
-        b"$v", b"${v}", b"${v:-", b"${u-", b"${v:+", b"${v+", b"${u:?", b"${v#", b"${v##", b"${v%", b"${v%%", b"${v/", b"${v//",
-        b"/", b"}", b"*", b"?", b"'", b"\"", b"\\", b"`", b"\n", b"$", b"${",
+        b"$v", b"${v}", b"${v:-", b"${u-", b"${v:+", b"${v+", b"${u:?", b"${v#", b"${v##", b"${v%", b"${v%%",
+        b"${v/", b"${v//", b"/", b"}", b"*", b"?", b"'", b"\"", b"\\", b"`", b"\n", b"$", b"${",
     ],
     can_use: |_, _| false,
     run,
@@ -50,11 +50,22 @@ fn parts(given: &str, pattern: &str, value: &dyn Fn(&str) -> Option<String>) {
     }
     let left = |operator: &str| expand(&format!("${{v{operator}{pattern}}}"), '\\', value);
     let [Ok(short), Ok(long)] = ["#", "##"].map(left) else { return };
-    assert!(given.ends_with(&short) && short.ends_with(&long), "`{given}` without `{pattern}` first: {short}, {long}");
+    assert!(
+        given.ends_with(&short) && short.ends_with(&long),
+        "`{given}` without `{pattern}` first: {short}, {long}"
+    );
     let [Ok(short), Ok(long)] = ["%", "%%"].map(left) else { return };
-    assert!(given.starts_with(&short) && short.starts_with(&long), "`{given}` without `{pattern}` last: {short}, {long}");
-    let [Ok(first), Ok(each)] = ["/", "//"].map(|operator| expand(&format!("${{v{operator}{pattern}/}}"), '\\', value)) else {
+    assert!(
+        given.starts_with(&short) && short.starts_with(&long),
+        "`{given}` without `{pattern}` last: {short}, {long}"
+    );
+    let [Ok(first), Ok(each)] =
+        ["/", "//"].map(|operator| expand(&format!("${{v{operator}{pattern}/}}"), '\\', value))
+    else {
         return;
     };
-    assert!(each.len() <= first.len() && first.len() <= given.len(), "`{given}` without `{pattern}`: {first}, {each}");
+    assert!(
+        each.len() <= first.len() && first.len() <= given.len(),
+        "`{given}` without `{pattern}`: {first}, {each}"
+    );
 }

@@ -176,8 +176,9 @@ impl Run<'_> {
                     let group = group_extensions(&steps.inputs.layers)?;
                     if !group.is_empty() {
                         steps.build_image = Some(steps.inner_builder(&self.context.repository)?);
-                        let (inputs, terms) = (steps.inputs, steps.terms());
-                        extensions = Some(Extensions::of(shop, progress, inputs, &group, repository, terms));
+                        let (inputs, options) = (steps.inputs, steps.options);
+                        extensions =
+                            Some(Extensions::of(shop, progress, inputs, &group, repository, options));
                     }
                 }
                 (Phase::Restore, _) => {

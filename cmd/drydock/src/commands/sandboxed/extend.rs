@@ -5,11 +5,11 @@
 //! <cache>/roots/extended-<key>/env      the variables of the extended builder
 //! ```
 //!
-//! The key stands for the image and for all that extensions wrote, and for the app where their Dockerfiles copy from it. A Dockerfile
-//! that asks for `build_id` wants to be carried out in each build.
+//! The key stands for the image and for all that extensions wrote, and for the app where their Dockerfiles may use it; where not, they do
+//! not see it. A Dockerfile that asks for `build_id` wants to be carried out in each build.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use drydock_extend::in_place::{Context, digest_of_path};
@@ -28,6 +28,7 @@ use drydock_spec::toml_text;
 use super::Shop;
 use super::inputs::Inputs;
 use super::steps::{LAYOUT_REPO, Phase};
+use crate::cli_sandboxed::Build;
 use crate::progress::Progress;
 
 /// Bytes that a file may have which a phase writes.
@@ -46,8 +47,7 @@ pub(super) struct Extensions<'a> {
     /// Those that take part, in their order.
     ids: Vec<String>,
     repository: &'a Path,
-    /// What else decides what they make.
-    terms: String,
+    options: &'a Build,
 }
 
 /// An image that is to be extended, and what is known of that.
@@ -56,6 +56,8 @@ pub(super) struct Wanted {
     image: Image,
     /// Where the extender looks for it.
     inner: String,
+    /// Whether a Dockerfile may use the app.
+    sees_app: bool,
     /// None if it is to be done in any case.
     key: Option<String>,
 }
@@ -74,10 +76,10 @@ impl<'a> Extensions<'a> {
         inputs: &'a Inputs,
         group: &[GroupElement],
         repository: &'a Path,
-        terms: String,
+        options: &'a Build,
     ) -> Self {
         let ids = group.iter().map(|element| element.id.clone()).collect();
-        Self { shop, progress, inputs, ids, repository, terms }
+        Self { shop, progress, inputs, ids, repository, options }
     }
 
     /// The images that they want to be extended, as the phases before have found out.
@@ -100,34 +102,37 @@ impl<'a> Extensions<'a> {
     fn one(&self, phase: Phase, identifier: &str, dockerfiles: &[String]) -> Result<Wanted> {
         let failed = || format!("cannot find the image `{identifier}` that is to be extended");
         let (inner, _) = identifier.rsplit_once('@').with_context(failed)?;
-        let below = Path::new(inner).strip_prefix(LAYOUT_REPO).ok().with_context(failed)?;
+        // Others may have written it.
+        let below = Path::new(inner).strip_prefix(LAYOUT_REPO).ok();
+        let is_below = |path: &&Path| path.components().all(|part| matches!(part, Component::Normal(_)));
+        let below = below.filter(is_below).with_context(failed)?;
         let dir = LayoutDir::new(self.repository)?;
         let outer = identifier.replacen(inner, &self.repository.join(below).display().to_string(), 1);
         let (path, digest) = dir.resolve_identifier(&outer)?;
         let image =
             Layout::open(&path).and_then(|layout| layout.image_by_digest(&digest)).with_context(failed)?;
-        let key = if dockerfiles.iter().any(|text| text.contains("build_id")) {
-            None
-        } else {
-            Some(self.key(phase, &image, dockerfiles)?)
+        let uses_app = |text: &String| {
+            let upper = text.to_ascii_uppercase();
+            upper.contains("COPY") || upper.contains("ADD") || text.contains(&self.options.workspace)
         };
-        Ok(Wanted { phase, image, inner: inner.to_owned(), key })
+        let sees_app = dockerfiles.iter().any(uses_app);
+        let is_known_by_key = !dockerfiles.iter().any(|text| text.contains("build_id"));
+        let key = is_known_by_key.then(|| self.key(phase, &image, sees_app)).transpose()?;
+        Ok(Wanted { phase, image, inner: inner.to_owned(), sees_app, key })
     }
 
-    fn key(&self, phase: Phase, image: &Image, dockerfiles: &[String]) -> Result<String> {
-        let mut all = format!("{} {} {}", phase.name(), image.digest(), self.terms);
+    fn key(&self, phase: Phase, image: &Image, sees_app: bool) -> Result<String> {
+        let Build { workspace, creation_time, .. } = self.options;
+        let mut all = vec![format!("{} {} {workspace:?} {creation_time:?}", phase.name(), image.digest())];
         for id in &self.ids {
             if let Ok(dir) = tree::find(&self.inputs.layers, &format!("generated/{}", dir_name(id))) {
-                all += &format!(" {id} {}", print(&dir)?);
+                all.push(format!("{id} {}", print(&dir)?));
             }
         }
-        let copies = |text: &String| {
-            let text = text.to_ascii_uppercase();
-            text.contains("COPY") || text.contains("ADD")
-        };
-        if dockerfiles.iter().any(copies) {
-            all += &print(&self.inputs.workspace)?.to_string();
+        if sees_app {
+            all.push(print(&self.inputs.workspace)?.to_string());
         }
+        let all = all.join(" ");
         Ok(format!("extended-{}", Digest::of(all.as_bytes()).hex()))
     }
 
@@ -150,22 +155,28 @@ impl<'a> Extensions<'a> {
         wanted: &Wanted,
         run: &mut dyn FnMut(&Path, Vec<Mount>) -> Result<u8>,
     ) -> Result<Result<Extended, u8>> {
-        let Wanted { phase, image, inner, key } = wanted;
+        let Wanted { phase, image, inner, sees_app, key } = wanted;
         let (cache, users) = (&self.shop.cache, self.shop.room.users());
         let users = users.context("cannot read the users of this namespace")?;
-        let kept = key.as_deref().map(|key| roots::find(cache, key, &users)).transpose()?.flatten();
+        let known = key.as_deref().filter(|_| !self.options.clear_cache);
+        let kept = known.map(|key| roots::find(cache, key, &users)).transpose()?.flatten();
         if let Some(root) = kept {
             self.progress.say(&format!("{}: as in an earlier build", phase.name()));
             return Ok(Ok(Extended { dir: root.dir().to_owned(), _root: Some(root) }));
         }
         let base = self.shop.unpacked(image, self.progress)?;
         let make = |part: &str| self.shop.session.make(&format!("{}/{part}", phase.name()));
-        let (made, result, at) = (make("made")?, make("result")?, make("root")?);
+        let (output, result, at) = (make("made")?, make("result")?, make("root")?);
         let above = Above { upper: make("upper")?, work: make("work")? };
         let files = Tree::stacked(&[&base.files], Some(&above), &at, &self.shop.room)?;
         let mount =
             |from: &Path, to: &str, writable| Mount { from: from.to_owned(), to: to.to_owned(), writable };
-        let mounts = vec![mount(image.layout(), inner, false), mount(&made, EXTENDED, true)];
+        let app = if *sees_app { self.inputs.workspace.clone() } else { make("no-app")? };
+        let mounts = vec![
+            mount(image.layout(), inner, false),
+            mount(&output, EXTENDED, true),
+            mount(&app, &self.options.workspace, false),
+        ];
         let code = run(files.path(), mounts)?;
         drop(files);
         if code != 0 {
@@ -173,10 +184,10 @@ impl<'a> Extensions<'a> {
         }
         let files = result.join("files");
         if *phase == Phase::ExtendBuild {
-            move_to(&made.join(ENV), &result.join(ENV))?;
+            move_to(&output.join(ENV), &result.join(ENV))?;
             move_to(&above.upper, &files)?;
         } else {
-            move_to(&made.join("run"), &files)?;
+            move_to(&output.join("run"), &files)?;
         }
         // Programs of others have seen this folder: where it is mounted, no link must lead.
         if !fs::symlink_metadata(&files).is_ok_and(|facts| facts.is_dir()) {

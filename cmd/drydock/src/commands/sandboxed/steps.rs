@@ -6,7 +6,7 @@
 //! | detector | the builder's | layers; app, platform (read-only) |
 //! | restorer | none but the phases | layers, cache; layout repository (read-only) |
 //! | builder | the builder's | layers, app; platform (read-only) |
-//! | extender | the builder's, or the run image's | layers, a folder for what it makes; that image's layout, app (read-only) |
+//! | extender | the builder's, or the run image's | layers, a folder for what it makes; that image's layout, the app if it is used (read-only) |
 //! | exporter | none but the phases | layers, cache, layout repository; app, extended run image (read-only) |
 //! | creator | the builder's | all of these |
 //!
@@ -138,11 +138,6 @@ impl Steps<'_> {
         inner_name(&repository.locate(self.options.builder()?)?, self.repository)
     }
 
-    /// What decides what extensions make, besides the images and their Dockerfiles.
-    pub(super) fn terms(&self) -> String {
-        format!("{} {:?}", self.options.workspace, self.options.creation_time)
-    }
-
     /// The sandbox of a phase, with these files.
     pub(super) fn sandbox(&self, phase: Phase, root: &Path) -> Sandbox {
         // Who has other users' files to prepare must be root; an ordinary user has none.
@@ -269,7 +264,8 @@ impl Steps<'_> {
                 add(cache, CACHE, true);
                 add(repository, LAYOUT_REPO, false);
             }
-            Phase::ExtendBuild | Phase::ExtendRun => add(workspace, app, false),
+            // The rest of what they see depends on what they are to do.
+            Phase::ExtendBuild | Phase::ExtendRun => {}
             Phase::Build => {
                 add(workspace, app, true);
                 add(platform, PLATFORM, false);

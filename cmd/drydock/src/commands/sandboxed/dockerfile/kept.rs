@@ -8,9 +8,9 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use drydock_encode::pipeline;
 use drydock_extend::in_place::Layer;
 use drydock_layout::blob_path;
@@ -85,11 +85,7 @@ impl<'a> Kept<'a> {
         }
         let Some(root) = roots::find(&self.shop.cache, name, self.users)? else { return Ok(None) };
         // What cannot be read is made again.
-        let note = drydock_io::read::read_to_string(&root.dir().join(NOTE), MAX_NOTE);
-        let Ok(note) = note.map_err(anyhow::Error::from).and_then(|text| Ok(serde_json::from_str(&text)?))
-        else {
-            return Ok(None);
-        };
+        let Ok(note) = read_note(root.dir()) else { return Ok(None) };
         let done = Done { name: name.to_owned(), note, files: root.files.clone() };
         self.found.insert(name.to_owned(), root);
         Ok(Some(done))
@@ -125,4 +121,15 @@ impl<'a> Kept<'a> {
         all.extend(made.into_iter().map(|(name, _)| name).zip(put));
         Ok(all)
     }
+}
+
+/// What a folder of the cache says of its step, if it has the layer.
+fn read_note(dir: &Path) -> Result<Note> {
+    let text = drydock_io::read::read_to_string(&dir.join(NOTE), MAX_NOTE)?;
+    let note: Note = serde_json::from_str(&text)?;
+    if let Some(LayerNote { descriptor, .. }) = &note.layer {
+        let size = fs::metadata(blob_path(dir, &descriptor.digest))?.len();
+        ensure!(size == descriptor.size, "the layer has another size");
+    }
+    Ok(note)
 }

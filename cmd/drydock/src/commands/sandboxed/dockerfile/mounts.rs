@@ -22,7 +22,7 @@ use crate::progress::Progress;
 #[derive(Default)]
 pub(super) struct Mounts {
     /// Those above others come first.
-    pub(super) mounts: Vec<bundle::Mount>,
+    pub(super) seen: Vec<bundle::Mount>,
     /// Variables that hold secrets.
     pub(super) env: Vec<(String, String)>,
     trees: Vec<Tree>,
@@ -40,28 +40,28 @@ pub(super) struct Maker<'m, 'a> {
 
 impl Maker<'_, '_> {
     pub(super) fn make(&mut self, program: &Program) -> Result<Mounts> {
-        let mut made = Mounts { caches: self.caches(program)?, ..Mounts::default() };
+        let mut all = Mounts { caches: self.caches(program)?, ..Mounts::default() };
         for mount in &program.mounts {
-            self.add(mount, &mut made)?;
+            self.add(mount, &mut all)?;
         }
-        made.mounts.sort_by_key(|mount| mount.to.split('/').count());
-        Ok(made)
+        all.seen.sort_by_key(|mount| mount.to.split('/').count());
+        Ok(all)
     }
 
-    fn add(&mut self, mount: &Mount, made: &mut Mounts) -> Result<()> {
+    fn add(&mut self, mount: &Mount, all: &mut Mounts) -> Result<()> {
         let (from, to, writable) = match mount {
             Mount::Bind { from, source, target, writable } => {
                 let found = self.contexts.find(from, source)?;
-                let found = if *writable { self.to_throw_away(&found, made)? } else { found };
+                let found = if *writable { self.throwing_away(&found, all)? } else { found };
                 (found, target, *writable)
             }
             Mount::Cache { target, writable, .. } => {
-                let root = made.caches.get(&cache_key(mount)).context("the cache was opened")?;
+                let root = all.caches.get(&cache_key(mount)).context("the cache was opened")?;
                 (root.files.clone(), target, *writable)
             }
             Mount::Tmpfs { target, size } => {
                 let at = self.contexts.folder("memory")?;
-                made.trees.push(Tree::in_memory(&at, *size)?);
+                all.trees.push(Tree::in_memory(&at, *size)?);
                 (at, target, true)
             }
             Mount::Secret { id, target, env, mode, uid, gid, .. } => {
@@ -72,18 +72,18 @@ impl Maker<'_, '_> {
                     let value = value.filter(|value| !value.contains('\0'));
                     let value = value
                         .with_context(|| format!("the secret `{id}` can be no variable: it is no text"))?;
-                    made.env.push((name.clone(), value));
+                    all.env.push((name.clone(), value));
                 }
                 let Some(target) = target else { return Ok(()) };
-                (self.secret_file(secret, (*mode, *uid, *gid), made)?, target, false)
+                (self.secret_file(secret, (*mode, *uid, *gid), all)?, target, false)
             }
         };
-        made.mounts.push(bundle::Mount { from, to: to.clone(), writable });
+        all.seen.push(bundle::Mount { from, to: to.clone(), writable });
         Ok(())
     }
 
     /// The same files, with a place for what is written to them.
-    fn to_throw_away(&mut self, found: &Path, made: &mut Mounts) -> Result<PathBuf> {
+    fn throwing_away(&mut self, found: &Path, all: &mut Mounts) -> Result<PathBuf> {
         let dir = self.contexts.folder("written")?;
         if !found.is_dir() {
             let copy = dir.join("file");
@@ -96,7 +96,7 @@ impl Maker<'_, '_> {
             Ok(path)
         };
         let (above, at) = (Above { upper: make("upper")?, work: make("work")? }, make("root")?);
-        made.trees.push(Tree::stacked(&[found], Some(&above), &at, &self.shop.room)?);
+        all.trees.push(Tree::stacked(&[found], Some(&above), &at, &self.shop.room)?);
         Ok(at)
     }
 
@@ -105,10 +105,10 @@ impl Maker<'_, '_> {
         &mut self,
         secret: &[u8],
         (mode, uid, gid): (u32, u32, u32),
-        made: &mut Mounts,
+        all: &mut Mounts,
     ) -> Result<PathBuf> {
         let dir = self.contexts.folder("secrets")?;
-        made.trees.push(Tree::in_memory(&dir, None)?);
+        all.trees.push(Tree::in_memory(&dir, None)?);
         let path = dir.join("secret");
         fs::write(&path, secret)
             .and_then(|()| chown(&path, Some(uid), Some(gid)))

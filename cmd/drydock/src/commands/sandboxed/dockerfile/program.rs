@@ -57,7 +57,7 @@ impl Programs<'_> {
             groups: identity.groups.clone(),
             // As everywhere where images are built: `sudo` works.
             new_privileges: true,
-            mounts: self.mounts.mounts.iter().cloned().chain(scripts).collect(),
+            mounts: self.mounts.seen.iter().cloned().chain(scripts).collect(),
             network: match program.network {
                 plan::Network::None => Network::None,
                 plan::Network::Default | plan::Network::Host => self.shop.network.clone(),
