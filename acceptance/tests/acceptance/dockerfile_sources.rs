@@ -472,7 +472,9 @@ fn sources_say_what_may_be_built(built: &Built) -> Result<()> {
     let with = |arguments: &[&str]| -> Vec<String> {
         arguments.iter().chain(&["--sources", "sources.toml"]).map(|text| (*text).to_owned()).collect()
     };
-    let words = |arguments: &[String]| arguments.iter().map(String::as_str).collect::<Vec<_>>();
+    fn words(arguments: &[String]) -> Vec<&str> {
+        arguments.iter().map(String::as_str).collect()
+    }
     for (source, name) in [
         ("dockerfile:app/shop", "acme/x:1"),
         ("dockerfile:app/shop.tar.gz", "acme/x:1"),
