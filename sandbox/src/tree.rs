@@ -35,7 +35,7 @@ impl Tree {
         let make = |part: &str| session.make(&format!("{name}/{part}"));
         let above = Above { upper: make("upper")?, work: make("work")? };
         let path = make("root")?;
-        above.like(lower)?;
+        make_alike(&above.upper, lower)?;
         match mount_overlay(&[lower], Some(&above), &path, room) {
             Ok(()) => Ok(Self { path, mounted: true }),
             Err(error) => {
@@ -55,7 +55,7 @@ impl Tree {
             bail!("at most {MAX_LOWER} folders can be stacked, and these are {}", lowers.len());
         }
         if let (Some(above), [top, ..]) = (above, lowers) {
-            above.like(top)?;
+            make_alike(&above.upper, top)?;
         }
         // The kernel takes no single folder that cannot be written to.
         if let ([only], None) = (lowers, above) {
@@ -102,15 +102,13 @@ pub struct Above {
     pub work: PathBuf,
 }
 
-impl Above {
-    /// Makes it look like the folder below it.
-    fn like(&self, lower: &Path) -> Result<()> {
-        let facts = fs::metadata(lower).with_context(|| format!("cannot read `{}`", lower.display()))?;
-        let mode = fs::Permissions::from_mode(facts.mode() & 0o7777);
-        chown(&self.upper, Some(facts.uid()), Some(facts.gid()))
-            .and_then(|()| fs::set_permissions(&self.upper, mode))
-            .with_context(|| format!("cannot change the owner of `{}`", self.upper.display()))
-    }
+/// Gives a folder the owner and the permissions of another, on which it is to lie.
+pub fn make_alike(dir: &Path, lower: &Path) -> Result<()> {
+    let facts = fs::metadata(lower).with_context(|| format!("cannot read `{}`", lower.display()))?;
+    let mode = fs::Permissions::from_mode(facts.mode() & 0o7777);
+    chown(dir, Some(facts.uid()), Some(facts.gid()))
+        .and_then(|()| fs::set_permissions(dir, mode))
+        .with_context(|| format!("cannot change the owner of `{}`", dir.display()))
 }
 
 fn mount_overlay(lowers: &[&Path], above: Option<&Above>, at: &Path, room: &Room) -> io::Result<()> {

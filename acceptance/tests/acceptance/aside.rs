@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -152,9 +152,19 @@ END
         }
         let found = told(&house)?;
         ensure!(found == ["+ 2 B seen"], "{who:?}: what is mounted is in a layer: {found:#?}");
-        // The cache is kept for a step that is done again.
-        let text = built(&house, &["--secret", "id=s,src=secret", "--no-cache"])?;
+        // The cache is kept for a step that is done again; the umask of whoever builds does not show.
+        let arguments =
+            [&IMPORT, &["--network", "none", "--secret", "id=s,src=secret", "--no-cache"][..]].concat();
+        let inner = house.patient(&arguments);
+        let mut command = Command::new("sh");
+        command.args(["-c", "umask 077; exec \"$@\"", "sh"]).arg(inner.get_program()).args(inner.get_args());
+        command
+            .current_dir(house.path(""))
+            .env_clear()
+            .envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let text = succeed(&mut command)?.text();
         ensure!(text.contains("700 1000\n2\n"), "{who:?}: {text}");
+        ensure!(text.contains("a script of 1000\n"), "{who:?}: {text}");
     }
     Ok(())
 }

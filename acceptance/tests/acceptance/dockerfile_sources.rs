@@ -1,6 +1,7 @@
 //! `drydock import dockerfile:…`: images that are built from folders, archives and git repositories, as root and as an ordinary user.
 
 mod git_server;
+mod repositories;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -26,7 +27,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use walkdir::WalkDir;
 
-use self::git_server::{TOKEN, git, serve};
+use self::git_server::{TOKEN, git};
 use crate::drydock::served::Served;
 use crate::{Built, with_executables};
 
@@ -36,14 +37,12 @@ const DOCKERFILE: &str = "FROM acme/run:base\nARG WHO=world\nENV WHO=$WHO\nUSER 
 
 /// This module's tests.
 pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
-    with_executables(
+    let mut trials = repositories::trials(executables);
+    trials.extend(with_executables(
         executables,
         [
             ("dockerfile_sources::every_source_gives_the_same_image", every_source_gives_the_same_image),
             ("dockerfile_sources::others_read_what_was_built", others_read_what_was_built),
-            ("dockerfile_sources::commits_are_found_or_refused", commits_are_found_or_refused),
-            ("dockerfile_sources::git_wants_user_and_token", git_wants_user_and_token),
-            ("dockerfile_sources::a_repository_runs_nothing", a_repository_runs_nothing),
             ("dockerfile_sources::sources_say_what_may_be_built", sources_say_what_may_be_built),
             ("dockerfile_sources::bases_come_from_registries", bases_come_from_registries),
             ("dockerfile_sources::nothing_leads_out_of_a_source", nothing_leads_out_of_a_source),
@@ -51,9 +50,9 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("dockerfile_sources::secrets_are_nowhere", secrets_are_nowhere),
             ("dockerfile_sources::logs_are_kept", logs_are_kept),
             ("dockerfile_sources::what_fails_leaves_nothing", what_fails_leaves_nothing),
-            ("dockerfile_sources::a_signal_ends_git", a_signal_ends_git),
         ],
-    )
+    ));
+    trials
 }
 
 /// A house, and a source in its folder `app`.
@@ -70,6 +69,7 @@ impl Site {
         }
         let drydock = built.for_everyone()?.join("drydock");
         let site = Self { house: House::new(&drydock, Path::new("/nowhere"), who, &cnb, &app)? };
+        fs::create_dir_all(site.house.path("home/.cache/drydock/sessions"))?;
         for (path, text) in files {
             site.put(path, text)?;
         }
@@ -234,21 +234,14 @@ fn others_read_what_was_built(built: &Built) -> Result<()> {
             );
             ensure!(image.config["created"] == "1970-01-01T00:00:00Z", "{}", image.config["created"]);
             let scratch = tempfile::tempdir()?;
-            let judged = tools::Image::new(site.layout("acme/built/1").dir(), "latest", scratch.path())
-                .and_then(|_| tools::SKOPEO.run(scratch.path(), &["inspect", "oci:layout:1"]));
-            ensure!(!judged?.is_empty());
-            let unpacked = tempfile::tempdir()?;
-            let files =
-                tools::Image::new(site.layout("acme/built/1").dir(), "1", unpacked.path())?.unpack()?;
-            let found = tree::read(&files)?;
-            for (path, mode, owner) in
-                [("copied/file", 0o640, (0, 0)), ("srv/file", 0o644, (5, 6)), ("srv", 0o755, (5, 6))]
-            {
+            let judged = tools::Image::new(site.layout("acme/built/1").dir(), "1", scratch.path())?;
+            ensure!(judged.config()? == image.config, "{who:?}: skopeo reads another configuration");
+            judged.archive("docker-archive")?;
+            let found = tree::read(&judged.unpack()?)?;
+            for (path, mode, owner) in [("copied/file", 0o640, (7, 8)), ("srv/file", 0o644, (5, 6))] {
                 let node = found.get(Path::new(path)).with_context(|| format!("{path} is missing"))?;
-                // `/srv` was made for the file, and is root's.
-                let owner = if path == "srv" { (node.uid, node.gid) } else { owner };
                 ensure!(
-                    (node.mode & 0o7777, node.uid, node.gid) == (mode, owner.0, owner.1),
+                    (node.mode & 0o7777, (node.uid, node.gid)) == (mode, owner),
                     "{who:?} {path}: {node:?}"
                 );
             }
@@ -258,194 +251,6 @@ fn others_read_what_was_built(built: &Built) -> Result<()> {
                 matches!(&found[Path::new("srv/link")].kind, Kind::Symlink(to) if to == Path::new("file"))
             );
         }
-    }
-    Ok(())
-}
-
-fn commits_are_found_or_refused(built: &Built) -> Result<()> {
-    let scratch = "FROM scratch\nCOPY file /\n";
-    let site = Site::new(
-        built,
-        Who::Ordinary,
-        &[("Dockerfile", scratch), ("file", "first"), ("sub/Dockerfile", scratch)],
-    )?;
-    site.put("sub/file", "of sub")?;
-    let first = site.commit("home/repo")?;
-    let dir = site.house.path("home/repo");
-    let commit = |text: &str| -> Result<String> {
-        fs::write(dir.join("file"), text)?;
-        git(&dir, &["commit", "--quiet", "--all", "--message", text])?;
-        git(&dir, &["rev-parse", "HEAD"])
-    };
-    let second = commit("second")?;
-    git(&dir, &["tag", "light"])?;
-    let third = commit("third")?;
-    git(&dir, &["tag", "--annotate", "heavy", "--message", "of three"])?;
-    git(&dir, &["checkout", "--quiet", "-b", "side/way", &first])?;
-    let side = commit("aside")?;
-    git(&dir, &["tag", "both"])?;
-    git(&dir, &["branch", "both"])?;
-    // A commit that nothing leads to, as of a copy of the repository elsewhere.
-    let lost = commit("lost")?;
-    git(&dir, &["reset", "--quiet", "--hard", &side])?;
-    git(&dir, &["checkout", "--quiet", "main"])?;
-    git(&dir, &["config", "uploadpack.allowAnySHA1InWant", "true"])?;
-    site.house.own()?;
-    let server = serve(&site.house.path("home"), false, |_| ());
-    site.house.write("sources.toml", &format!("[host.'{}']\nplain-http = true\n", server.host))?;
-    let places = [format!("git+file://{}", dir.display()), format!("git+http://{}/repo/.git", server.host)];
-    for place in &places {
-        for (fragment, text, of) in [
-            ("", "third", &third),
-            ("#main", "third", &third),
-            ("#refs/heads/main", "third", &third),
-            ("#light", "second", &second),
-            ("#heavy", "third", &third),
-            ("#refs/tags/heavy", "third", &third),
-            ("#side/way", "aside", &side),
-            ("#refs/tags/both", "aside", &side),
-            (&format!("#{first}"), "first", &first),
-            (&format!("#{}", second.to_uppercase()), "second", &second),
-            (&format!("#main@{second}"), "second", &second),
-            (&format!("#side/way@{first}"), "first", &first),
-            ("#:sub", "of sub", &third),
-            ("#main:sub/", "of sub", &third),
-        ] {
-            let source = format!("dockerfile:{place}{fragment}");
-            let output = site.imported(&["--json", &source, "acme/x:1", "--sources", "sources.toml"])?;
-            let answer: Value = serde_json::from_slice(&output.stdout)?;
-            ensure!(answer["commit"] == of.as_str(), "{source}: {answer}");
-            let found = fs::read_to_string(site.files("acme/x:1", "files")?.join("file"))?;
-            ensure!(found == text, "{source}: {found}");
-            fs::remove_dir_all(site.house.path("home/files"))?;
-        }
-        for (fragment, exit, says) in [
-            (format!("#main@{side}"), 3, format!("has no commit {side} on branch `main`")),
-            (format!("#none@{side}"), 3, "has no branch `none`".to_owned()),
-            (format!("#{lost}"), 3, format!("has no commit {lost} on any branch or tag")),
-            (format!("#main@{}", "0".repeat(40)), 3, "on branch `main`".to_owned()),
-            ("#none".to_owned(), 3, "has neither a branch nor a tag `none`".to_owned()),
-            ("#both".to_owned(), 3, "has a branch and a tag `both`".to_owned()),
-            (format!("#{}", &first[..8]), 3, "a commit is named by its whole hash".to_owned()),
-            ("#main:none".to_owned(), 3, "has no folder `none`".to_owned()),
-            ("#main:../x".to_owned(), 2, "leads out of the repository".to_owned()),
-            ("#--upload-pack=x".to_owned(), 2, "neither a branch nor a tag nor a hash".to_owned()),
-        ] {
-            let source = format!("dockerfile:{place}{fragment}");
-            site.refused(exit, &says, &[&source, "acme/y:1", "--sources", "sources.toml"])?;
-        }
-    }
-    let none = format!("dockerfile:git+file://{}/none", site.house.path("home").display());
-    site.refused(4, "git+file", &[&none, "acme/y:1"])
-        .or_else(|_| site.refused(4, "none", &[&none, "acme/y:1"]))?;
-    site.refused(4, "plain HTTP", &[&format!("dockerfile:{}", places[1]), "acme/y:1"])?;
-    site.refused(
-        2,
-        "a user and a token do not belong",
-        &["dockerfile:git+https://u:p@example.com/x", "acme/y:1"],
-    )?;
-    ensure!(!site.layout("acme/y/1").dir().exists(), "something is there");
-    Ok(())
-}
-
-fn git_wants_user_and_token(built: &Built) -> Result<()> {
-    for who in EVERYBODY {
-        let site =
-            Site::new(built, who, &[("Dockerfile", "FROM scratch\nCOPY file /\n"), ("file", "private")])?;
-        site.commit("home/repo")?;
-        let words: Arc<Mutex<String>> = Arc::default();
-        let note = Arc::clone(&words);
-        let server = serve(&site.house.path("home"), true, move |all| {
-            note.lock().unwrap_or_else(PoisonError::into_inner).push_str(all);
-        });
-        let host = &server.host;
-        let repository = format!("dockerfile:git+http://{host}/repo/.git");
-        let plain = format!("[host.'{host}']\nplain-http = true\n");
-        let source =
-            |auth: &str| format!("{plain}[source.code]\nkind = 'git'\nlocation = 'http://{host}'\n{auth}");
-        site.house.write("sources.toml", &plain)?;
-        let arguments = [&*repository, "acme/x:1", "--sources", "sources.toml"];
-        let said = site.refused(4, "credentials come from", &arguments)?;
-        ensure!(!said.contains(TOKEN), "{said}");
-        // By the file of sources.
-        site.house.write("token", &format!("user:{TOKEN}\n"))?;
-        site.house.write("sources.toml", &source("auth = { user-file = 'token' }"))?;
-        site.imported(&arguments)?;
-        site.imported(&["code/repo/.git#main", "--sources", "sources.toml"])?;
-        site.image("code/repo/main")?;
-        site.house.write("token", "user:hunter2hunter2\n")?;
-        let said = site.refused(4, "Authentication failed", &arguments)?;
-        ensure!(!said.contains("hunter2"), "{said}");
-        // As `drydock login` keeps it.
-        site.house.write("sources.toml", &plain)?;
-        let mut login = site.command(&["login", host, "--user", "user", "--password-stdin", "--unchecked"]);
-        site.house.write("token", TOKEN)?;
-        succeed(login.stdin(File::open(site.house.path("token"))?))?;
-        site.imported(&arguments)?;
-        fs::remove_dir_all(site.house.path("home/.docker"))?;
-        // By a helper of git's own.
-        site.house.write("home/.gitconfig", "[credential]\nhelper = store\n")?;
-        site.house.write("home/.git-credentials", &format!("http://user:open%20sesame@{host}\n"))?;
-        site.house.own()?;
-        site.imported(&arguments)?;
-        let words = words.lock().unwrap_or_else(PoisonError::into_inner);
-        ensure!(words.contains("git"), "no process was seen");
-        for secret in [TOKEN, "hunter2", "dXNlcjpvcGVuIHNlc2FtZQ"] {
-            ensure!(!words.contains(secret), "{who:?}: `{secret}` is among the words of processes");
-        }
-    }
-    Ok(())
-}
-
-fn a_repository_runs_nothing(built: &Built) -> Result<()> {
-    let dockerfile = "FROM scratch\nCOPY . /\n";
-    let site = Site::new(
-        built,
-        Who::Ordinary,
-        &[("Dockerfile", dockerfile), ("file", "a\n$Id$\n"), ("large", "pointer\n")],
-    )?;
-    let ran = site.house.path("home/ran");
-    let touch = format!("touch {}", ran.display());
-    site.put(
-        ".gitattributes",
-        "* text eol=crlf\nfile ident export-subst\nlarge filter=evil\ngone export-ignore\n",
-    )?;
-    site.put("gone", "still here\n")?;
-    site.put(".gitmodules", "[submodule \"sub\"]\npath = sub\nurl = --upload-pack=x\n")?;
-    site.commit("home/repo")?;
-    let dir = site.house.path("home/repo");
-    // A submodule: a commit of elsewhere in place of a folder.
-    git(&dir, &["update-index", "--add", "--cacheinfo", &format!("160000,{},sub", "1".repeat(40))])?;
-    git(&dir, &["commit", "--quiet", "--message", "submodule"])?;
-    for hook in ["post-checkout", "post-merge", "reference-transaction", "pre-auto-gc"] {
-        let path = dir.join(".git/hooks").join(hook);
-        fs::write(&path, format!("#!/bin/sh\n{touch}\n"))?;
-        succeed(Command::new("chmod").arg("755").arg(&path))?;
-    }
-    let template = site.house.path("home/template/hooks");
-    fs::create_dir_all(&template)?;
-    fs::copy(dir.join(".git/hooks/post-checkout"), template.join("reference-transaction"))?;
-    let settings = format!(
-        "[filter \"evil\"]\nsmudge = {touch}; cat\nprocess = {touch}\nrequired = true\n[core]\nfsmonitor = {touch}\n\
-         sshCommand = {touch}\naskPass = {touch}\n[init]\ntemplateDir = {}\n[fetch]\nrecurseSubmodules = true\n",
-        site.house.path("home/template").display()
-    );
-    site.house.write("home/.gitconfig", &settings)?;
-    site.house.own()?;
-    let source = format!("dockerfile:git+file://{}", dir.display());
-    site.imported(&[&source, "acme/x:1"])?;
-    let files = site.files("acme/x:1", "files")?;
-    for (path, text) in [("file", "a\n$Id$\n"), ("large", "pointer\n"), ("gone", "still here\n")] {
-        let found = fs::read_to_string(files.join(path))?;
-        ensure!(found == text, "{path}: {found:?}");
-    }
-    ensure!(fs::read_dir(files.join("sub"))?.next().is_none() && !files.join(".git").exists());
-    ensure!(!ran.exists(), "something of the repository or its settings ran");
-    for variable in
-        ["GIT_DIR", "GIT_CONFIG_PARAMETERS", "GIT_EXTERNAL_DIFF", "GIT_PROXY_COMMAND", "GIT_ASKPASS"]
-    {
-        let mut command = site.command(&["import", &source, "acme/x:1", "--network", "none"]);
-        succeed(command.env(variable, "/nowhere"))?;
     }
     Ok(())
 }
@@ -677,8 +482,6 @@ fn options_say_what_is_built(built: &Built) -> Result<()> {
     let said = refused(4, "exit code 3", &["--quiet"])?;
     ensure!(said.contains("own/build: line 9"), "{said}");
     refused(4, "there is no stage `three`", &["--target", "three"])?;
-    refused(4, "acme/none", &["--build-arg", "BASE=acme/none", "--sources", "/dev/null"])
-        .or_else(|_| refused(3, "acme/none", &["--build-arg", "BASE=acme/none"]))?;
     refused(2, "expected `id=ID`", &["--secret", "nothing"])?;
     refused(2, "no --volume", &["--volume", "/:/x"])?;
     site.put("own/bad", "FROM scratch\nCOPY\n")?;
@@ -799,13 +602,19 @@ fn logs_are_kept(built: &Built) -> Result<()> {
     let steps: Vec<&Value> = steps.iter().filter(|event| event["event"] == "step").collect();
     ensure!(steps.len() == 2 && steps[0]["line"] == 3 && steps[0]["known"] == true, "{events}");
     // While it runs, it can be followed.
-    site.put("Dockerfile", "FROM acme/run:base\nUSER 0\nRUN echo begun; sleep 5; echo over\n")?;
+    site.put("Dockerfile", "FROM acme/run:base\nUSER 0\nRUN echo begun; sleep 10; echo over\n")?;
     let mut build = site
         .command(&["import", "dockerfile:app", "acme/x:1", "--network", "none"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;
-    thread::sleep(Duration::from_secs(2));
+    let dir = site.layout("acme/x/1").dir().to_owned();
+    let is_log = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with(".drydock-log-");
+    let began = Instant::now();
+    while !fs::read_dir(&dir)?.flatten().any(|entry| is_log(&entry.file_name())) {
+        ensure!(began.elapsed() < Duration::from_secs(60), "there is no log while it is built");
+        thread::sleep(Duration::from_millis(50));
+    }
     let followed = succeed(&mut site.command(&["log", "acme/x:1", "--follow"]))?.text();
     ensure!(build.wait()?.success(), "the build failed");
     ensure!(followed.contains("begun") && followed.contains("over"), "{followed}");
@@ -837,23 +646,4 @@ fn what_fails_leaves_nothing(built: &Built) -> Result<()> {
         ensure!(!site.layout("acme/none/1").dir().exists(), "{who:?}: a folder is left");
     }
     Ok(())
-}
-
-fn a_signal_ends_git(built: &Built) -> Result<()> {
-    let site = Site::new(built, Who::Root, &[])?;
-    let silent = Fake::start(|_, _| Answer::new(200, "").announcing(1000).stalling());
-    site.house.write("sources.toml", &format!("[host.'{}']\nplain-http = true\n", silent.host))?;
-    let source = format!("dockerfile:git+http://{}/x", silent.host);
-    let mut command = site.house.command(&["import", &source, "acme/x:1", "--sources", "sources.toml"]);
-    let output = File::create(site.house.path("output"))?;
-    let mut child = command.stdout(Stdio::null()).stderr(output).spawn()?;
-    let began = Instant::now();
-    while silent.seen().is_empty() {
-        ensure!(began.elapsed() < Duration::from_secs(60), "git asks for nothing");
-        thread::sleep(Duration::from_millis(50));
-    }
-    kill_process(Pid::from_child(&child), Signal::INT)?;
-    let status = child.wait()?;
-    ensure!(status.code() == Some(130), "{status}: {}", fs::read_to_string(site.house.path("output"))?);
-    site.house.is_clean()
 }

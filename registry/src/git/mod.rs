@@ -370,3 +370,47 @@ impl Write for Contains<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Environment;
+
+    fn archive(path: &str, stopped: bool) -> GitError {
+        let dir = tempfile::tempdir().unwrap();
+        let environment: Environment = [("PATH", path)].into_iter().collect();
+        let options = Options { environment, ..Options::default() };
+        let git = Git { options: &options, ssh_key: None, stopped: &|| stopped };
+        let address = format!("git+file://{}/none", dir.path().display()).parse().unwrap();
+        git.archive(&address, dir.path(), &mut std::io::sink()).unwrap_err()
+    }
+
+    #[test]
+    fn failures_are_told_apart() {
+        let path = "/usr/local/bin:/usr/bin:/bin";
+        assert!(matches!(archive("/nowhere", false), GitError::Missing { package: "git", .. }));
+        assert!(matches!(archive(path, true), GitError::Stopped));
+        let failed = archive(path, false);
+        assert!(matches!(failed, GitError::Failed { .. }), "{failed}");
+        assert!(failed.to_string().contains("does not appear to be a git repository"), "{failed}");
+    }
+
+    #[test]
+    fn the_key_of_ssh_is_one_word() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("a key's; touch x");
+        fs::write(&key, "").unwrap();
+        let git = Git { options: &Options::default(), ssh_key: Some(&key), stopped: &|| false };
+        let line = git.ssh().unwrap();
+        let words = std::process::Command::new("sh")
+            .args(["-c", &format!("printf '%s\\n' {line}")])
+            .output()
+            .unwrap();
+        let words = String::from_utf8(words.stdout).unwrap();
+        let key = fs::canonicalize(&key).unwrap();
+        assert_eq!(words.lines().last(), key.to_str());
+        assert!(words.contains("BatchMode=yes") && words.contains("IdentitiesOnly=yes"));
+        let missing = Git { ssh_key: Some(Path::new("/no/such/key")), ..git };
+        assert!(missing.ssh().unwrap_err().contains("/no/such/key"));
+    }
+}

@@ -12,6 +12,8 @@ mod mounts;
 mod program;
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -33,7 +35,7 @@ use drydock_sandbox::bundle;
 use drydock_sandbox::ids::Ids;
 use drydock_sandbox::limits::Limits;
 use drydock_sandbox::roots::Root;
-use drydock_sandbox::tree::{Above, MAX_LOWER, Tree};
+use drydock_sandbox::tree::{Above, MAX_LOWER, Tree, make_alike};
 use drydock_spec::time::rfc3339;
 
 use self::contexts::{Contexts, Stack};
@@ -223,6 +225,7 @@ impl Builder<'_> {
             }
             Base::Scratch => {
                 let empty = self.contexts.folder("scratch")?;
+                open_to_all(&empty)?;
                 let key = cache::first_key("scratch");
                 Stage {
                     base: None,
@@ -281,12 +284,13 @@ impl Builder<'_> {
         let dir = self.contexts.folder("steps")?;
         let make = |dir: &Path, name: &str| -> Result<PathBuf> {
             let path = dir.join(name);
-            std::fs::create_dir_all(&path).with_context(|| format!("cannot make `{}`", path.display()))?;
+            fs::create_dir_all(&path).with_context(|| format!("cannot make `{}`", path.display()))?;
             Ok(path)
         };
         let work = self.contexts.folder("work")?;
         let above = Above { upper: make(&dir, "files")?, work: make(&work, "work")? };
         let (at, points, scripts) = (make(&work, "root")?, make(&work, "points")?, make(&work, "scripts")?);
+        open_to_all(&scripts)?;
         let lowers: Vec<&Path> = stage.stack.iter().map(PathBuf::as_path).collect();
         let before = Tree::stacked(&lowers, None, &make(&work, "before")?, &self.shop.room)?;
         let mut programs = Programs {
@@ -302,6 +306,7 @@ impl Builder<'_> {
         if let Action::Run(program) = &step.action {
             let Self { shop, task, progress, users, contexts, .. } = self;
             programs.mounts = Maker { shop, task, progress, users, contexts }.make(program)?;
+            make_alike(&points, before.path())?;
             programs.add_mount_points(program, before.path(), &points)?;
             below.insert(0, &points);
         }
@@ -324,6 +329,12 @@ impl Builder<'_> {
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
         self.kept.add(name, dir, layer, self.task.latest.unwrap_or(now))
     }
+}
+
+/// Lets whoever runs in an image read a folder.
+fn open_to_all(dir: &Path) -> Result<()> {
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("cannot change the mode of `{}`", dir.display()))
 }
 
 /// What an image says of how it was made, one entry for each layer at least.

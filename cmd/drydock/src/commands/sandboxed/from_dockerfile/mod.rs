@@ -25,7 +25,7 @@ use drydock_extend::plan::{Action, Base, Build, Wanted};
 use drydock_images::assemble::{Parts, Placed as PlacedLayer, assemble};
 use drydock_images::builder::place::{self, Placed};
 use drydock_images::{Name, flatten};
-use drydock_layout::{Durability, Image};
+use drydock_layout::{Durability, Image, LayoutError};
 use drydock_model::digest::Digest;
 use drydock_model::manifest::Annotations;
 use drydock_model::platform::Platform;
@@ -77,6 +77,7 @@ impl Origin {
         let name = name.split('#').next().unwrap_or_default();
         let endings = [".git", ".tar", ".tar.gz", ".tgz", ".tar.zst"];
         let name = endings.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name);
+        let name = name.trim_end_matches('/');
         let Self::Git(GitAddress { revision, folder, .. }) = self else { return name.to_owned() };
         let tag = match revision {
             Revision::Head => "latest",
@@ -137,8 +138,10 @@ impl Building<'_> {
             let text = "a Dockerfile sees no --volume: RUN --mount=type=bind has what is in the context";
             return Err(Usage(text.to_owned()).into());
         }
-        let platform = importer.request.platform.clone();
-        let platform = match platforms(platform.as_ref(), by)?.as_slice() {
+        if to.path().digest().is_some() {
+            return Err(LayoutError::NamedByDigest(to.path().path().to_owned()).into());
+        }
+        let platform = match platforms(importer.request.platform.as_ref(), by)?.as_slice() {
             [] => Platform::host(),
             [first, ..] => first.clone(),
         };
@@ -411,6 +414,7 @@ mod tests {
             (path(), "ctx/shop", "ctx/shop"),
             (path(), "ctx/a/shop.tar.gz", "ctx/a/shop"),
             (git("https://h.io/a"), "code/a", "code/a:latest"),
+            (git("https://h.io/a/.git"), "code/a/.git", "code/a:latest"),
             (git("https://h.io/a#v1.2"), "code/A.git#v1.2", "code/a:v1.2"),
             (git("https://h.io/a#rel/1:svc/b"), "code/a#rel/1:svc/b", "code/a/svc/b:rel-1"),
             (git(&format!("https://h.io/a#main@{hash}")), "code/a", "code/a:0123456789ab"),
