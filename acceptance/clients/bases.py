@@ -48,7 +48,7 @@ def busybox(root):
     for applet in run(program, "--list").split():
         if applet != "busybox":
             (root / "bin" / applet).symlink_to("busybox")
-    for path, text in [("etc/passwd", PASSWD), ("etc/group", GROUP), ("etc/hosts", ""), ("etc/resolv.conf", ""), ("etc/motd", "the base\n"),
+    for path, text in [("etc/passwd", PASSWD), ("etc/group", GROUP), ("etc/hosts", ""), ("etc/hostname", ""), ("etc/resolv.conf", ""), ("etc/motd", "the base\n"),
                        ("data/a", "a\n"), ("data/b", "b\n"), ("data/sub/c", "c\n"), ("data/sub/deep/d", "d\n"), ("home/cnb/.profile", "umask 022\n")]:
         write(root / path, text)
     write(root / "etc/shadow", "root:*:19000:0:99999:7:::\n", 0o640)

@@ -91,7 +91,7 @@ pub(super) fn unpack_one(
         return Ok(());
     }
     match entry.kind {
-        Kind::Dir => target.dir(&path, &facts, true),
+        Kind::Dir => target.dir(&path, &facts),
         Kind::File { .. } => target.file(&path, contents, &facts),
         Kind::Symlink { target: to } => target.special(&path, Special::Symlink(to), &facts),
         Kind::HardLink { target: to } => target.hard_link(into, &below, &clean(to)?),

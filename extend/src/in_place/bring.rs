@@ -7,13 +7,13 @@ use std::io::{self, Seek as _};
 use anyhow::{Context as _, Result, bail, ensure};
 use drydock_model::digest::Digest;
 use drydock_model::hash::Hasher;
-use drydock_tar::{Device, NO_XATTRS, Owner, Time, Xattrs};
-use rustix::fs::{FileType, Stat, fstat, major, minor, readlinkat};
+use drydock_tar::{Device, NO_XATTRS, Owner, Time, Xattrs, split_leaf};
+use rustix::fs::{CWD, FileType, Stat, fstat, major, minor, readlinkat};
 
 use super::archive::{self, Packed};
-use super::context::{Context, Item, Source, is_dir, open};
+use super::context::{Context, Item, Source, clean, is_dir, open};
 use super::layer::xattrs;
-use super::scope::{join, names};
+use super::scope::{join, names, push};
 use super::target::{Facts, Special, Target};
 use super::{Contexts, Download};
 use crate::language::IgnoreRules;
@@ -53,14 +53,59 @@ pub(super) fn bring(contexts: &mut dyn Contexts, copying: &Copying, target: &mut
                     );
                 }
                 for source in sources {
-                    bring_one(context, &source, copying, &to, target).with_context(|| {
-                        format!("`{}` of the context", String::from_utf8_lossy(&source.path))
-                    })?;
+                    bring_one(context, &source, copying, &to, is_folder, target)
+                        .with_context(|| of_context(&source))?;
+                }
+            }
+            Origin::WithParents(pattern) => {
+                let context = contexts.open(&copying.from)?;
+                for source in context.find_deep(pattern, &copying.exclude)? {
+                    bring_with_parents(context, &source, pattern, copying, &to, target)
+                        .with_context(|| of_context(&source))?;
                 }
             }
         }
     }
     Ok(())
+}
+
+fn of_context(source: &Source) -> String {
+    format!("`{}` of the context", String::from_utf8_lossy(&source.path))
+}
+
+/// Brings something into the folder `to`, with the folders that it is in there.
+fn bring_with_parents(
+    context: &mut Context,
+    source: &Source,
+    pattern: &str,
+    copying: &Copying,
+    to: &[u8],
+    target: &mut Target<'_>,
+) -> Result<()> {
+    let mut into = to.to_vec();
+    for (name, stat) in parents(context, source, pattern)? {
+        push(&mut into, name);
+        let item = Item { below: b"", dir: CWD, leaf: b"", stat: &stat };
+        let facts = CopiedFacts::of(&item, context.keeps_owners())?;
+        target.dir(&into, &facts.facts(&item))?;
+    }
+    bring_one(context, source, copying, &into, true, target)
+}
+
+/// The folders that come with something: from the beginning, or from a `/./` in the pattern on. A folder is the last of them itself.
+fn parents<'a>(context: &mut Context, source: &'a Source, pattern: &str) -> Result<Vec<(&'a [u8], Stat)>> {
+    let before = pattern.split_once("/./").map_or("", |(before, _)| before);
+    let cut = clean(before).len();
+    let folders = if is_dir(&source.stat) { &source.path[..] } else { split_leaf(&source.path).0 };
+    let mut path = Vec::new();
+    let mut found = Vec::new();
+    for (number, name) in names(folders).enumerate() {
+        push(&mut path, name);
+        if number >= cut {
+            found.push((name, context.stat(&path)?));
+        }
+    }
+    Ok(found)
 }
 
 /// The digest of all that a `COPY` or an `ADD` brings: of names, contents, permissions and owners, but of no times. What the
@@ -77,10 +122,18 @@ pub(crate) fn digest(contexts: &mut dyn Contexts, copying: &Copying) -> Result<D
             }
             Origin::Context(pattern) => {
                 let context = contexts.open(&copying.from)?;
-                for source in context.find(pattern, &copying.exclude)? {
-                    sum.add(b"source", &source.path);
-                    sum.add_all(context, &source, &copying.exclude)?;
+                let sources = context.find(pattern, &copying.exclude)?;
+                sum.add_sources(context, &sources, &copying.exclude)?;
+            }
+            Origin::WithParents(pattern) => {
+                let context = contexts.open(&copying.from)?;
+                let sources = context.find_deep(pattern, &copying.exclude)?;
+                for source in &sources {
+                    for (name, stat) in parents(context, source, pattern)? {
+                        sum.add(name, &stat.st_mode.to_le_bytes());
+                    }
                 }
+                sum.add_sources(context, &sources, &copying.exclude)?;
             }
         }
     }
@@ -104,6 +157,19 @@ impl Sum {
             self.0.update(&(text.len() as u64).to_le_bytes());
             self.0.update(text);
         }
+    }
+
+    fn add_sources(
+        &mut self,
+        context: &mut Context,
+        sources: &[Source],
+        exclude: &IgnoreRules,
+    ) -> Result<()> {
+        for source in sources {
+            self.add(b"source", &source.path);
+            self.add_all(context, source, exclude)?;
+        }
+        Ok(())
     }
 
     fn add_all(&mut self, context: &mut Context, source: &Source, exclude: &IgnoreRules) -> Result<()> {
@@ -172,6 +238,7 @@ fn bring_one(
     source: &Source,
     copying: &Copying,
     to: &[u8],
+    is_folder: bool,
     target: &mut Target<'_>,
 ) -> Result<()> {
     let keeps = context.keeps_owners();
@@ -183,7 +250,7 @@ fn bring_one(
             let facts = CopiedFacts::of(&item, keeps)?;
             let path = join(to, item.below);
             if is_dir(item.stat) {
-                return target.dir(&path, &facts.facts(&item), false);
+                return target.dir(&path, &facts.facts(&item));
             }
             // What are two names of one file stay so.
             if item.stat.st_nlink > 1 {
@@ -197,8 +264,7 @@ fn bring_one(
                 .with_context(|| format!("`{}`", String::from_utf8_lossy(item.below)))
         });
     }
-    let name = names(&source.path).next_back().unwrap_or_default().to_vec();
-    let is_folder = copying.target.ends_with('/');
+    let name = split_leaf(&source.path).1;
     context.each(source, &copying.exclude, None, &mut |item| {
         if copying.unpacks
             && let Some(mut file) = open(item.dir, item.leaf)?
@@ -206,7 +272,7 @@ fn bring_one(
         {
             return archive::unpack(&file, packed, to, target);
         }
-        let path = place(to, &name, is_folder, target)?;
+        let path = place(to, name, is_folder, target)?;
         // What is named is what a link there leads to.
         let path = target.scope.resolve(&path, true)?;
         let facts = CopiedFacts::of(&item, keeps)?;

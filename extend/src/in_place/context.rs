@@ -118,11 +118,25 @@ impl Context {
 
     /// What a path or a pattern names, in byte order.
     pub(super) fn find(&mut self, pattern: &str, exclude: &IgnoreRules) -> Result<Vec<Source>> {
+        self.find_names(pattern, exclude, false)
+    }
+
+    /// The same where `**` are any folders, or none.
+    pub(super) fn find_deep(&mut self, pattern: &str, exclude: &IgnoreRules) -> Result<Vec<Source>> {
+        self.find_names(pattern, exclude, true)
+    }
+
+    fn find_names(&mut self, pattern: &str, exclude: &IgnoreRules, is_deep: bool) -> Result<Vec<Source>> {
         let names = clean(pattern);
         let is_pattern = names.iter().any(|name| Pattern::is_needed(name));
         let mut paths = vec![Vec::new()];
-        for name in names {
-            if Pattern::is_needed(name) {
+        for (name, is_last) in names.iter().zip((1..=names.len()).map(|number| number == names.len())) {
+            if *name == "**" && is_deep {
+                // Behind it is all that is in a folder, which the folder brings by itself.
+                if !is_last {
+                    paths = self.folders(&paths)?;
+                }
+            } else if Pattern::is_needed(name) {
                 let pattern = Pattern::of_name(name).map_err(anyhow::Error::msg)?;
                 paths = self.expand(&paths, &pattern)?;
             } else {
@@ -176,6 +190,33 @@ impl Context {
         }
     }
 
+    /// What is at a path, links followed.
+    pub(super) fn stat(&mut self, path: &[u8]) -> Result<Stat> {
+        let resolved = self.scope.resolve(path, true)?;
+        self.scope.stat(&resolved)?.context("it was removed meanwhile")
+    }
+
+    /// These folders, and all below them.
+    fn folders(&mut self, paths: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
+        let Self { path: context, scope, .. } = self;
+        let mut found: Vec<Vec<u8>> = paths.to_vec();
+        for path in paths {
+            let resolved = scope.resolve(path, true)?;
+            if !scope.stat(&resolved)?.is_some_and(|stat| is_dir(&stat)) {
+                continue;
+            }
+            let mut walk = Walk::new(context, list(scope.dir(&resolved)?)?)?;
+            while let Some(Found { path: below, leaf, file_type, .. }) = walk.find_next()? {
+                if file_type == FileType::Directory && leaf.is_empty() {
+                    found.push(join(path, below));
+                }
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+
     /// All names in these folders that fit.
     fn expand(&mut self, dirs: &[Vec<u8>], pattern: &Pattern) -> Result<Vec<Vec<u8>>> {
         let mut found = Vec::new();
@@ -202,7 +243,7 @@ impl Context {
 }
 
 /// The names in a path that was written, without those that mean nothing. Nothing is above the context.
-fn clean(path: &str) -> Vec<&str> {
+pub(super) fn clean(path: &str) -> Vec<&str> {
     let mut names = Vec::new();
     for name in path.split('/') {
         match name {

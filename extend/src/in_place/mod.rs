@@ -18,6 +18,8 @@ mod tests;
 #[cfg(test)]
 mod tests_any_change;
 #[cfg(test)]
+mod tests_archives;
+#[cfg(test)]
 mod tests_cache;
 #[cfg(test)]
 mod tests_contexts;

@@ -138,7 +138,7 @@ pub fn add_mount_points(before: &Path, points: &Path, wanted: &[MountPoint<'_>])
             if let Some(stat) = find(&mut before, &on_way)? {
                 let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
                 ensure!(is_dir, "`{path}` cannot be mounted: `{}` is no folder", shown(&on_way));
-                target.dir(&on_way, &facts(&stat), true)?;
+                target.dir(&on_way, &facts(&stat))?;
             }
         }
         match point {

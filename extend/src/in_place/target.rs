@@ -97,18 +97,25 @@ impl<'a> Target<'a> {
         Ok(resolved)
     }
 
-    /// Makes a folder; one that is there gets what is said only if `changes` says so.
-    pub(super) fn dir(&mut self, path: &[u8], facts: &Facts<'_>, changes: bool) -> Result<()> {
-        let is_new = !self.is_dir(path)?;
+    /// Makes a folder, or gives one that is there these facts.
+    pub(super) fn dir(&mut self, path: &[u8], facts: &Facts<'_>) -> Result<()> {
         let resolved = self.make_dirs(path)?;
-        if resolved.is_empty() || !is_new && !changes {
+        if resolved.is_empty() {
             return Ok(());
         }
         let mode = self.chmod.map_or(facts.mode, |chmod| chmod.of(facts.mode, true));
         let owner = self.owner.unwrap_or(facts.owner);
         let (parent, leaf) = split_leaf(&resolved);
-        set(self.scope.dir(parent)?, leaf, owner, mode)
-            .with_context(|| format!("cannot make `{}`", shown(&resolved)))?;
+        let dir = self.scope.dir(parent)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let set = || {
+            set(dir, leaf, owner, mode)?;
+            if facts.xattrs.is_empty() {
+                return Ok(());
+            }
+            set_xattrs(openat(dir, leaf, flags, Mode::empty())?, facts.xattrs)
+        };
+        set().with_context(|| format!("cannot make `{}`", shown(&resolved)))?;
         self.times.extend(facts.modified.map(|time| (resolved, time)));
         Ok(())
     }
@@ -126,10 +133,7 @@ impl<'a> Target<'a> {
                 let mode = self.chmod.map_or(facts.mode, |chmod| chmod.of(facts.mode, false));
                 set(dir, TEMPORARY, self.owner.unwrap_or(facts.owner), mode)?;
                 // Afterwards: another owner takes capabilities away.
-                for (name, value) in facts.xattrs.iter().filter(|(name, _)| is_kept(name)) {
-                    fsetxattr(&file, name.as_slice(), value, XattrFlags::empty())
-                        .with_context(|| format!("set {}", String::from_utf8_lossy(name)))?;
-                }
+                set_xattrs(&file, facts.xattrs)?;
                 set_time(dir, TEMPORARY, facts.modified)?;
                 Ok(renameat(dir, TEMPORARY, dir, leaf.as_slice())?)
             });
@@ -246,6 +250,14 @@ fn set(dir: impl std::os::fd::AsFd, leaf: &[u8], owner: Owner, mode: u32) -> Res
 fn own(dir: impl std::os::fd::AsFd, leaf: &[u8], Owner { uid, gid }: Owner) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     Ok(chownat(dir, leaf, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+fn set_xattrs(file: impl std::os::fd::AsFd, xattrs: &Xattrs) -> Result<()> {
+    for (name, value) in xattrs.iter().filter(|(name, _)| is_kept(name)) {
+        fsetxattr(&file, name.as_slice(), value, XattrFlags::empty())
+            .with_context(|| format!("set {}", String::from_utf8_lossy(name)))?;
+    }
+    Ok(())
 }
 
 fn set_time(dir: impl std::os::fd::AsFd, leaf: &[u8], modified: Option<Time>) -> Result<()> {

@@ -105,6 +105,8 @@ pub struct Copy {
     pub target: String,
     /// `--from`: another stage or image; nothing is expanded.
     pub from: Option<String>,
+    /// `--parents`: the folders that it is in come, too.
+    pub parents: bool,
     /// `--chown`: who it belongs to.
     pub chown: Option<String>,
     /// `--chmod`: which permissions it has.

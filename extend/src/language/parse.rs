@@ -227,7 +227,7 @@ fn copy(keyword: &str, arguments: &str, here: Vec<HereDocument>, escape: char) -
     let known: &[&str] = if keyword == "ADD" {
         &["chown", "chmod", "link", "exclude", "checksum", "unpack"]
     } else {
-        &["from", "chown", "chmod", "link", "exclude"]
+        &["from", "parents", "chown", "chmod", "link", "exclude"]
     };
     let (flags, rest) = Flags::take(keyword, arguments, known, escape)?;
     // It says what a layer may be kept with, and changes nothing in what is there in the end.
@@ -258,6 +258,7 @@ fn copy(keyword: &str, arguments: &str, here: Vec<HereDocument>, escape: char) -
         sources,
         target,
         from: flags.one("from")?,
+        parents: flags.switch("parents")?.unwrap_or(false),
         chown: flags.one("chown")?,
         chmod: flags.one("chmod")?,
         exclude: flags.all("exclude")?,

@@ -51,9 +51,10 @@ fn instructions() {
         ("COPY a b /c/", Kind::Copy(paths(&["a", "b"], "/c/"))),
         ("COPY [\"a b\", \"c\"]", Kind::Copy(paths(&["a b"], "c"))),
         (
-            "COPY --from=0 --chown=1:$g --chmod=0755 --link --exclude=*.md --exclude=x . .",
+            "COPY --from=0 --parents --chown=1:$g --chmod=0755 --link --exclude=*.md --exclude=x . .",
             Kind::Copy(Copy {
                 from: some("0"),
+                parents: true,
                 chown: some("1:$g"),
                 chmod: some("0755"),
                 exclude: texts(&["*.md", "x"]),

@@ -184,6 +184,8 @@ pub enum From {
 pub enum Origin {
     /// A path in the context, or a pattern of paths.
     Context(String),
+    /// The same, with the folders that it is in, from the beginning or from a `/./` on; `**` are any folders.
+    WithParents(String),
     /// The Dockerfile itself.
     Text {
         /// What the file is called.

@@ -415,7 +415,11 @@ impl<'a> Planner<'a> {
         let sources = copy.sources.iter().map(|source| match source {
             Source::Path(written) => {
                 let path = self.expand(written)?;
-                if is_add { remote(written, path, copy) } else { Ok(Origin::Context(path)) }
+                match (is_add, copy.parents) {
+                    (true, _) => remote(written, path, copy),
+                    (false, true) => Ok(Origin::WithParents(path)),
+                    (false, false) => Ok(Origin::Context(path)),
+                }
             }
             Source::Here(_) if copy.from.is_some() => {
                 Err("what is written here cannot come --from somewhere else; use two instructions".to_owned())
@@ -436,7 +440,8 @@ impl<'a> Planner<'a> {
         }
         let written = self.expand(&copy.target)?;
         let mut target = below(&self.config.config.working_dir, &written);
-        let is_dir = ["/", "/.", "/.."].iter().any(|end| written.ends_with(end))
+        let is_dir = copy.parents
+            || ["/", "/.", "/.."].iter().any(|end| written.ends_with(end))
             || matches!(written.as_str(), "" | "." | "..");
         if is_dir && !target.ends_with('/') {
             target.push('/');
@@ -449,11 +454,12 @@ impl<'a> Planner<'a> {
         let exclude = self.expand_all(&copy.exclude)?;
 
         let mut told = vec![if is_add { "ADD" } else { "COPY" }.to_owned()];
+        told.extend(copy.parents.then(|| "--parents".to_owned()));
         told.extend(chown.as_ref().map(|text| format!("--chown={text}")));
         told.extend(chmod.as_ref().map(|text| format!("--chmod={text}")));
         told.extend(exclude.iter().map(|text| format!("--exclude={text}")));
         told.extend(sources.iter().map(|origin| match origin {
-            Origin::Context(path) => path.clone(),
+            Origin::Context(path) | Origin::WithParents(path) => path.clone(),
             Origin::Text { name, .. } => format!("<<{name}"),
             Origin::Url { url, .. } => url.clone(),
         }));

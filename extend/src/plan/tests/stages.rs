@@ -238,7 +238,7 @@ fn downloads() {
 #[test]
 fn the_history_has_every_instruction() {
     let plan = plan(
-        "FROM x\nARG a=1 b\nENV c=$a d=2\nRUN echo $a\nWORKDIR w\nCOPY --from=y --chown=$a --exclude=e f $c /t/\nADD <<E /e\nE\nUSER u\n\
+        "FROM x\nARG a=1 b\nENV c=$a d=2\nRUN echo $a\nWORKDIR w\nCOPY --from=y --parents --chown=$a --exclude=e f $c /t\nADD <<E /e\nE\nUSER u\n\
          LABEL l=$c\nEXPOSE 80 5-6/udp\nVOLUME /v /w\nCMD [\"a\", \"b c\"]\nENTRYPOINT e\nSHELL [\"s\", \"-c\"]\nSTOPSIGNAL 9\nHEALTHCHECK NONE\n\
          ONBUILD RUN $a",
         &[],
@@ -252,7 +252,7 @@ fn the_history_has_every_instruction() {
             ("ENV c=1 d=2", true),
             ("RUN |1 a=1 /bin/sh -c echo $a", false),
             ("WORKDIR /home/x/w", true),
-            ("COPY --chown=1 --exclude=e f 1 /t/", false),
+            ("COPY --parents --chown=1 --exclude=e f 1 /t", false),
             ("ADD <<E /e", false),
             ("USER u", true),
             ("LABEL l=1", true),
