@@ -12,6 +12,8 @@ use std::fs;
 use std::os::unix::fs::lchown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
@@ -166,6 +168,19 @@ impl House {
         let output = project::succeed(&mut self.patient(&self.build_arguments(further)?))?;
         self.is_clean().with_context(|| output.text())?;
         Ok(output)
+    }
+
+    /// Starts a command, kills it after a while, and waits until nothing of it runs.
+    pub fn killed(&self, arguments: &[&str], after: Duration) -> Result<()> {
+        let mut child = self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        thread::sleep(after);
+        child.kill()?;
+        child.wait()?;
+        // The kernel ends what is in the room, in its own time.
+        while !self.processes().is_empty() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
     }
 
     /// The app image, which must be whole and without faults.

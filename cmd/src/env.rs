@@ -36,6 +36,8 @@ variables! {
     EXPERIMENTAL_MODE = "CNB_EXPERIMENTAL_MODE";
     /// Whether the extender extends the build image or the run image.
     EXTEND_KIND = "CNB_EXTEND_KIND";
+    /// The file to which the extender writes an extended build image's variables, in place of running the buildpacks.
+    EXTENDED_ENV = "CNB_EXTENDED_ENV";
     /// Where the extender writes layers.
     EXTENDED_DIR = "CNB_EXTENDED_DIR";
     /// Where image extensions lie.

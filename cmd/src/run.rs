@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use drydock_io::file::write_atomically;
 use drydock_phases::analyze::analyze;
 use drydock_phases::build::build;
 use drydock_phases::detect::detect;
@@ -283,7 +284,8 @@ fn create(inputs: &create::Inputs, signals: &Signals, log: &Console) -> Result<(
     create::create(inputs, signals, log).map(drop).map_err(|(step, error)| Failure::new(step.into(), &error))
 }
 
-/// Extends an image; in the build image, the buildpacks run then, and a failure of theirs is the builder's.
+/// Extends an image; in the build image, the buildpacks run then, and a failure of theirs is the builder's. Where a platform runs them, it
+/// gets the image's variables, each with a NUL after it.
 fn extend(options: &Options, signals: &Signals, log: &Console) -> Result<(), Failure> {
     let failure = |error: Error| Failure::new(Phase::Extend, &error);
     let args = begin(options, args::extend::resolve(options), log).map_err(failure)?;
@@ -291,6 +293,13 @@ fn extend(options: &Options, signals: &Signals, log: &Console) -> Result<(), Fai
     let extended = extend::extend(&args.extend, signals, log).map_err(failure)?;
     if args.extend.kind == ExtendKind::Run {
         return Ok(());
+    }
+    if let Some(path) = &args.env_file {
+        let text: String = extended.env.iter().flat_map(|pair| [pair, "\0"]).collect();
+        let written = write_atomically(path, text.as_bytes());
+        return written
+            .with_context(|| format!("failed to write `{}`", path.display()))
+            .map_err(|error| failure(error.into()));
     }
     let volumes = vec![args.extend.layers_dir.clone()];
     let privileges = Privileges::Drop { user: args.user, volumes, outputs: None };

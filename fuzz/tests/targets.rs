@@ -14,6 +14,8 @@ fn nothing_is_found_in_some_seconds() {
         "tar",
         "archives",
         "dockerfile",
+        "ignore",
+        "variables",
         "sources",
         "registry",
     ] {

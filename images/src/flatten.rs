@@ -12,7 +12,7 @@ use std::num::NonZeroUsize;
 use anyhow::Result;
 use drydock_encode::compress::Compression;
 use drydock_io::sink::Sink;
-use drydock_layout::{Committed, Durability, Image, ImageLayer, LinkMode, NewImage, Transaction};
+use drydock_layout::{Committed, Durability, Image, ImageLayer, LinkMode, NewImage, NewLog, Transaction};
 use drydock_model::config::{History, ImageConfig};
 use drydock_spec::label;
 use drydock_tar::{Entry, Kind, NO_XATTRS, write_end, write_padding};
@@ -59,18 +59,19 @@ pub fn flatten(image: &Image, to: &Name, options: Options, watch: &dyn Watch) ->
     let names = [to.path().clone()];
     let transaction =
         Transaction::begin(to.dir(), &names, LinkMode::Auto, options.durability, &waiting(watch))?;
-    write_flat(transaction, image, &files, options, watch)
+    write_flat(transaction, image, &files, None, options, watch)
 }
 
-/// The same within a transaction: the image's blobs are there, and need no name.
+/// The same within a transaction: the image's blobs are there, and need no name. The log is that of its build.
 pub(crate) fn flatten_in(
     transaction: Transaction,
     image: &Image,
+    log: Option<NewLog>,
     options: Options,
     watch: &dyn Watch,
 ) -> Result<Flattened> {
     let files = look(&image.layers().collect::<Vec<_>>(), watch)?;
-    write_flat(transaction, image, &files, options, watch)
+    write_flat(transaction, image, &files, log, options, watch)
 }
 
 fn look(layers: &[ImageLayer], watch: &dyn Watch) -> Result<Files> {
@@ -84,6 +85,7 @@ fn write_flat(
     transaction: Transaction,
     image: &Image,
     files: &Files,
+    log: Option<NewLog>,
     options: Options,
     watch: &dyn Watch,
 ) -> Result<Flattened> {
@@ -99,7 +101,7 @@ fn write_flat(
     let config = config(image.config.clone());
     let annotations = image.manifest.annotations.clone();
     let new = NewImage { config, layers: vec![layer.into()], annotations, replaces: None };
-    let (committed, left) = write::publish_image(transaction, new)?;
+    let (committed, left) = write::publish_image(transaction, new, log)?;
     Ok(Flattened { committed, before: size, after, left })
 }
 

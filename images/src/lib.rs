@@ -6,6 +6,7 @@
 //! - [`verify`](mod@verify) reads everything.
 //! - [`import`](mod@import) and [`export`] carry images from and to folders and archives, and from any [`import::Store`].
 //! - [`builder`] makes builders and packages of buildpacks, and looks into them.
+//! - [`assemble`](mod@assemble) makes an image of layers that a build has made.
 //! - [`flatten`](mod@flatten), [`tag`](mod@tag) and [`clean`] write, through [`drydock_layout::Transaction`] and its
 //!   sweep alone.
 //!
@@ -20,6 +21,7 @@
 //! | all SBOM files of an image | [`sbom::MAX_FILES`] |
 //! | folders in folders of a repository | [`repository::MAX_DEPTH`] |
 
+pub mod assemble;
 pub mod builder;
 pub mod built;
 pub mod clean;

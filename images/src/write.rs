@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Error, Result};
 use drydock_encode::pipeline::{self, Job, Settings};
 use drydock_io::file::TempFile;
-use drydock_layout::{BlobSource, Committed, Durability, NewImage, NewLayer, Prepared, Transaction};
+use drydock_layout::{BlobSource, Committed, Durability, NewImage, NewLayer, NewLog, Prepared, Transaction};
 use drydock_model::digest::DiffId;
 use drydock_model::manifest::Descriptor;
 
@@ -64,12 +64,15 @@ pub(crate) fn layer(
     layers(&[source], transaction, options)?.pop().context("the pipeline returns what it did")
 }
 
-/// Makes the names stand for an image. The second result is what went wrong after it was there.
+/// Makes the names stand for an image, with the log of its build beside it if there is one. The second result is what went wrong
+/// after it was there.
 pub(crate) fn publish_image(
     transaction: Transaction,
     image: NewImage,
+    log: Option<NewLog>,
 ) -> Result<(Committed, Option<String>)> {
-    let prepared = transaction.prepare_image(image)?;
+    let (prepared, unlogged) = transaction.prepare_image_and_log(image, log)?;
+    unlogged.map_or(Ok(()), Err).context("cannot keep the log of the build")?;
     let committed = prepared.committed().cloned().context("an image was prepared")?;
     Ok((committed, publish(prepared)?))
 }

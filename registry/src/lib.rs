@@ -1,9 +1,10 @@
-//! The client of registries, credentials for them, and the file that says what may come from where. The only
-//! package of the project that opens connections; everything is synchronous, and streams are read and sent in
-//! pieces.
+//! The client of registries and of git repositories, credentials for them, and the file that says what may come from
+//! where. The only package of the project that opens connections; everything is synchronous, and streams are read and
+//! sent in pieces.
 //!
 //! - [`Registry`] resolves references, reads and writes blobs and manifests, and reads files at URLs.
 //! - [`auth`] finds credentials, and writes them to the standard file (`login`, `logout`).
+//! - [`git`] brings the files of a commit, by the installed program `git`.
 //! - [`sources`] reads `sources.toml` and the lock file of digests.
 //!
 //! It reads no variable by itself (TLS roots of the system excepted: `SSL_CERT_FILE`, `SSL_CERT_DIR`): an
@@ -16,6 +17,7 @@ mod call;
 mod download;
 mod environment;
 mod error;
+pub mod git;
 mod options;
 mod push;
 mod registry;

@@ -12,7 +12,7 @@ use ureq::{Agent, Body, Proxy, SendBody, Timeout};
 
 use crate::error::ErrorKind;
 use crate::options::Options;
-use crate::url::{Origin, normal_name};
+use crate::url::{Origin, normal_name, port};
 use crate::{Environment, Retry};
 
 /// How large a file of certificates may be.
@@ -40,7 +40,7 @@ impl Transport {
         let mut plain_hosts = BTreeSet::new();
         let mut own = BTreeMap::new();
         for (host, settings) in &options.hosts {
-            let name = normal_name(crate::url::host_of(host), !settings.plain_http)
+            let name = normal_name(crate::url::host_of(host), port(!settings.plain_http))
                 .ok_or_else(|| ErrorKind::Options(format!("`{host}` is not a host, or a host and a port")))?;
             if settings.plain_http {
                 plain_hosts.insert(name);
@@ -55,7 +55,7 @@ impl Transport {
     /// Where the interface of a registry is.
     pub(crate) fn origin(&self, registry: &str) -> Result<Origin, ErrorKind> {
         let host = crate::url::host_of(registry);
-        let named = |is_https| Some(Origin { is_https, host: normal_name(host, is_https)? });
+        let named = |is_https| Some(Origin { is_https, host: normal_name(host, port(is_https))? });
         named(false)
             .filter(|origin| self.allows(origin))
             .or_else(|| named(true))

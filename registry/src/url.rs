@@ -36,7 +36,7 @@ impl Origin {
             _ => return None,
         };
         let authority = url.authority().filter(|authority| !authority.as_str().contains('@'))?;
-        Some(Self { is_https, host: normal_host(authority, is_https) })
+        Some(Self { is_https, host: normal_host(authority, port(is_https)) })
     }
 }
 
@@ -58,18 +58,23 @@ impl std::fmt::Display for Origin {
     }
 }
 
-fn normal_host(authority: &Authority, is_https: bool) -> String {
+fn normal_host(authority: &Authority, usual: u16) -> String {
     let host = authority.host().to_ascii_lowercase();
     match authority.port_u16() {
-        Some(port) if port != if is_https { 443 } else { 80 } => format!("{host}:{port}"),
+        Some(port) if port != usual => format!("{host}:{port}"),
         _ => host,
     }
 }
 
-/// The host as [`Origin`] has it, from how references and settings name it.
-pub(crate) fn normal_name(host: &str, is_https: bool) -> Option<String> {
+/// The port that need not be said.
+pub(crate) fn port(is_https: bool) -> u16 {
+    if is_https { 443 } else { 80 }
+}
+
+/// The host as [`Origin`] has it, from how references and settings name it; without the port `usual`.
+pub(crate) fn normal_name(host: &str, usual: u16) -> Option<String> {
     let authority: Authority = host.parse().ok()?;
-    (!host.contains('@')).then(|| normal_host(&authority, is_https))
+    (!host.contains('@')).then(|| normal_host(&authority, usual))
 }
 
 /// Where a `Location` leads from a URL.
@@ -156,8 +161,8 @@ mod tests {
         ] {
             assert_eq!(origin(url).is_this_machine(), want, "{url}");
         }
-        assert_eq!(normal_name("R.io:443", true).as_deref(), Some("r.io"));
-        assert_eq!(normal_name("r.io:443", false).as_deref(), Some("r.io:443"));
-        assert_eq!(normal_name("u@r.io", true), None);
+        assert_eq!(normal_name("R.io:443", 443).as_deref(), Some("r.io"));
+        assert_eq!(normal_name("r.io:443", 80).as_deref(), Some("r.io:443"));
+        assert_eq!(normal_name("u@r.io", 443), None);
     }
 }

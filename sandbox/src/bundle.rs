@@ -28,6 +28,10 @@ pub struct Sandbox {
     pub working_dir: String,
     /// Who it is.
     pub user: User,
+    /// Further groups that it belongs to.
+    pub groups: Vec<u32>,
+    /// Whether programs with setuid or capabilities give them to whoever starts them.
+    pub new_privileges: bool,
     /// What of the machine it sees.
     pub mounts: Vec<Mount>,
     /// Whom it can talk to.
@@ -65,7 +69,8 @@ pub enum Network {
     None,
 }
 
-/// What the superuser of a sandbox can do; nobody else there can do anything of it, and nobody can get more.
+/// What the superuser of a sandbox can do; nobody else there can do anything of it, unless programs may give new privileges, and nobody can
+/// get more.
 const CAPABILITIES: [&str; 11] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -118,6 +123,16 @@ pub fn config(sandbox: &Sandbox, id: &str, room: &Room) -> Result<Spec> {
     serde_json::from_value(config).context("what a sandbox is does not fit the specification")
 }
 
+/// Where the runtime mounts something, and whether that is a folder: what is not there, it makes.
+pub fn mount_points(sandbox: &Sandbox, room: &Room) -> Vec<(String, bool)> {
+    let point = |mount: &Json| {
+        let is_file =
+            mount["type"] == "bind" && mount["source"].as_str().is_some_and(|from| Path::new(from).is_file());
+        mount["destination"].as_str().map(|to| (to.to_owned(), !is_file))
+    };
+    mounts(sandbox, room).iter().filter_map(point).collect()
+}
+
 fn process(sandbox: &Sandbox) -> Json {
     let none: [&str; 0] = [];
     let own = if sandbox.user.uid == 0 { &CAPABILITIES[..] } else { &none };
@@ -126,7 +141,7 @@ fn process(sandbox: &Sandbox) -> Json {
         // The kernel counts the processes of one user in one user namespace: two of them are the room's own.
         limits.push(json!({"type": "RLIMIT_NPROC", "soft": pids + 2, "hard": pids + 2}));
     }
-    json!({
+    let mut process = json!({
         "terminal": sandbox.terminal,
         "user": {"uid": sandbox.user.uid, "gid": sandbox.user.gid, "umask": 0o022},
         "args": sandbox.args,
@@ -135,8 +150,12 @@ fn process(sandbox: &Sandbox) -> Json {
         "capabilities": {"bounding": CAPABILITIES, "effective": own, "permitted": own,
                          "inheritable": none, "ambient": none},
         "rlimits": limits,
-        "noNewPrivileges": true,
-    })
+        "noNewPrivileges": !sandbox.new_privileges,
+    });
+    if !sandbox.groups.is_empty() {
+        process["user"]["additionalGids"] = json!(sandbox.groups);
+    }
+    process
 }
 
 fn mounts(sandbox: &Sandbox, room: &Room) -> Vec<Json> {
@@ -223,6 +242,8 @@ mod tests {
             env: vec!["A=b".to_owned()],
             working_dir: "/".to_owned(),
             user: User { uid, gid: uid },
+            groups: vec![7],
+            new_privileges: false,
             mounts: vec![Mount { from: "/from".into(), to: "/to".to_owned(), writable: false }],
             network,
             limits: Limits::default(),
@@ -240,6 +261,7 @@ mod tests {
         assert_eq!(found["root"], json!({"path": "/r", "readonly": true}));
         assert_eq!(found["process"]["env"], json!(["A=b"]));
         assert_eq!(found["process"]["noNewPrivileges"], true);
+        assert_eq!(found["process"]["user"]["additionalGids"], json!([7]));
         for set in ["effective", "permitted", "inheritable", "ambient"] {
             assert_eq!(found["process"]["capabilities"][set], json!([]), "{set}");
         }
@@ -266,6 +288,14 @@ mod tests {
         let found = written(&sandbox(1000, own), Ids::All);
         assert_eq!(found["linux"]["namespaces"][4], json!({"type": "network", "path": "/n"}));
         assert_eq!(kinds(Network::Host, Ids::One), ["pid", "ipc", "uts", "mount", "user"]);
+    }
+
+    #[test]
+    fn what_is_mounted_is_known() {
+        let found = mount_points(&sandbox(1000, Network::None), &Room { ids: Ids::All });
+        for point in [("/proc", true), ("/sys", true), ("/dev/shm", true), ("/to", true)] {
+            assert!(found.contains(&(point.0.to_owned(), point.1)), "{point:?}: {found:?}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,11 +44,25 @@ pub struct Room {
     pub ids: Ids,
 }
 
+/// Whether this process is in the room already. `mark` is the value of [`MARK`].
+pub fn is_inside(mark: Option<&OsStr>) -> Result<bool> {
+    Ok(mark == Some(namespace()?.as_os_str()))
+}
+
+fn namespace() -> Result<PathBuf> {
+    fs::read_link("/proc/self/ns/mnt").context("cannot read `/proc/self/ns/mnt`")
+}
+
 /// Enters namespaces of our own. In a user namespace, which is made unless this is the superuser, this process's user is `user`.
-/// `mark` is the value of [`MARK`]; `warn` is told what will not work as it should.
-pub fn enter(user: User, mark: Option<&OsStr>, warn: &dyn Fn(&str)) -> Result<Entered> {
-    let namespace = || fs::read_link("/proc/self/ns/mnt").context("cannot read `/proc/self/ns/mnt`");
-    if mark == Some(namespace()?.as_os_str()) {
+/// `mark` is the value of [`MARK`]; the process in the room has the variables `handed_on`, too; `warn` is told what will not work as
+/// it should.
+pub fn enter(
+    user: User,
+    mark: Option<&OsStr>,
+    handed_on: &[(&str, &OsStr)],
+    warn: &dyn Fn(&str),
+) -> Result<Entered> {
+    if is_inside(mark)? {
         return inside().map(Entered::Inside);
     }
     let mut flags = UnshareFlags::NEWNS | UnshareFlags::NEWPID;
@@ -65,7 +79,7 @@ pub fn enter(user: User, mark: Option<&OsStr>, warn: &dyn Fn(&str)) -> Result<En
         mapper.finish(user, warn)?;
         keep_capabilities().context("cannot keep the rights in the user namespace")?;
     }
-    supervise(&namespace()?.into_os_string()).map(Entered::Left)
+    supervise(&namespace()?.into_os_string(), handed_on).map(Entered::Left)
 }
 
 fn refused(error: Errno) -> anyhow::Error {
@@ -89,7 +103,7 @@ fn inside() -> Result<Room> {
 }
 
 /// Starts this executable anew, and waits for it.
-fn supervise(namespace: &OsStr) -> Result<u8> {
+fn supervise(namespace: &OsStr, handed_on: &[(&str, &OsStr)]) -> Result<u8> {
     let this = std::env::current_exe().context("cannot find this executable")?;
     let came = Arc::new(AtomicUsize::new(0));
     for (signal, number) in [(SIGINT, 2), (SIGTERM, 15)] {
@@ -97,7 +111,7 @@ fn supervise(namespace: &OsStr) -> Result<u8> {
             .context("cannot watch for signals")?;
     }
     let mut command = Command::new(&this);
-    command.args(std::env::args_os().skip(1)).env(MARK, namespace);
+    command.args(std::env::args_os().skip(1)).env(MARK, namespace).envs(handed_on.iter().copied());
     let mut child = command.spawn().with_context(|| format!("cannot start `{}`", this.display()))?;
     let status = wait(&mut child, &mut |pid| pass_on(came.swap(0, Ordering::Relaxed), pid));
     Ok(exit_code(status.context("cannot wait for the process in the room")?))

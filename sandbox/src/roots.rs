@@ -1,9 +1,11 @@
-//! The files of images, unpacked once and shared by all commands: nobody writes to them.
+//! Folders that are made once and shared by all commands, above all the files of images.
 //!
 //! ```text
 //! <cache>/roots/<key>/         locked by those who use it; its time says when it was used last
-//! <cache>/roots/<key>/files/   the image's /
+//! <cache>/roots/<key>/files/   the image's /, or what else it is
 //! ```
+//!
+//! Nobody writes to them, but for those that one command has [alone](get_alone) at a time.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, bail};
 use drydock_io::file::TEMPORARY_PREFIX;
 use drydock_io::lock::Lock;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::session::{make_private, remove_unlocked};
 
@@ -22,7 +25,7 @@ const FOLDER: &str = "roots";
 /// Nobody needs what has not been used so long.
 pub const KEPT: Duration = Duration::from_hours(7 * 24);
 
-/// The files of an image, which stay there as long as this is not dropped.
+/// A folder of the cache, which stays there as long as this is not dropped.
 #[derive(Debug)]
 pub struct Root {
     /// The folder that is the image's `/`.
@@ -30,21 +33,108 @@ pub struct Root {
     _lock: Lock,
 }
 
-/// The files of the image that has `key`: from the cache, or made by `make` in the folder that it is given, which is not there yet. For the users
-/// of another room (`users`: [`crate::room::Room::users`]) they are others.
-pub fn get(cache: &Path, key: &str, users: &str, make: &mut dyn FnMut(&Path) -> Result<()>) -> Result<Root> {
+impl Root {
+    fn at(entry: &Path, lock: Lock) -> Self {
+        // Where the time cannot be set, it is made anew some day.
+        let _ = File::open(entry).and_then(|dir| dir.set_modified(SystemTime::now()));
+        Self { files: entry.join("files"), _lock: lock }
+    }
+
+    /// The folder that has `files`, and what else was put there.
+    pub fn dir(&self) -> &Path {
+        self.files.parent().unwrap_or(&self.files)
+    }
+}
+
+/// Makes what is missing, in a folder that is not there yet.
+pub type Make<'a> = dyn FnMut(&Path) -> Result<()> + 'a;
+
+/// The files of the image that has `key`: from the cache, or made by `make`. For the users of another room (`users`:
+/// [`crate::room::Room::users`]) they are others.
+pub fn get(cache: &Path, key: &str, users: &str, make: &mut Make<'_>) -> Result<Root> {
+    let root = locked(cache, key, users, make, &|entry| Lock::acquire_shared(entry, &|| {}).map(Some))?;
+    root.context("a lock that is waited for is had")
+}
+
+/// The same for a folder that nobody else uses meanwhile: it can be written to. `waiting` is called if somebody uses it.
+pub fn get_alone(
+    cache: &Path,
+    key: &str,
+    users: &str,
+    waiting: &dyn Fn(),
+    make: &mut Make<'_>,
+) -> Result<Root> {
+    let root = locked(cache, key, users, make, &|entry| Lock::acquire(entry, waiting).map(Some))?;
+    root.context("a lock that is waited for is had")
+}
+
+/// The same: if somebody uses it, another one.
+pub fn get_free(cache: &Path, key: &str, users: &str, make: &mut Make<'_>) -> Result<Root> {
+    for number in 1.. {
+        let key = if number == 1 { key.to_owned() } else { format!("{key}.{number}") };
+        if let Some(root) = locked(cache, &key, users, make, &Lock::try_acquire)? {
+            return Ok(root);
+        }
+    }
+    bail!("there is always one more")
+}
+
+/// What was [put](put) there under this key.
+pub fn find(cache: &Path, key: &str, users: &str) -> Result<Option<Root>> {
+    let entry = entry(cache, key, users);
+    match Lock::acquire_shared(&entry, &|| {}) {
+        Ok(lock) => Ok(Some(Root::at(&entry, lock))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot lock `{}`", entry.display())),
+    }
+}
+
+/// Puts folders into the cache that are on its file system, each under its key, in place of what is there unless somebody uses that; then
+/// the folder stays where it is. They are whole after a power failure, too.
+pub fn put(cache: &Path, users: &str, made: &[(String, PathBuf)]) -> Result<Vec<Root>> {
     let parent = cache.join(FOLDER);
     make_private(&parent)?;
-    let name = format!("{key}-{}", users.replace(' ', "_").replace('/', "+"));
-    let entry = parent.join(name);
+    let failed = || format!("cannot make a folder in `{}`", parent.display());
+    if !made.is_empty() {
+        rustix::fs::syncfs(File::open(&parent).with_context(failed)?).with_context(failed)?;
+    }
+    let put = |(key, from): &(String, PathBuf)| -> Result<Root> {
+        let entry = entry(cache, key, users);
+        let lock = Lock::acquire_shared(from, &|| {}).with_context(failed)?;
+        match fs::rename(from, &entry) {
+            Ok(()) => return Ok(Root::at(&entry, lock)),
+            Err(_) if entry.is_dir() => {}
+            Err(error) => return Err(error).with_context(failed),
+        }
+        if let Ok(Some(_old)) = Lock::try_acquire(&entry)
+            && renameat_with(CWD, from, CWD, &entry, RenameFlags::EXCHANGE).is_ok()
+        {
+            return Ok(Root::at(&entry, lock));
+        }
+        Ok(Root::at(from, lock))
+    };
+    made.iter().map(put).collect()
+}
+
+fn entry(cache: &Path, key: &str, users: &str) -> PathBuf {
+    cache.join(FOLDER).join(format!("{key}-{}", users.replace(' ', "_").replace('/', "+")))
+}
+
+/// A folder that `lock` has locked; none if it does not wait for others.
+fn locked(
+    cache: &Path,
+    key: &str,
+    users: &str,
+    make: &mut Make<'_>,
+    lock: &dyn Fn(&Path) -> io::Result<Option<Lock>>,
+) -> Result<Option<Root>> {
+    let parent = cache.join(FOLDER);
+    make_private(&parent)?;
+    let entry = entry(cache, key, users);
     // What is not in use may be removed between any two steps.
     for _ in 0..100 {
-        match Lock::acquire_shared(&entry, &|| {}) {
-            Ok(lock) => {
-                // Where the time cannot be set, it is made anew some day.
-                let _ = File::open(&entry).and_then(|dir| dir.set_modified(SystemTime::now()));
-                return Ok(Root { files: entry.join("files"), _lock: lock });
-            }
+        match lock(&entry) {
+            Ok(lock) => return Ok(lock.map(|lock| Root::at(&entry, lock))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => fill(&parent, &entry, make)?,
             Err(error) => return Err(error).with_context(|| format!("cannot lock `{}`", entry.display())),
         }
@@ -52,7 +142,7 @@ pub fn get(cache: &Path, key: &str, users: &str, make: &mut dyn FnMut(&Path) -> 
     bail!("somebody removes `{}` again and again", entry.display())
 }
 
-fn fill(parent: &Path, entry: &Path, make: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
+fn fill(parent: &Path, entry: &Path, make: &mut Make<'_>) -> Result<()> {
     let failed = || format!("cannot make a folder in `{}`", parent.display());
     let temporary =
         tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempdir_in(parent).with_context(failed)?.keep();
@@ -77,7 +167,7 @@ fn fill(parent: &Path, entry: &Path, make: &mut dyn FnMut(&Path) -> Result<()>) 
     filled.map(drop)
 }
 
-/// Removes files of images that nobody uses, and that nobody has used for `kept`; and what killed commands left of others.
+/// Removes folders that nobody uses, and that nobody has used for `kept`; and what killed commands left of others.
 /// Gives their number.
 pub fn clean(cache: &Path, kept: Duration) -> Result<usize> {
     let is_old = |entry: &fs::DirEntry| {
@@ -116,6 +206,37 @@ mod tests {
         assert!(one.files.exists());
         drop((one, again));
         assert_eq!(clean(cache.path(), Duration::ZERO).unwrap(), 1);
+    }
+
+    #[test]
+    fn folders_that_are_written_to_are_had_alone() {
+        let cache = tempfile::tempdir().unwrap();
+        let mut make = |to: &Path| Ok(fs::create_dir(to)?);
+        let alone = get_alone(cache.path(), "a", "", &|| panic!("nobody has it"), &mut make).unwrap();
+        let other = get_free(cache.path(), "a", "", &mut make).unwrap();
+        assert_ne!(alone.files, other.files);
+        let files = alone.files.clone();
+        drop(alone);
+        assert_eq!(get_free(cache.path(), "a", "", &mut make).unwrap().files, files);
+    }
+
+    #[test]
+    fn what_is_put_is_found() {
+        let cache = tempfile::tempdir().unwrap();
+        assert!(find(cache.path(), "a", "").unwrap().is_none());
+        for text in ["first", "second"] {
+            let dir = cache.path().join(text);
+            fs::create_dir_all(dir.join("files")).unwrap();
+            fs::write(dir.join("text"), text).unwrap();
+            drop(put(cache.path(), "", &[("a".to_owned(), dir)]).unwrap());
+            let found = find(cache.path(), "a", "").unwrap().unwrap();
+            assert_eq!(fs::read_to_string(found.dir().join("text")).unwrap(), text);
+        }
+        let used = find(cache.path(), "a", "").unwrap();
+        let dir = cache.path().join("third");
+        fs::create_dir_all(dir.join("files")).unwrap();
+        assert_eq!(put(cache.path(), "", &[("a".to_owned(), dir.clone())]).unwrap()[0].dir(), dir);
+        assert!(used.unwrap().dir().join("text").exists());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, Read as _};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -33,21 +33,10 @@ impl Tree {
         note: &dyn Fn(&str),
     ) -> Result<Self> {
         let make = |part: &str| session.make(&format!("{name}/{part}"));
-        let (upper, work, path) = (make("upper")?, make("work")?, make("root")?);
-        let facts = fs::metadata(lower).with_context(|| format!("cannot read `{}`", lower.display()))?;
-        let alike = fs::set_permissions(&upper, fs::Permissions::from_mode(facts.mode() & 0o7777))
-            .and_then(|()| chown(&upper, Some(facts.uid()), Some(facts.gid())));
-        alike.with_context(|| format!("cannot change the owner of `{}`", upper.display()))?;
-        let mut options = Vec::new();
-        for (option, dir) in [("lowerdir=", lower), (",upperdir=", &upper), (",workdir=", &work)] {
-            options.extend_from_slice(option.as_bytes());
-            options.extend(escaped(dir));
-        }
-        if room.ids != Ids::All {
-            options.extend_from_slice(b",userxattr");
-        }
-        let options = CString::new(options).context("a path has a zero byte")?;
-        match mount("overlay", &path, "overlay", MountFlags::empty(), Some(options.as_c_str())) {
+        let above = Above { upper: make("upper")?, work: make("work")? };
+        let path = make("root")?;
+        make_alike(&above.upper, lower)?;
+        match mount_overlay(&[lower], Some(&above), &path, room) {
             Ok(()) => Ok(Self { path, mounted: true }),
             Err(error) => {
                 note(&format!(
@@ -57,6 +46,33 @@ impl Tree {
                 Ok(Self { path, mounted: false })
             }
         }
+    }
+
+    /// Mounts folders one over the other, the topmost first, at `path`, an empty folder. What is written goes to `above`; without that,
+    /// nothing can be written.
+    pub fn stacked(lowers: &[&Path], above: Option<&Above>, path: &Path, room: &Room) -> Result<Self> {
+        if lowers.len() > MAX_LOWER {
+            bail!("at most {MAX_LOWER} folders can be stacked, and these are {}", lowers.len());
+        }
+        if let (Some(above), [top, ..]) = (above, lowers) {
+            make_alike(&above.upper, top)?;
+        }
+        // The kernel takes no single folder that cannot be written to.
+        if let ([only], None) = (lowers, above) {
+            return Ok(Self { path: (*only).to_owned(), mounted: false });
+        }
+        mount_overlay(lowers, above, path, room)
+            .with_context(|| format!("the kernel refuses an overlay at `{}`", path.display()))?;
+        Ok(Self { path: path.to_owned(), mounted: true })
+    }
+
+    /// A folder in memory at `path`, an empty folder, of at most `size` bytes if that is said. Everybody can write to it.
+    pub fn in_memory(path: &Path, size: Option<u64>) -> Result<Self> {
+        let size = size.map_or(String::new(), |size| format!(",size={size}"));
+        let options = CString::new(format!("mode=1777{size}")).context("a number has no zero byte")?;
+        mount("tmpfs", path, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))
+            .with_context(|| format!("cannot mount a folder in memory at `{}`", path.display()))?;
+        Ok(Self { path: path.to_owned(), mounted: true })
     }
 
     /// Where it is.
@@ -74,10 +90,49 @@ impl Drop for Tree {
     }
 }
 
-/// In the options of an overlay these characters mean something.
-fn escaped(path: &Path) -> Vec<u8> {
-    let bytes = path.as_os_str().as_bytes().iter();
-    bytes.flat_map(|byte| if b"\\:,".contains(byte) { vec![b'\\', *byte] } else { vec![*byte] }).collect()
+/// So many folders can be stacked: the kernel takes a page of options, in which each is a short path.
+pub const MAX_LOWER: usize = 200;
+
+/// Where what is written to a stack of folders goes. Both are on one file system.
+#[derive(Debug)]
+pub struct Above {
+    /// The folder that has it in the end: as it is, or as the kernel's overlay says that something is gone.
+    pub upper: PathBuf,
+    /// A folder of the kernel's.
+    pub work: PathBuf,
+}
+
+/// Gives a folder the owner and the permissions of another, on which it is to lie.
+pub fn make_alike(dir: &Path, lower: &Path) -> Result<()> {
+    let facts = fs::metadata(lower).with_context(|| format!("cannot read `{}`", lower.display()))?;
+    let mode = fs::Permissions::from_mode(facts.mode() & 0o7777);
+    chown(dir, Some(facts.uid()), Some(facts.gid()))
+        .and_then(|()| fs::set_permissions(dir, mode))
+        .with_context(|| format!("cannot change the owner of `{}`", dir.display()))
+}
+
+fn mount_overlay(lowers: &[&Path], above: Option<&Above>, at: &Path, room: &Room) -> io::Result<()> {
+    // Open folders have short paths without characters that mean something in options.
+    let mut opened = Vec::new();
+    let mut short = |path: &Path| -> io::Result<String> {
+        let dir = openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let path = format!("/proc/self/fd/{}", dir.as_raw_fd());
+        opened.push(dir);
+        Ok(path)
+    };
+    let lowers: Vec<String> = lowers.iter().map(|lower| short(lower)).collect::<io::Result<_>>()?;
+    let mut options = vec![format!("lowerdir={}", lowers.join(":"))];
+    if let Some(Above { upper, work }) = above {
+        options.extend([format!("upperdir={}", short(upper)?), format!("workdir={}", short(work)?)]);
+    }
+    // What is above says all by itself: nothing there is meant to be looked up below under another name.
+    let further = match room.ids {
+        Ids::All => "redirect_dir=off,metacopy=off,index=off",
+        Ids::Several | Ids::One => "userxattr",
+    };
+    options.push(further.to_owned());
+    let options = CString::new(options.join(","))?;
+    Ok(mount("overlay", at, "overlay", MountFlags::empty(), Some(options.as_c_str()))?)
 }
 
 /// Copies what is in a folder into another that is there, with owners, times and attributes as far as this process may.
@@ -100,6 +155,12 @@ fn open(root: &Path, path: &str, flags: OFlags) -> io::Result<fs::File> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let path = Some(path.trim_start_matches('/')).filter(|path| !path.is_empty()).unwrap_or(".");
     Ok(openat2(dir, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)?.into())
+}
+
+/// Where something of an image is, by its path there; links are followed. No link leads out of `root`.
+pub fn find(root: &Path, path: &str) -> io::Result<PathBuf> {
+    let file = open(root, path, OFlags::PATH)?;
+    fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 /// Whether an image has a file at a path.
@@ -148,11 +209,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_are_escaped() {
-        assert_eq!(escaped(Path::new("/a:b,c\\d")), b"/a\\:b\\,c\\\\d");
-    }
-
-    #[test]
     fn no_link_leads_out() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root");
@@ -176,6 +232,9 @@ mod tests {
         assert_eq!(list(&root, "/etc", 10).unwrap(), ["passwd"]);
         assert!(list(&root, "none", 10).unwrap().is_empty());
         assert!(list(&root, "host", 10).is_err() || list(&root, "host", 10).unwrap().is_empty());
+        let passwd = fs::canonicalize(root.join("etc/passwd")).unwrap();
+        assert_eq!(find(&root, "absolute").unwrap(), passwd);
+        assert!(find(&root, "out").is_err() && find(&root, "host/secret").is_err());
         assert!(is_file(&root, "/absolute") && !is_file(&root, "etc") && !is_file(&root, "out"));
     }
 

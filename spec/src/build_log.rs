@@ -5,7 +5,7 @@
 //! | key | what |
 //! |---|---|
 //! | `time` | when the line was complete: RFC 3339, UTC, milliseconds |
-//! | `phase` | whose line it is: `analyzer`, `detector`, `restorer`, `builder`, `exporter`; `creator` where it is none of theirs |
+//! | `phase` | whose line it is: `analyzer`, `detector`, `restorer`, `builder`, `exporter`; `creator` where it is none of theirs; `dockerfile` of an image that a Dockerfile builds |
 //! | `buildpack` | the ID of the buildpack or extension that printed it; left out for what the phase itself says |
 //! | `stream` | where the phase printed it: `stdout` or `stderr`. What programs of buildpacks print on either goes to `stdout` |
 //! | `text` | the line without its line feed, and without colour that is the phase's own. What was not UTF-8 is U+FFFD. A line of more than [`MAX_TEXT`] bytes comes in several pieces |
@@ -32,6 +32,9 @@ pub const MAX_LINE: usize = 6 * MAX_TEXT + (4 << 10);
 
 /// Bytes in a log that is kept beside an image. Logs of real builds have some hundred kB.
 pub const MAX_LOG: u64 = 32 << 20;
+
+/// What stands for a phase in the log of an image that a Dockerfile builds.
+pub const DOCKERFILE: &str = "dockerfile";
 
 /// Where a phase printed something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +74,7 @@ impl Line {
     /// Whether the build is over with it: a phase has failed, or the one that makes the image has ended.
     pub fn ends_build(&self) -> bool {
         match self.exit {
-            Some(0) => matches!(self.phase.as_str(), "exporter" | "creator"),
+            Some(0) => matches!(self.phase.as_str(), "exporter" | "creator" | DOCKERFILE),
             Some(_) => true,
             None => false,
         }
@@ -177,6 +180,9 @@ mod tests {
             ("exporter", Some(0), true),
             ("exporter", None, false),
             ("creator", Some(0), true),
+            (DOCKERFILE, Some(0), true),
+            (DOCKERFILE, Some(4), true),
+            (DOCKERFILE, None, false),
         ] {
             assert_eq!(line(exit, phase).ends_build(), want, "{phase} {exit:?}");
         }

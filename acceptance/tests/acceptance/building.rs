@@ -131,7 +131,16 @@ pub(crate) fn write_buildpack(cnb: &Path, script: &str) -> Result<()> {
     Ok(())
 }
 
-const EVERYBODY: [Who; 2] = [Who::Root, Who::Ordinary];
+pub(crate) const EVERYBODY: [Who; 2] = [Who::Root, Who::Ordinary];
+
+/// Lets root and the ordinary user do the same at the same time.
+pub(crate) fn both_at_once(test: &(impl Fn(Who) -> Result<()> + Sync)) -> Result<()> {
+    let done = thread::scope(|scope| {
+        let both = EVERYBODY.map(|who| scope.spawn(move || test(who)));
+        both.map(|one| one.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a test panicked"))))
+    });
+    done.into_iter().collect()
+}
 
 /// Folders of this machine that programs with shared libraries need.
 const LIBRARIES: [&str; 4] = ["--volume", "/lib:/lib", "--volume", "/lib64:/lib64"];
@@ -347,30 +356,15 @@ fn killed_at_any_moment(built: &Built, houses: &Houses) -> Result<()> {
         for round in 0..KILLS {
             // With layers of earlier builds, and without.
             let further = if round % 2 == 0 { &[][..] } else { &["--clear-cache"] };
-            let mut child = house
-                .command(&house.build_arguments(further)?)
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()?;
-            thread::sleep(Duration::from_millis(20 + 137 * round % 1500));
-            child.kill()?;
-            child.wait()?;
-            // The kernel ends what is in the room, in its own time.
-            while !house.processes().is_empty() {
-                thread::sleep(Duration::from_millis(10));
-            }
+            let after = Duration::from_millis(20 + 137 * round % 1500);
+            house.killed(&house.build_arguments(further)?, after)?;
             house.published().with_context(|| format!("{who:?}, round {round}"))?;
         }
         house.built(&[]).with_context(|| format!("{who:?}"))?;
         ensure!(house.image()?.descriptor.digest == wanted, "{who:?}: another image than before");
         Ok(())
     };
-    let kill = &kill;
-    let killed = thread::scope(|scope| {
-        let both = EVERYBODY.map(|who| scope.spawn(move || kill(who)));
-        both.map(|one| one.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a test panicked"))))
-    });
-    killed.into_iter().collect()
+    both_at_once(&kill)
 }
 
 /// Ctrl-C, SIGTERM and `--timeout` in the middle of a buildpack.

@@ -12,7 +12,7 @@ mod killed;
 mod looking;
 mod registries;
 mod registry_faults;
-mod served;
+pub(crate) mod served;
 mod terminal;
 mod writing;
 

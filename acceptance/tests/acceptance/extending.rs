@@ -1,5 +1,7 @@
 //! The extender, as root in the file system of the image that it extends.
 
+mod kept;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -25,7 +27,7 @@ use crate::{Built, with_executables};
 
 /// This module's tests.
 pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
-    with_executables(
+    let mut trials = with_executables(
         executables,
         [
             ("extending::run_image", run_image),
@@ -37,7 +39,9 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("extending::interrupted", interrupted),
             ("extending::hostile_contexts", hostile_contexts),
         ],
-    )
+    );
+    trials.extend(kept::trials(executables));
+    trials
 }
 
 const EXTENDED: &str = "layers/extended/run";
@@ -383,8 +387,9 @@ fn before_anything_runs(executables: &Built) -> Result<()> {
     for (rest, wanted) in [
         ("RUNN x\n", "line 4: unknown instruction: RUNN; did you mean RUN?"),
         ("COPY --from=x y z\n", "line 4: COPY --from=x is not supported here"),
-        ("ADD https://example.com/x /y\n", "line 4: ADD of `https://example.com/x` is not supported here"),
-        ("RUN --mount=type=secret,id=x y\n", "line 4: RUN --mount=type=secret,id=x is not supported here"),
+        ("ADD https://example.com/x /y\n", "line 4: ADD of a download is not supported here"),
+        ("RUN --mount=type=secret,id=x y\n", "line 4: RUN --mount=type=secret is not supported here"),
+        ("RUN --network=none y\n", "line 4: RUN --network=none is not supported here"),
         ("FROM x\n", "line 4: a second stage is not supported here"),
         ("ENV a=${b:?'b is missing'}\n", "line 4: `b` is not set or empty: b is missing"),
         ("USER 0\n", "extending run image: the final user ID is 0 (root)"),

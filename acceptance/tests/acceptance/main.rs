@@ -4,6 +4,7 @@
 //! asks for them.
 
 mod archives;
+mod aside;
 mod bad_input;
 mod bounds;
 mod build_logs;
@@ -11,9 +12,12 @@ mod building;
 mod cache_image;
 mod caches;
 mod chosen;
+mod dockerfile_sources;
+mod dockerfiles;
 mod drop_in;
 mod drydock;
 mod extending;
+mod extensions;
 mod foreign_files;
 mod killed;
 mod layer_index;
@@ -70,11 +74,15 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(bad_input::trials(&executables));
     trials.extend(cache_image::trials(&executables));
     trials.extend(caches::trials(&executables));
+    trials.extend(aside::trials(&executables));
+    trials.extend(dockerfiles::trials(&executables));
+    trials.extend(dockerfile_sources::trials(&executables));
     trials.extend(extending::trials(&executables));
     trials.extend(foreign_files::trials(&executables));
     trials.extend(bounds::trials(&executables));
     let houses = Arc::new(building::Houses::default());
     trials.extend(building::trials(&executables, &houses));
+    trials.extend(extensions::trials(&executables, &houses));
     trials.extend(chosen::trials(&executables, &houses));
     trials.extend(sandbox::trials(&executables, &houses));
     trials.extend(rebuilds::trials(&executables, &houses));

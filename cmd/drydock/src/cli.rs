@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use drydock_encode::compress::Compression;
 use drydock_images::export::Target;
-use drydock_images::import::Source;
 use drydock_images::list::Listed;
 use drydock_model::platform::Platform;
 
+use crate::cli_import::{EXAMPLES, Import};
 use crate::cli_sandboxed::{Build, Run, Shell};
 use crate::commands::builder::BuilderCommand;
 use crate::commands::buildpack::BuildpackCommand;
@@ -172,33 +172,9 @@ pub(crate) enum Command {
     /// Begin buildpacks, and package them
     #[command(subcommand)]
     Buildpack(BuildpackCommand),
-    /// Bring an image from elsewhere, with the digest that it has
-    Import {
-        /// `docker://NAME`, `oci:DIR[:tag]`, `oci-archive:FILE[:tag]`, `docker-archive:FILE[:name]`,
-        /// `rootfs:TAR-or-DIR`, `https://…` for an archive, `rootfs:https://…`, or `SOURCE/NAME` from the file of sources
-        #[arg(required_unless_present = "all")]
-        source: Option<Source>,
-        /// What it is called here [default: what it is called where it comes from]
-        name: Option<String>,
-        /// Only for this platform [default: all]
-        #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = platform)]
-        platform: Option<Platform>,
-        /// As one layer, for one platform
-        #[arg(long)]
-        flatten: bool,
-        /// How layers are compressed that are made anew: `gzip`, `zstd` or `none`, with a level if any: `gzip:6`
-        #[arg(long, default_value = "gzip:1")]
-        compression: Compression,
-        /// Every image that the file of sources lists
-        #[arg(long, conflicts_with = "source")]
-        all: bool,
-        /// Write the digest of what is imported into the lock file beside the file of sources
-        #[arg(long, conflicts_with = "locked")]
-        lock: bool,
-        /// Only what the lock file has, with the digest that it has
-        #[arg(long)]
-        locked: bool,
-    },
+    /// Bring an image from elsewhere, with the digest that it has; or build it by a Dockerfile
+    #[command(after_help = EXAMPLES)]
+    Import(Box<Import>),
     /// Write an image to elsewhere
     Export {
         name: String,
@@ -226,6 +202,9 @@ pub(crate) enum Command {
         /// Read the password from standard input; without this, it is asked for
         #[arg(long)]
         password_stdin: bool,
+        /// Do not ask the host whether they are right: for one that has git repositories, and no registry
+        #[arg(long)]
+        unchecked: bool,
     },
     /// Forget the credentials for a registry
     Logout { registry: String },

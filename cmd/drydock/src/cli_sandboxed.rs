@@ -271,7 +271,7 @@ fn cores(text: &str) -> Result<u64, String> {
     whole.checked_mul(1000).map(|whole| whole + fraction).filter(|cores| *cores > 0).ok_or_else(expected)
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit: u64 = match &text[digits.len()..] {
         "" | "s" => 1,
@@ -285,7 +285,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Seconds since 1970.
-fn time(text: &str) -> Result<u64, String> {
+pub(crate) fn time(text: &str) -> Result<u64, String> {
     if text == "now" {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         return now.map(|now| now.as_secs()).map_err(|error| error.to_string());

@@ -56,6 +56,19 @@ pub(crate) fn room() -> Option<OsString> {
     variable(drydock_sandbox::room::MARK)
 }
 
+/// The folder in which the process outside has put what the one in the room builds from.
+pub(crate) const FETCHED: &str = "DRYDOCK_FETCHED";
+
+/// That folder.
+pub(crate) fn fetched() -> Option<PathBuf> {
+    variable(FETCHED).map(PathBuf::from)
+}
+
+/// When everything is said to have been made.
+pub(crate) fn source_date_epoch() -> Option<OsString> {
+    variable("SOURCE_DATE_EPOCH")
+}
+
 /// A variable of the user that is to be handed on by its name; an empty one is empty.
 #[expect(clippy::disallowed_methods, reason = "this is the one place for it")]
 pub(crate) fn handed_on(name: &str) -> Option<OsString> {

@@ -10,6 +10,7 @@ use drydock_images::layer::LayerError;
 use drydock_layout::LayoutError;
 use drydock_model::reference::ReferenceError;
 use drydock_registry::ErrorKind;
+use drydock_registry::git::{GitError, InvalidGitAddress};
 use drydock_registry::sources::Refused;
 
 use crate::output::printable;
@@ -51,6 +52,12 @@ fn classify(error: &Error) -> (u8, Option<String>) {
         }
         if let Some(Refused::Name { .. }) = cause.downcast_ref() {
             return (USAGE, None);
+        }
+        if cause.is::<InvalidGitAddress>() {
+            return (USAGE, None);
+        }
+        if let Some(GitError::NoCommit { .. }) = cause.downcast_ref() {
+            return (UNKNOWN, None);
         }
         if cause.is::<SourceError>() {
             return (FOUND, Some("nothing was written; get a good copy from where it comes".to_owned()));

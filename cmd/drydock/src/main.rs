@@ -4,6 +4,7 @@
 //! ([`progress`]), exit codes ([`exit`]). What it carries over the network is in [`remote`], what may come from where in [`rules`].
 
 mod cli;
+mod cli_import;
 mod cli_sandboxed;
 mod commands;
 mod config;

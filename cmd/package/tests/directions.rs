@@ -37,6 +37,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
         "drydock-cli",
         &[
             "drydock-encode",
+            "drydock-extend",
             "drydock-images",
             "drydock-io",
             "drydock-layout",

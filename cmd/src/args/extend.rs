@@ -27,6 +27,7 @@ pub const FLAGS: &[Offer] = &[
     always(flag::KANIKO_CACHE_TTL),
     since(12, flag::KIND),
     always(flag::LAYERS),
+    always(flag::LOG_FILE),
     always(flag::PLAN),
     always(flag::PLATFORM),
     always(flag::UID),
@@ -42,8 +43,8 @@ pub struct ExtendArgs {
     pub extend: Inputs,
     /// For the buildpacks that run in an extended build image.
     pub build: build::Inputs,
-    /// How long cached layers are good.
-    pub cache_ttl: Duration,
+    /// The file for the variables of an extended build image, whose buildpacks somebody else runs then.
+    pub env_file: Option<PathBuf>,
     /// Who the buildpacks run as.
     pub user: User,
 }
@@ -71,13 +72,14 @@ pub fn resolve(options: &Options) -> Result<Task<ExtendArgs>, Error> {
             generated_dir: options.path(&flag::GENERATED),
             extended_dir: options.path(&flag::EXTENDED),
             kaniko_dir: PathBuf::from(KANIKO_DIR),
+            cache_ttl: options.value(&flag::KANIKO_CACHE_TTL).map_or(Ok(two_weeks), |ttl| ttl.duration())?,
             layout_dir: Layout::of(options)?.dir().clone(),
             source_date_epoch: options.env.value(env::SOURCE_DATE_EPOCH).map(|v| v.text()).transpose()?,
             layer_compression: super::export::compression(options)?,
             threads: available_parallelism().unwrap_or(NonZeroUsize::MIN),
         },
         build,
-        cache_ttl: options.value(&flag::KANIKO_CACHE_TTL).map_or(Ok(two_weeks), |ttl| ttl.duration())?,
+        env_file: options.env.value(env::EXTENDED_ENV).map(|v| v.text()).transpose()?.map(PathBuf::from),
         user,
     };
     Ok(Task { privileges: Privileges::Keep, inputs: Ok(args) })

@@ -382,9 +382,9 @@ fn the_order_is_looked_for_in_the_layers_directory_first() {
 fn the_extender() {
     let resolve = |arguments: &[&str]| extend::resolve(&options(Phase::Extend, "0.14", &[], arguments));
     let args = resolve(&["-kind=run", "-kaniko-cache-ttl=1h"]).unwrap().inputs.unwrap();
-    assert_eq!((args.extend.kind, args.cache_ttl.as_secs()), (ExtendKind::Run, 3600));
+    assert_eq!((args.extend.kind, args.extend.cache_ttl.as_secs()), (ExtendKind::Run, 3600));
     let args = resolve(&[]).unwrap().inputs.unwrap();
-    assert_eq!((args.extend.kind, args.cache_ttl.as_secs()), (ExtendKind::Build, 336 * 3600));
+    assert_eq!((args.extend.kind, args.extend.cache_ttl.as_secs()), (ExtendKind::Build, 336 * 3600));
     assert_eq!(told(resolve(&["-kind", "base"])).0, Kind::Arguments);
     assert_eq!(told(resolve(&["-kaniko-cache-ttl", "2w"])).0, Kind::Arguments);
 }

@@ -126,7 +126,7 @@ impl Writer {
 const MOST: usize = 64 << 10;
 
 /// The attributes of a file that belong into a layer.
-fn xattrs(file: impl AsFd) -> Result<Xattrs> {
+pub(super) fn xattrs(file: impl AsFd) -> Result<Xattrs> {
     let mut list = Vec::with_capacity(1 << 10);
     let listed = loop {
         list.clear();

@@ -1,12 +1,15 @@
-//! Carries a plan out in a file system, usually that in which this process runs itself: it is changed step by step, and what each
-//! step has changed is a layer.
+//! Carries a plan out: in the file system in which this process runs itself, which is changed step by step ([`carry_out`]), or each step in
+//! a file system that the caller has mounted for it ([`perform`]). What a step has changed is a layer.
 //!
 //! Programs are run by the caller ([`Runner`]). What is no part of the image is left alone: mounts, `/proc`, `/sys`, `/dev`, and the
 //! folders that the caller names.
 
+mod apply;
 mod archive;
+mod bring;
 mod context;
 mod layer;
+mod overlay;
 mod scope;
 mod snapshot;
 mod target;
@@ -14,23 +17,35 @@ mod target;
 mod tests;
 #[cfg(test)]
 mod tests_any_change;
+#[cfg(test)]
+mod tests_archives;
+#[cfg(test)]
+mod tests_cache;
+#[cfg(test)]
+mod tests_contexts;
 mod users;
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 use drydock_encode::pipeline::{self, Blob, Job, Settings};
 use drydock_io::sink::Sink;
+use drydock_layout::ImageLayer;
 use drydock_model::digest::DiffId;
+use drydock_tar::Time;
 
+pub(crate) use self::bring::digest as digest_of_copied;
+pub use self::bring::digest_of_path;
 pub use self::context::Context;
-use self::scope::{Scope, names};
-use self::snapshot::Snapshot;
+pub use self::overlay::{MountPoint, add_mount_points, layer_of_upper};
+use self::scope::Scope;
+use self::snapshot::{Change, Snapshot};
 use self::target::Target;
-pub use self::users::Identity;
-use crate::plan::{Action, Command, Plan, Program, Step};
+pub use self::users::{Identity, identify};
+use crate::cache::{Cache, Known};
+use crate::plan::{Action, Command, From, Plan, Program, Step};
 
 /// Where a plan is carried out.
 #[derive(Debug, Clone, Copy)]
@@ -39,8 +54,10 @@ pub struct Place<'a> {
     pub root: &'a Path,
     /// Folders that are no part of the image, as paths in it.
     pub left_out: &'a [PathBuf],
-    /// A folder for scripts, one of those that are left out: a path in the image. It is there.
-    pub scratch: &'a Path,
+    /// A folder for scripts, which is no part of the image, for this process. It is there.
+    pub scripts: &'a Path,
+    /// Where programs see that folder.
+    pub scripts_inside: &'a Path,
 }
 
 /// How layers are made.
@@ -63,6 +80,24 @@ pub struct Layer {
     pub diff_id: DiffId,
     /// The layer.
     pub blob: Blob,
+}
+
+/// Gives what `COPY` and `ADD` bring.
+pub trait Contexts {
+    /// The folder that is meant.
+    fn open(&mut self, from: &From) -> Result<&mut Context>;
+
+    /// Downloads a file of which everything is read from its beginning.
+    fn download(&mut self, url: &str) -> Result<Download>;
+}
+
+/// What was downloaded.
+#[derive(Debug)]
+pub struct Download {
+    /// Its contents.
+    pub file: File,
+    /// When it was changed, as the server says.
+    pub modified: Option<Time>,
 }
 
 /// Runs programs.
@@ -104,75 +139,142 @@ fn told(line: usize, text: &str) -> String {
     if line == 0 { format!("ONBUILD {text}") } else { format!("line {line}: {text}") }
 }
 
-/// Carries a plan out. `begins` is told of each step before it begins. Without `layers`, none are made.
+/// What a step has made.
+#[derive(Debug)]
+pub enum Made {
+    /// A layer that is in no layout yet.
+    New(Layer),
+    /// A layer in the cache.
+    Kept {
+        /// The instruction that made it, as it is written.
+        text: String,
+        /// The layer.
+        layer: Box<ImageLayer>,
+    },
+}
+
+impl Made {
+    fn diff_id(&self) -> &DiffId {
+        match self {
+            Self::New(layer) => &layer.diff_id,
+            Self::Kept { layer, .. } => &layer.diff_id,
+        }
+    }
+}
+
+/// How layers are made and kept.
+#[derive(Debug)]
+pub struct Making<'a> {
+    /// How they are made.
+    pub layers: Layers<'a>,
+    /// Where they are kept, if they are: then they are made there.
+    pub cache: Option<Cache<'a>>,
+}
+
+/// Carries a plan out. `begins` is told of each step before it begins, and whether what it did is known from before. Without `making`, no
+/// layers are made.
 ///
 /// After a failure, the file system is left as it is.
 pub fn carry_out<R: Runner>(
     plan: &Plan,
     place: &Place<'_>,
-    context: &mut Context,
-    layers: Option<&Layers<'_>>,
+    contexts: &mut dyn Contexts,
+    mut making: Option<&mut Making<'_>>,
     runner: &R,
-    begins: &dyn Fn(&Step),
-) -> Result<Vec<Layer>, Failure<R::Failure>> {
+    begins: &dyn Fn(&Step, bool),
+) -> Result<Vec<Made>, Failure<R::Failure>> {
     let mut made = Vec::new();
     let mut before = None;
     for step in &plan.steps {
-        begins(step);
         let files = |source| Failure::Files { line: step.line, text: step.text.clone(), source };
-        let program = |failure| Failure::Program { line: step.line, text: step.text.clone(), failure };
-        let look = || Snapshot::take(place.root, place.left_out);
-        let seen = match (layers, before.take()) {
-            (None, _) => None,
-            (Some(_), Some(seen)) => Some(seen),
-            (Some(_), None) => Some(look().map_err(files)?),
+        let cache = making.as_mut().and_then(|making| making.cache.as_mut());
+        let known = cache.map(|cache| cache.find(step, contexts)).transpose().map_err(files)?.flatten();
+        begins(step, known.is_some());
+        let done = match (known, making.as_deref()) {
+            (Some(Known::Nothing), _) => None,
+            (Some(Known::Layer(layer)), _) => {
+                apply::apply(&layer, place).map_err(files)?;
+                before = None;
+                Some(Made::Kept { text: step.text.clone(), layer })
+            }
+            (None, None) => {
+                perform(step, place, contexts, runner)?;
+                None
+            }
+            (None, Some(making)) => {
+                let look = || Snapshot::take(place.root, place.left_out);
+                let seen = before.take().map_or_else(look, Ok).map_err(files)?;
+                perform(step, place, contexts, runner)?;
+                let now = look().map_err(files)?;
+                let changes = now.changes_since(&seen);
+                before = Some(now);
+                keep(&changes, place, making, step).map_err(files)?
+            }
         };
-        let mut scope = Scope::open(place.root).map_err(|error| files(error.into()))?;
-        match &step.action {
-            Action::Run(run) => {
-                let prepared = Prepared::of(run, place, &mut scope).map_err(files)?;
-                let ran = runner.run(&prepared.words, &prepared.program, &prepared.identity);
-                prepared.finish().map_err(files)?;
-                ran.map_err(program)?;
-            }
-            Action::Copy(copying) => {
-                let owner = copying.chown.as_deref().map(|text| users::owner(&mut scope, text));
-                let owner = owner.transpose().map_err(files)?;
-                let mut target = Target::new(&mut scope, owner, copying.chmod.as_ref());
-                context.bring(copying, &mut target).and_then(|()| target.finish()).map_err(files)?;
-            }
-            Action::MakeDir { path, user } => make_dir(&mut scope, path, user).map_err(files)?,
+        if let Some(cache) = making.as_mut().and_then(|making| making.cache.as_mut()) {
+            cache.done(done.as_ref().map(Made::diff_id));
         }
-        if let (Some(layers), Some(seen)) = (layers, seen) {
-            let now = look().map_err(files)?;
-            made.extend(make_layer(&seen, &now, place, layers, &step.text).map_err(files)?);
-            before = Some(now);
-        }
+        made.extend(done);
     }
     Ok(made)
+}
+
+/// Makes the layer of a step, in the cache if there is one.
+fn keep(changes: &[Change], place: &Place<'_>, making: &Making<'_>, step: &Step) -> Result<Option<Made>> {
+    let Some(cache) = &making.cache else {
+        return Ok(make_layer(place.root, changes, &making.layers, &step.text)?.map(Made::New));
+    };
+    let room = cache.begin()?;
+    let layers = Layers { dir: &room.blobs_dir(), ..making.layers };
+    let layer = make_layer(place.root, changes, &layers, &step.text)?;
+    Ok(match room.keep(layer)? {
+        Known::Nothing => None,
+        Known::Layer(layer) => Some(Made::Kept { text: step.text.clone(), layer }),
+    })
+}
+
+/// Does what one step says, in the file system at the root of `place`.
+pub fn perform<R: Runner>(
+    step: &Step,
+    place: &Place<'_>,
+    contexts: &mut dyn Contexts,
+    runner: &R,
+) -> Result<(), Failure<R::Failure>> {
+    let files = |source| Failure::Files { line: step.line, text: step.text.clone(), source };
+    let program = |failure| Failure::Program { line: step.line, text: step.text.clone(), failure };
+    let mut scope = Scope::open(place.root).map_err(|error| files(error.into()))?;
+    match &step.action {
+        Action::Run(run) => {
+            let prepared = Prepared::of(run, place, &mut scope).map_err(files)?;
+            let ran = runner.run(&prepared.words, &prepared.program, &prepared.identity);
+            prepared.finish().map_err(files)?;
+            ran.map_err(program)
+        }
+        Action::Copy(copying) => {
+            let owner = copying.chown.as_deref().map(|text| users::owner(&mut scope, text));
+            let owner = owner.transpose().map_err(files)?;
+            let mut target = Target::new(&mut scope, owner, copying.chmod.as_ref());
+            let brought = bring::bring(contexts, copying, &mut target).and_then(|()| target.finish());
+            brought.map_err(files)
+        }
+        Action::MakeDir { path, user } => make_dir(&mut scope, path, user).map_err(files),
+    }
 }
 
 fn make_dir(scope: &mut Scope, path: &str, user: &str) -> Result<()> {
     if Target::new(scope, None, None).is_dir(path.as_bytes())? {
         return Ok(());
     }
-    let owner = users::identify(scope, user)?.owner;
+    let owner = users::identify_in(scope, user)?.owner;
     Target::new(scope, Some(owner), None).make_dirs(path.as_bytes()).map(drop)
 }
 
-/// What a step has changed, as a layer; none if that is nothing.
-fn make_layer(
-    before: &Snapshot,
-    now: &Snapshot,
-    place: &Place<'_>,
-    layers: &Layers<'_>,
-    text: &str,
-) -> Result<Option<Layer>> {
-    let changes = now.changes_since(before);
+/// What a step has changed in the file system at `root`, as a layer; none if that is nothing.
+fn make_layer(root: &Path, changes: &[Change], layers: &Layers<'_>, text: &str) -> Result<Option<Layer>> {
     if changes.is_empty() {
         return Ok(None);
     }
-    let source = |sink: &mut dyn Sink| layer::write(place.root, &changes, layers.latest, sink);
+    let source = |sink: &mut dyn Sink| layer::write(root, changes, layers.latest, sink);
     let job = Job { source: &source, known: None, blob: Some(layers.dir), copy: None };
     let done = pipeline::run(&[job], layers.settings).map_err(|error| match error {
         pipeline::Error::Source(error) => error,
@@ -193,21 +295,21 @@ struct Prepared {
 
 impl Prepared {
     fn of(program: &Program, place: &Place<'_>, scope: &mut Scope) -> Result<Self> {
-        let identity = users::identify(scope, &program.user)?;
+        let identity = users::identify_in(scope, &program.user)?;
         let mut program = program.clone();
         program.env.entry("HOME".to_owned()).or_insert_with(|| identity.home.clone());
         Target::new(scope, None, None).make_dirs(program.dir.as_bytes())?;
         let (words, script) = match &program.command {
             Command::Words(words) => (words.clone(), None),
             Command::Script(text) => {
-                let in_image = place.scratch.join(format!("script-{}", std::process::id()));
-                let path = outside(place.root, &in_image);
+                let name = format!("script-{}", std::process::id());
+                let path = place.scripts.join(&name);
                 let write = || {
                     fs::write(&path, text)?;
                     fs::set_permissions(&path, Permissions::from_mode(0o755))
                 };
                 write().with_context(|| format!("cannot write the script `{}`", path.display()))?;
-                (vec![in_image.display().to_string()], Some(path))
+                (vec![place.scripts_inside.join(name).display().to_string()], Some(path))
             }
         };
         Ok(Self { words, program, identity, script })
@@ -217,11 +319,4 @@ impl Prepared {
         let Some(path) = self.script else { return Ok(()) };
         fs::remove_file(&path).with_context(|| format!("cannot remove the script `{}`", path.display()))
     }
-}
-
-/// Where a path of the image is for this process.
-fn outside(root: &Path, path: &Path) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt as _;
-    names(path.as_os_str().as_bytes())
-        .fold(root.to_owned(), |path, name| path.join(std::ffi::OsStr::from_bytes(name)))
 }

@@ -4,8 +4,8 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use drydock_tar::Trail;
-use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
+use drydock_tar::{Trail, split_leaf};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, openat, readlinkat, statat};
 use rustix::io::Errno;
 
 /// Links that a path may lead over.
@@ -62,6 +62,20 @@ impl Scope {
             }
         }
         Ok(resolved)
+    }
+
+    /// What is at a path that was resolved, itself not followed.
+    pub(super) fn stat(&mut self, path: &[u8]) -> io::Result<Option<Stat>> {
+        let (parent, leaf) = split_leaf(path);
+        let leaf = if leaf.is_empty() { b"." } else { leaf };
+        let found = self.dir(parent).and_then(|dir| Ok(statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW)?));
+        match found {
+            Ok(stat) => Ok(Some(stat)),
+            Err(error) => match Errno::from_io_error(&error) {
+                Some(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+                _ => Err(error),
+            },
+        }
     }
 
     /// The folder at a path that was resolved. A link that has come there since is an error.

@@ -276,12 +276,17 @@ impl<'a> Comparison<'a> {
         let gone = self.gone.into_iter().map(Change::Gone);
         let mut changes: Vec<Change> =
             there.chain(gone).chain(self.emptied.into_iter().map(Change::Emptied)).collect();
-        changes.sort_by_cached_key(Change::place);
+        Change::sort(&mut changes);
         changes
     }
 }
 
 impl Change {
+    /// Puts them in the order in which they belong into a layer.
+    pub(super) fn sort(changes: &mut [Self]) {
+        changes.sort_by_cached_key(Self::place);
+    }
+
     /// Where it belongs: no name has a NUL, and two of them come before everything else in a folder.
     fn place(&self) -> Vec<u8> {
         match self {
@@ -300,7 +305,7 @@ fn is_below(path: &[u8], dir: &[u8]) -> bool {
 }
 
 /// How a file looks; `device` is that of the file system.
-fn look(dir: BorrowedFd<'_>, leaf: &[u8], device: Option<(u32, u32)>) -> rustix::io::Result<Look> {
+pub(super) fn look(dir: BorrowedFd<'_>, leaf: &[u8], device: Option<(u32, u32)>) -> rustix::io::Result<Look> {
     let mut flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     if leaf.is_empty() {
         flags |= AtFlags::EMPTY_PATH;

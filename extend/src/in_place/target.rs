@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use drydock_tar::{Device, Owner, Time, Xattrs, split_leaf};
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fsetxattr,
-    linkat, makedev, mkdirat, mknodat, openat, renameat, statat, symlinkat, unlinkat, utimensat,
+    linkat, makedev, mkdirat, mknodat, openat, renameat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -60,16 +60,7 @@ impl<'a> Target<'a> {
     }
 
     fn kind(&mut self, resolved: &[u8]) -> io::Result<Option<FileType>> {
-        let (parent, leaf) = split_leaf(resolved);
-        let stat = match self.scope.dir(parent) {
-            Ok(dir) => statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW),
-            Err(error) => Err(Errno::from_io_error(&error).ok_or(error)?),
-        };
-        match stat {
-            Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        Ok(self.scope.stat(resolved)?.map(|stat| FileType::from_raw_mode(stat.st_mode)))
     }
 
     /// Makes a folder with all above it that are missing, with mode 0755; where it is then. What is there stays as it is.
@@ -106,18 +97,25 @@ impl<'a> Target<'a> {
         Ok(resolved)
     }
 
-    /// Makes a folder; one that is there gets what is said only if `changes` says so.
-    pub(super) fn dir(&mut self, path: &[u8], facts: &Facts<'_>, changes: bool) -> Result<()> {
-        let is_new = !self.is_dir(path)?;
+    /// Makes a folder, or gives one that is there these facts.
+    pub(super) fn dir(&mut self, path: &[u8], facts: &Facts<'_>) -> Result<()> {
         let resolved = self.make_dirs(path)?;
-        if resolved.is_empty() || !is_new && !changes {
+        if resolved.is_empty() {
             return Ok(());
         }
         let mode = self.chmod.map_or(facts.mode, |chmod| chmod.of(facts.mode, true));
         let owner = self.owner.unwrap_or(facts.owner);
         let (parent, leaf) = split_leaf(&resolved);
-        set(self.scope.dir(parent)?, leaf, owner, mode)
-            .with_context(|| format!("cannot make `{}`", shown(&resolved)))?;
+        let dir = self.scope.dir(parent)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let set = || {
+            set(dir, leaf, owner, mode)?;
+            if facts.xattrs.is_empty() {
+                return Ok(());
+            }
+            set_xattrs(openat(dir, leaf, flags, Mode::empty())?, facts.xattrs)
+        };
+        set().with_context(|| format!("cannot make `{}`", shown(&resolved)))?;
         self.times.extend(facts.modified.map(|time| (resolved, time)));
         Ok(())
     }
@@ -135,10 +133,7 @@ impl<'a> Target<'a> {
                 let mode = self.chmod.map_or(facts.mode, |chmod| chmod.of(facts.mode, false));
                 set(dir, TEMPORARY, self.owner.unwrap_or(facts.owner), mode)?;
                 // Afterwards: another owner takes capabilities away.
-                for (name, value) in facts.xattrs.iter().filter(|(name, _)| is_kept(name)) {
-                    fsetxattr(&file, name.as_slice(), value, XattrFlags::empty())
-                        .with_context(|| format!("set {}", String::from_utf8_lossy(name)))?;
-                }
+                set_xattrs(&file, facts.xattrs)?;
                 set_time(dir, TEMPORARY, facts.modified)?;
                 Ok(renameat(dir, TEMPORARY, dir, leaf.as_slice())?)
             });
@@ -148,7 +143,7 @@ impl<'a> Target<'a> {
             }
             done
         };
-        write().with_context(|| format!("cannot write `{}`", shown(path)))
+        write().map_err(mounted).with_context(|| format!("cannot write `{}`", shown(path)))
     }
 
     /// Makes something that is neither a file nor a folder, in place of what is there unless that is a folder.
@@ -178,13 +173,19 @@ impl<'a> Target<'a> {
             }
             set_time(dir, &leaf, facts.modified)
         };
-        make().with_context(|| format!("cannot make `{}`", shown(path)))
+        make().map_err(mounted).with_context(|| format!("cannot make `{}`", shown(path)))
     }
 
     /// Gives a file another name; both paths begin at `from`.
     pub(super) fn hard_link(&mut self, from: &[u8], path: &[u8], to: &[u8]) -> Result<()> {
         let (parent, leaf) = self.place(&join(from, path))?;
         let (to_parent, to_leaf) = self.place(&join(from, to))?;
+        if (&parent, &leaf) == (&to_parent, &to_leaf) {
+            // Removed first, it would be gone.
+            let is_there = self.kind(&join(&parent, &leaf))?.is_some();
+            ensure!(is_there, "`{}` is a link to itself", shown(path));
+            return Ok(());
+        }
         let mut link = || -> Result<()> {
             let dir = rustix::io::fcntl_dupfd_cloexec(self.scope.dir(&parent)?, 0)?;
             remove(&dir, &leaf)?;
@@ -218,9 +219,20 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Whether an attribute belongs to a file wherever it is: capabilities, and what users say of it.
+/// Says why something cannot be replaced.
+fn mounted(error: anyhow::Error) -> anyhow::Error {
+    if error.downcast_ref::<Errno>() == Some(&Errno::BUSY) {
+        return error.context(
+            "something is mounted there, which is no part of the image; choose another path, or do without the mount",
+        );
+    }
+    error
+}
+
+/// Whether an attribute belongs to a file wherever it is: capabilities, and what users say of it, but not what the kernel notes in a
+/// folder of an overlay.
 pub(super) fn is_kept(name: &[u8]) -> bool {
-    name == b"security.capability" || name.starts_with(b"user.")
+    name == b"security.capability" || name.starts_with(b"user.") && !name.starts_with(b"user.overlay.")
 }
 
 /// A path of the image, for messages.
@@ -238,6 +250,14 @@ fn set(dir: impl std::os::fd::AsFd, leaf: &[u8], owner: Owner, mode: u32) -> Res
 fn own(dir: impl std::os::fd::AsFd, leaf: &[u8], Owner { uid, gid }: Owner) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     Ok(chownat(dir, leaf, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+fn set_xattrs(file: impl std::os::fd::AsFd, xattrs: &Xattrs) -> Result<()> {
+    for (name, value) in xattrs.iter().filter(|(name, _)| is_kept(name)) {
+        fsetxattr(&file, name.as_slice(), value, XattrFlags::empty())
+            .with_context(|| format!("set {}", String::from_utf8_lossy(name)))?;
+    }
+    Ok(())
 }
 
 fn set_time(dir: impl std::os::fd::AsFd, leaf: &[u8], modified: Option<Time>) -> Result<()> {

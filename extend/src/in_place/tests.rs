@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::os::unix::net::UnixListener;
@@ -11,7 +11,8 @@ use std::thread;
 
 use drydock_encode::compress::Compression;
 use drydock_model::config::ImageConfig;
-use rustix::fs::{CWD, FileType, Mode, XattrFlags, lgetxattr, lsetxattr, mknodat};
+use drydock_model::platform::Platform;
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, mknodat};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use serde_json::json;
 use tempfile::TempDir;
@@ -19,7 +20,7 @@ use tempfile::TempDir;
 use super::snapshot::Change;
 use super::*;
 use crate::language::{IgnoreRules, parse};
-use crate::plan::only_stage;
+use crate::plan::{Build, Wanted};
 
 /// Runs programs of this machine, in the folder that is the root.
 struct Host<'a>(&'a Path);
@@ -40,12 +41,12 @@ impl Runner for Host<'_> {
     }
 }
 
-struct Stage {
+pub(super) struct Stage {
     temp: TempDir,
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let stage = Self { temp: tempfile::tempdir().unwrap() };
         for dir in ["root/scratch", "root/proc", "root/dev", "context", "blobs"] {
             fs::create_dir_all(stage.path(dir)).unwrap();
@@ -53,43 +54,65 @@ impl Stage {
         stage
     }
 
-    fn path(&self, path: &str) -> PathBuf {
+    pub(super) fn path(&self, path: &str) -> PathBuf {
         self.temp.path().join(path)
     }
 
-    fn write(&self, path: &str, text: impl AsRef<[u8]>) {
+    pub(super) fn write(&self, path: &str, text: impl AsRef<[u8]>) {
         let path = self.path(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
 
-    fn read(&self, path: &str) -> String {
+    pub(super) fn read(&self, path: &str) -> String {
         fs::read_to_string(self.path(path)).unwrap_or_else(|error| format!("{error}"))
     }
 
     /// Does what the instructions say; what fails is told with its causes.
     fn apply(&self, text: &str, ignore: &str, latest: Option<i64>) -> Result<Vec<Layer>, String> {
+        let layer = |made| match made {
+            Made::New(layer) => layer,
+            Made::Kept { .. } => panic!("there is no cache"),
+        };
+        Ok(self.make(text, ignore, latest, None)?.into_iter().map(layer).collect())
+    }
+
+    pub(super) fn make(
+        &self,
+        text: &str,
+        ignore: &str,
+        latest: Option<i64>,
+        cache: Option<Cache<'_>>,
+    ) -> Result<Vec<Made>, String> {
         let config: ImageConfig =
             serde_json::from_value(json!({"rootfs": {"type": "layers", "diff_ids": []}})).unwrap();
         let dockerfile = parse(&format!("FROM x\n{text}")).unwrap();
-        let plan = Plan::of(&dockerfile, only_stage(&dockerfile).unwrap(), &config, &[]).unwrap();
+        let wanted = Wanted { target: None, args: &[], platform: &Platform::host() };
+        let mut build = Build::of(&dockerfile, &wanted, &mut |_, _| Ok(config.clone())).unwrap();
+        let plan = build.stages.pop().unwrap().plan;
         let (root, blobs) = (self.path("root"), self.path("blobs"));
         let left_out = ["/scratch", "/out"].map(PathBuf::from);
-        let place = Place { root: &root, left_out: &left_out, scratch: Path::new("/scratch") };
+        let scripts = self.path("root/scratch");
+        let place = Place {
+            root: &root,
+            left_out: &left_out,
+            scripts: &scripts,
+            scripts_inside: Path::new("/scratch"),
+        };
         let mut context = Context::open(&self.path("context"), IgnoreRules::parse(ignore).unwrap()).unwrap();
         let settings =
             Settings { threads: NonZeroUsize::MIN, compression: Compression::NONE, write_out: false };
-        let layers = Layers { dir: &blobs, settings, latest };
-        carry_out(&plan, &place, &mut context, Some(&layers), &Host(&root), &|_| {}).map_err(|failure| {
-            match failure {
+        let mut making = Making { layers: Layers { dir: &blobs, settings, latest }, cache };
+        carry_out(&plan, &place, &mut context, Some(&mut making), &Host(&root), &|_, _| {}).map_err(
+            |failure| match failure {
                 Failure::Files { source, .. } => format!("{source:#}"),
                 Failure::Program { line, failure, .. } => format!("line {line}: {failure}"),
-            }
-        })
+            },
+        )
     }
 
     /// The same as whoever runs the tests: root's files are not for everybody to make.
-    fn copy(&self, text: &str, ignore: &str) -> Result<Vec<Layer>, String> {
+    pub(super) fn copy(&self, text: &str, ignore: &str) -> Result<Vec<Layer>, String> {
         let owner = fs::metadata(self.temp.path()).unwrap();
         let (uid, gid) = (owner.uid(), owner.gid());
         let text = text.replacen(' ', &format!(" --chown={uid}:{gid} "), 1);
@@ -97,7 +120,7 @@ impl Stage {
     }
 
     /// What is below a folder: contents of files, targets of links.
-    fn tree(&self, path: &str) -> BTreeMap<String, String> {
+    pub(super) fn tree(&self, path: &str) -> BTreeMap<String, String> {
         let mut found = BTreeMap::new();
         let mut left = vec![self.path(path)];
         while let Some(dir) = left.pop() {
@@ -314,7 +337,7 @@ fn programs_have_scripts_variables_and_folders() {
     assert!(error.contains("begins with `.wh.`"), "{error}");
 }
 
-fn context() -> Stage {
+pub(super) fn context() -> Stage {
     let stage = Stage::new();
     for path in ["a.txt", "b.txt", "dir/c", "dir/sub/d", "dir/sub/e.md", ".hidden", "z[1]"] {
         stage.write(&format!("context/{path}"), path);
@@ -371,9 +394,28 @@ fn copies() {
             &[("x", "/"), ("x/c", "c"), ("x/sub", "/"), ("x/sub/d", "d")],
         ),
         ("COPY --exclude=b.* *.txt /x/", "", &[("x", "/"), ("x/a.txt", "a.txt")]),
-        ("COPY <<E <<'F' /x/\n$PATH-\nE\n$y\nF", "", &[("x", "/"), ("x/E", "-\n"), ("x/F", "$y\n")]),
+        ("COPY <<E <<'F' /x/\n$none-\nE\n$y\nF", "", &[("x", "/"), ("x/E", "-\n"), ("x/F", "$y\n")]),
         ("COPY <<E /x\n1\nE", "", &[("x", "1\n")]),
         ("ADD a.txt /x", "", &[("x", "a.txt")]),
+        (
+            "COPY --parents dir/c a.txt /x",
+            "",
+            &[("x", "/"), ("x/a.txt", "a.txt"), ("x/dir", "/"), ("x/dir/c", "c")],
+        ),
+        ("COPY --parents dir/./sub/d /x/", "", &[("x", "/"), ("x/sub", "/"), ("x/sub/d", "d")]),
+        ("COPY --parents dir/./sub /x/", "**/*.md", &[("x", "/"), ("x/sub", "/"), ("x/sub/d", "d")]),
+        (
+            "COPY --parents **/d **/*.txt /x/",
+            "",
+            &[
+                ("x", "/"),
+                ("x/a.txt", "a.txt"),
+                ("x/b.txt", "b.txt"),
+                ("x/dir", "/"),
+                ("x/dir/sub", "/"),
+                ("x/dir/sub/d", "d"),
+            ],
+        ),
     ] {
         let stage = context();
         let before = stage.tree("root");
@@ -457,120 +499,4 @@ fn a_folder_is_copied_into_itself_once() {
     let found: Vec<_> = tree.iter().map(|(path, what)| (path.as_str(), what.as_str())).collect();
     let want = [("a", "1"), ("z", "/"), ("z/b", "2"), ("z/copy", "/"), ("z/copy/a", "1"), ("z/copy/z", "/")];
     assert_eq!(found, [&want[..], &[("z/copy/z/b", "2")]].concat());
-}
-
-fn owned_by(uid: u32) -> Vec<u8> {
-    let mut header = tar::Header::new_gnu();
-    header.set_uid(uid.into());
-    header.set_mode(0o4755);
-    header.set_size(0);
-    let mut archive = tar::Builder::new(Vec::new());
-    archive.append_data(&mut header, "f", std::io::empty()).unwrap();
-    archive.into_inner().unwrap()
-}
-
-fn tar_of(entries: &[(&str, char, &str)]) -> Vec<u8> {
-    let mut archive = tar::Builder::new(Vec::new());
-    for (name, kind, what) in entries {
-        let mut header = tar::Header::new_ustar();
-        header.set_mode(0o750);
-        header.set_mtime(11);
-        header.set_uid(rustix::process::getuid().as_raw().into());
-        header.set_gid(rustix::process::getgid().as_raw().into());
-        header.set_entry_type(tar::EntryType::new(*kind as u8));
-        let bytes = name.as_bytes();
-        header.as_old_mut().name[..bytes.len()].copy_from_slice(bytes);
-        if matches!(kind, '1' | '2') {
-            header.set_link_name_literal(what).unwrap();
-            header.set_size(0);
-            header.set_cksum();
-            archive.append(&header, std::io::empty()).unwrap();
-        } else {
-            header.set_size(what.len() as u64);
-            header.set_cksum();
-            archive.append(&header, what.as_bytes()).unwrap();
-        }
-    }
-    archive.into_inner().unwrap()
-}
-
-#[test]
-fn archives_are_unpacked() {
-    let stage = context();
-    let tar = tar_of(&[
-        ("./", '5', ""),
-        ("d/", '5', ""),
-        ("d/f", '0', "1"),
-        ("h", '1', "d/f"),
-        ("l", '2', "/etc/passwd"),
-        ("abs/x", '0', "2"),
-        ("/top", '0', "3"),
-    ]);
-    let gzip = |bytes: &[u8]| {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(bytes).unwrap();
-        encoder.finish().unwrap()
-    };
-    stage.write("context/t.tar", &tar);
-    stage.write("context/t.tgz", gzip(&tar));
-    stage.write("context/text.gz", gzip(b"no archive"));
-    for (text, dir) in [("ADD t.tar /x", "x"), ("ADD t.tgz /y/", "y"), ("ADD t.* /z/", "z")] {
-        stage.copy(text, "").unwrap();
-        let tree = stage.tree(&format!("root/{dir}"));
-        let found: Vec<_> = tree.iter().map(|(path, what)| (path.as_str(), what.as_str())).collect();
-        let want = [
-            ("abs", "/"),
-            ("abs/x", "2"),
-            ("d", "/"),
-            ("d/f", "1"),
-            ("h", "1"),
-            ("l", "-> /etc/passwd"),
-            ("top", "3"),
-        ];
-        assert_eq!(found, want, "{text}");
-        let facts = fs::metadata(stage.path(&format!("root/{dir}/d/f"))).unwrap();
-        assert_eq!((facts.mode() & 0o7777, facts.mtime(), facts.nlink()), (0o750, 11, 2));
-    }
-    // A link that is there is followed, but within the file system.
-    stage.copy("ADD t.tar /", "").unwrap();
-    assert_eq!(stage.read("root/usr/x"), "2");
-    stage.copy("COPY t.tar /copied", "").unwrap();
-    stage.copy("ADD text.gz /text.gz", "").unwrap();
-    assert_eq!(fs::read(stage.path("root/copied")).unwrap(), tar);
-    assert_eq!(fs::read(stage.path("root/text.gz")).unwrap(), gzip(b"no archive"));
-
-    for (name, bytes, want) in [
-        ("up.tar", tar_of(&[("../up", '0', "")]), "leads out of the folder"),
-        ("link.tar", tar_of(&[("h", '1', "../../etc/passwd")]), "leads out of the folder"),
-        ("root.tar", tar_of(&[("d", '5', ""), ("d", '0', "")]), "is a folder, and cannot be replaced"),
-        ("nobody.tar", owned_by(u32::MAX), "an owner has too large a number"),
-        ("cut.tar", tar[..700].to_vec(), "the tar"),
-        ("x.tar.xz", b"\xfd7zXZ\0\0\0".to_vec(), "compressed by xz, which is not supported"),
-        ("x.tar.bz2", b"BZh91AY&".to_vec(), "compressed by bzip2, which is not supported"),
-    ] {
-        stage.write(&format!("context/{name}"), bytes);
-        let error = stage.copy(&format!("ADD {name} /bad"), "").expect_err(name);
-        assert!(error.contains(want), "{name}: {error}");
-    }
-    assert!(!stage.path("up").exists());
-}
-
-#[test]
-fn capabilities_of_unpacked_programs_stay() {
-    let stage = Stage::new();
-    // cap_net_raw, permitted and effective.
-    let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    stage.write("probe", "");
-    let may = lsetxattr(stage.path("probe"), "security.capability", &capability, XattrFlags::empty()).is_ok();
-    let mut archive = tar::Builder::new(Vec::new());
-    archive.append_pax_extensions([("SCHILY.xattr.security.capability", &capability[..])]).unwrap();
-    archive.get_mut().extend(tar_of(&[("ping", '0', "1")]));
-    stage.write("context/t.tar", archive.into_inner().unwrap());
-    let added = stage.copy("ADD t.tar /x", "");
-    assert_eq!(added.is_ok(), may, "{added:?}");
-    if may {
-        let mut found = [0; 64];
-        let length = lgetxattr(stage.path("root/x/ping"), "security.capability", &mut found).unwrap();
-        assert_eq!(found[..length], capability);
-    }
 }

@@ -1,6 +1,7 @@
 //! Users and groups as the file system of an image has them.
 
 use std::io::ErrorKind;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
 use drydock_io::read;
@@ -28,8 +29,13 @@ struct User {
     home: String,
 }
 
+/// Who `USER` means in the file system at `root`.
+pub fn identify(root: &Path, text: &str) -> Result<Identity> {
+    identify_in(&mut Scope::open(root).with_context(|| format!("cannot open `{}`", root.display()))?, text)
+}
+
 /// The user and maybe the group of `USER`: names or numbers. A number needs no entry in `/etc/passwd`; it is then of group 0.
-pub(super) fn identify(scope: &mut Scope, text: &str) -> Result<Identity> {
+pub(super) fn identify_in(scope: &mut Scope, text: &str) -> Result<Identity> {
     let (user, group) = parts(text);
     let found = find_user(scope, user)?;
     let number = number(user);
@@ -142,7 +148,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let mut scope = Scope::open(temp.path()).unwrap();
         let told = |scope: &mut Scope, text| {
-            identify(scope, text)
+            identify_in(scope, text)
                 .map(|it| (it.owner.uid, it.owner.gid, it.groups, it.home))
                 .map_err(|error| error.to_string())
         };

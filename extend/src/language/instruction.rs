@@ -1,5 +1,7 @@
 //! A Dockerfile as a value.
 
+use super::mount::MountFlag;
+
 /// A Dockerfile. It has a stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dockerfile {
@@ -101,14 +103,14 @@ pub struct Copy {
     pub sources: Vec<Source>,
     /// Where to.
     pub target: String,
-    /// `--from`: another stage or image.
+    /// `--from`: another stage or image; nothing is expanded.
     pub from: Option<String>,
+    /// `--parents`: the folders that it is in come, too.
+    pub parents: bool,
     /// `--chown`: who it belongs to.
     pub chown: Option<String>,
     /// `--chmod`: which permissions it has.
     pub chmod: Option<String>,
-    /// `--link`: it does not depend on what is there.
-    pub link: bool,
     /// `--exclude`: patterns of what is left out.
     pub exclude: Vec<String>,
     /// `--checksum`: of a download.
@@ -157,11 +159,23 @@ pub struct Run {
     /// What its here-documents hold.
     pub here_documents: Vec<HereDocument>,
     /// Each `--mount`.
-    pub mounts: Vec<String>,
+    pub mounts: Vec<MountFlag>,
     /// `--network`.
-    pub network: Option<String>,
+    pub network: Network,
     /// `--security`.
     pub security: Option<String>,
+}
+
+/// Which network a program sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Network {
+    /// That which the engine gives to programs.
+    #[default]
+    Default,
+    /// None.
+    None,
+    /// The machine's.
+    Host,
 }
 
 /// How to see whether a container works. Times are in nanoseconds; what is not given is the engine's choice.

@@ -11,6 +11,7 @@ mod error;
 mod ignore;
 mod instruction;
 mod lines;
+mod mount;
 mod parse;
 mod pattern;
 #[cfg(test)]
@@ -21,8 +22,10 @@ mod words;
 pub use error::SyntaxError;
 pub use ignore::IgnoreRules;
 pub use instruction::{
-    Argument, CommandLine, Copy, Dockerfile, HealthCheck, HereDocument, Instruction, Kind, Run, Source, Stage,
+    Argument, CommandLine, Copy, Dockerfile, HealthCheck, HereDocument, Instruction, Kind, Network, Run,
+    Source, Stage,
 };
+pub use mount::{MountFlag, MountKind};
 pub use parse::{MAX_TEXT, parse, parse_trigger};
 pub use pattern::Pattern;
 pub use variables::{MAX_MATCHED, MAX_VALUE, expand, expand_text};

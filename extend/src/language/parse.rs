@@ -3,9 +3,11 @@
 use super::arguments::{Flags, duration, names_and_values};
 use super::error::{Problem, SyntaxError};
 use super::instruction::{
-    Argument, CommandLine, Copy, Dockerfile, HealthCheck, HereDocument, Instruction, Kind, Run, Source, Stage,
+    Argument, CommandLine, Copy, Dockerfile, HealthCheck, HereDocument, Instruction, Kind, Network, Run,
+    Source, Stage,
 };
 use super::lines::{Statement, here_document, statements};
+use super::mount::MountFlag;
 use super::words::{json_list, split};
 
 /// Bytes that a Dockerfile may have.
@@ -225,9 +227,11 @@ fn copy(keyword: &str, arguments: &str, here: Vec<HereDocument>, escape: char) -
     let known: &[&str] = if keyword == "ADD" {
         &["chown", "chmod", "link", "exclude", "checksum", "unpack"]
     } else {
-        &["from", "chown", "chmod", "link", "exclude"]
+        &["from", "parents", "chown", "chmod", "link", "exclude"]
     };
     let (flags, rest) = Flags::take(keyword, arguments, known, escape)?;
+    // It says what a layer may be kept with, and changes nothing in what is there in the end.
+    flags.switch("link")?;
     let is_json = json_list(rest).is_some();
     let mut words = list(rest, escape);
     let target = words.pop().unwrap_or_default();
@@ -254,9 +258,9 @@ fn copy(keyword: &str, arguments: &str, here: Vec<HereDocument>, escape: char) -
         sources,
         target,
         from: flags.one("from")?,
+        parents: flags.switch("parents")?.unwrap_or(false),
         chown: flags.one("chown")?,
         chmod: flags.one("chmod")?,
-        link: flags.switch("link")?.unwrap_or(false),
         exclude: flags.all("exclude")?,
         checksum: flags.one("checksum")?,
         unpack: flags.switch("unpack")?,
@@ -268,9 +272,18 @@ fn run(arguments: &str, here_documents: Vec<HereDocument>, escape: char) -> Prob
     Ok(Run {
         command: command_line(rest),
         here_documents,
-        mounts: flags.all("mount")?,
-        network: flags.one("network")?,
+        mounts: flags.all("mount")?.iter().map(|text| MountFlag::parse(text)).collect::<Problem<_>>()?,
+        network: network(flags.one("network")?.as_deref())?,
         security: flags.one("security")?,
+    })
+}
+
+fn network(text: Option<&str>) -> Problem<Network> {
+    Ok(match text {
+        None | Some("default") => Network::Default,
+        Some("none") => Network::None,
+        Some("host") => Network::Host,
+        Some(text) => return Err(format!("--network is `{text}`; it is `default`, `none` or `host`")),
     })
 }
 

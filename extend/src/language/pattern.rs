@@ -1,7 +1,11 @@
 //! Patterns of paths: `*` and `?` within a name, `**` over folders, `[a-z]`, `[^a]`, and `\` before what stands for itself.
 //!
+//! What is matched are characters; a byte that is no part of one stands for itself.
+//!
 //! A pattern is matched by following all that it could have come to at a time: in the length of the pattern times that of the path,
 //! whatever they are.
+
+use std::str::Chars;
 
 /// A pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,19 +13,19 @@ pub struct Pattern(Vec<Token>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Token {
-    Byte(u8),
+    Char(char),
     /// Any but a slash.
     Any,
-    /// Any number of bytes but slashes.
+    /// Any number of characters but slashes.
     Name,
-    /// Any number of bytes.
+    /// Any number of characters.
     All,
-    /// Nothing, or any number of bytes with a slash at their end.
+    /// Nothing, or any number of characters with a slash at their end.
     Folders,
     /// Within these.
     InFolders,
     Class {
-        ranges: Vec<(u8, u8)>,
+        ranges: Vec<(char, char)>,
         is_negated: bool,
     },
 }
@@ -45,37 +49,32 @@ impl Pattern {
     fn parse(text: &str, has_folders: bool) -> Result<Self, String> {
         let malformed = |why: &str| format!("the pattern `{text}` {why}");
         let mut tokens = Vec::new();
-        let mut rest = text.as_bytes();
-        while let Some((&byte, after)) = rest.split_first() {
-            rest = after;
-            match byte {
-                b'*' if has_folders && rest.first() == Some(&b'*') => {
-                    while let Some(after) = rest.strip_prefix(b"*") {
-                        rest = after;
-                    }
-                    if let Some(after) = rest.strip_prefix(b"/") {
-                        rest = after;
+        let mut rest = text.chars();
+        while let Some(c) = rest.next() {
+            match c {
+                '*' if has_folders && rest.as_str().starts_with('*') => {
+                    rest = rest.as_str().trim_start_matches('*').chars();
+                    if rest.as_str().starts_with('/') {
+                        rest.next();
                         tokens.extend([Token::Folders, Token::InFolders]);
                     } else {
                         tokens.push(Token::All);
                     }
                 }
-                b'*' if tokens.last() == Some(&Token::Name) => {}
-                b'*' => tokens.push(Token::Name),
-                b'?' => tokens.push(Token::Any),
-                b'\\' => {
-                    let (&byte, after) =
-                        rest.split_first().ok_or_else(|| malformed("ends with a backslash"))?;
-                    rest = after;
-                    tokens.push(Token::Byte(byte));
+                '*' if tokens.last() == Some(&Token::Name) => {}
+                '*' => tokens.push(Token::Name),
+                '?' => tokens.push(Token::Any),
+                '\\' => {
+                    let c = rest.next().ok_or_else(|| malformed("ends with a backslash"))?;
+                    tokens.push(Token::Char(c));
                 }
-                b'[' => {
-                    let (class, after) = class(rest)
-                        .ok_or_else(|| malformed("has a `[` that no `]` ends; escape it: `\\[`"))?;
-                    rest = after;
-                    tokens.push(class);
+                '[' => {
+                    let class = class(&mut rest);
+                    tokens.push(
+                        class.ok_or_else(|| malformed("has a `[` that no `]` ends; escape it: `\\[`"))?,
+                    );
                 }
-                _ => tokens.push(Token::Byte(byte)),
+                c => tokens.push(Token::Char(c)),
             }
         }
         Ok(Self(tokens))
@@ -87,26 +86,28 @@ impl Pattern {
         let mut now = vec![false; tokens.len() + 1];
         let mut next = now.clone();
         now[0] = true;
-        for &byte in path {
+        for unit in units(path) {
+            let is_slash = unit == Unit::Char('/');
             self.skip(&mut now);
             next.fill(false);
             for (at, token) in tokens.iter().enumerate().filter(|(at, _)| now[*at]) {
                 match token {
-                    Token::Byte(it) => next[at + 1] |= *it == byte,
-                    Token::Any => next[at + 1] |= byte != b'/',
-                    Token::Name => next[at] |= byte != b'/',
+                    Token::Char(it) => next[at + 1] |= Unit::Char(*it) == unit,
+                    Token::Any => next[at + 1] |= !is_slash,
+                    Token::Name => next[at] |= !is_slash,
                     Token::All => next[at] = true,
                     Token::Folders => {
                         next[at + 1] = true;
-                        next[at + 2] |= byte == b'/';
+                        next[at + 2] |= is_slash;
                     }
                     Token::InFolders => {
                         next[at] = true;
-                        next[at + 1] |= byte == b'/';
+                        next[at + 1] |= is_slash;
                     }
                     Token::Class { ranges, is_negated } => {
-                        let is_in = ranges.iter().any(|(first, last)| (first..=last).contains(&&byte));
-                        next[at + 1] |= is_in != *is_negated && byte != b'/';
+                        let range = |(first, last)| Unit::Char(first)..=Unit::Char(last);
+                        let is_in = ranges.iter().any(|ends| range(*ends).contains(&unit));
+                        next[at + 1] |= is_in != *is_negated && !is_slash;
                     }
                 }
             }
@@ -130,32 +131,48 @@ impl Pattern {
     }
 }
 
-/// What comes after a `[`, and the rest after its `]`.
-fn class(text: &[u8]) -> Option<(Token, &[u8])> {
-    let (is_negated, mut rest) = match text.strip_prefix(b"^") {
-        Some(rest) => (true, rest),
-        None => (false, text),
-    };
+/// What a path is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Unit {
+    Char(char),
+    Byte(u8),
+}
+
+fn units(path: &[u8]) -> impl Iterator<Item = Unit> + '_ {
+    path.utf8_chunks().flat_map(|chunk| {
+        chunk.valid().chars().map(Unit::Char).chain(chunk.invalid().iter().map(|byte| Unit::Byte(*byte)))
+    })
+}
+
+/// What comes after a `[`, with its `]`.
+fn class(rest: &mut Chars<'_>) -> Option<Token> {
+    let is_negated = rest.as_str().starts_with('^');
+    if is_negated {
+        rest.next();
+    }
     let mut ranges = Vec::new();
     loop {
-        if let Some(after) = rest.strip_prefix(b"]").filter(|_| !ranges.is_empty()) {
-            return Some((Token::Class { ranges, is_negated }, after));
+        if rest.as_str().starts_with(']') && !ranges.is_empty() {
+            rest.next();
+            return Some(Token::Class { ranges, is_negated });
         }
-        let (first, after) = class_byte(rest)?;
-        rest = after;
-        let mut last = first;
-        if let Some(after) = rest.strip_prefix(b"-").filter(|after| !after.starts_with(b"]")) {
-            (last, rest) = class_byte(after)?;
-        }
+        let first = class_char(rest)?;
+        let is_range = rest.as_str().starts_with('-') && !rest.as_str().starts_with("-]");
+        let last = if is_range {
+            rest.next();
+            class_char(rest)?
+        } else {
+            first
+        };
         ranges.push((first, last));
     }
 }
 
-/// The next byte in a class, which may be escaped.
-fn class_byte(text: &[u8]) -> Option<(u8, &[u8])> {
-    match text.split_first()? {
-        (b'\\', rest) => rest.split_first().map(|(byte, rest)| (*byte, rest)),
-        (byte, rest) => Some((*byte, rest)),
+/// The next character in a class, which may be escaped.
+fn class_char(rest: &mut Chars<'_>) -> Option<char> {
+    match rest.next()? {
+        '\\' => rest.next(),
+        c => Some(c),
     }
 }
 
@@ -191,9 +208,18 @@ mod tests {
             ("[a-]", "-", true),
             ("\\*", "*", true),
             ("\\*", "x", false),
+            ("gr?n", "grün", true),
+            ("gr??n", "grün", false),
+            ("[ä-ü]", "ö", true),
+            ("[^ä]x", "öx", true),
+            ("[^a]", "ä", true),
+            ("ü*", "üß/", false),
             ("*a*a*a*a*a*b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", false),
         ] {
             assert_eq!(Pattern::of_path(pattern).unwrap().matches(path.as_bytes()), want, "{pattern} {path}");
+        }
+        for (pattern, want) in [("a?b", true), ("a??b", false), ("a[^x]b", true), ("a\u{fffd}b", false)] {
+            assert_eq!(Pattern::of_path(pattern).unwrap().matches(b"a\xffb"), want, "{pattern}");
         }
         assert!(!Pattern::of_name("**").unwrap().matches(b"a/b"));
         for pattern in ["[", "[]", "[a", "[a-", "[^", "a\\", "[\\"] {

@@ -25,7 +25,7 @@ fn paths(sources: &[&str], target: &str) -> Copy {
 }
 
 fn plain_run(command: CommandLine) -> Run {
-    Run { command, here_documents: Vec::new(), mounts: Vec::new(), network: None, security: None }
+    Run { command, here_documents: Vec::new(), mounts: Vec::new(), network: Network::Default, security: None }
 }
 
 #[test]
@@ -40,8 +40,10 @@ fn instructions() {
         (
             "RUN --mount=type=cache,target=/c --mount=type=tmpfs,target=/t --network=none x --y",
             Kind::Run(Run {
-                mounts: texts(&["type=cache,target=/c", "type=tmpfs,target=/t"]),
-                network: some("none"),
+                mounts: ["type=cache,target=/c", "type=tmpfs,target=/t"]
+                    .map(|text| MountFlag::parse(text).unwrap())
+                    .into(),
+                network: Network::None,
                 ..plain_run(shell("x --y"))
             }),
         ),
@@ -49,12 +51,12 @@ fn instructions() {
         ("COPY a b /c/", Kind::Copy(paths(&["a", "b"], "/c/"))),
         ("COPY [\"a b\", \"c\"]", Kind::Copy(paths(&["a b"], "c"))),
         (
-            "COPY --from=0 --chown=1:$g --chmod=0755 --link --exclude=*.md --exclude=x . .",
+            "COPY --from=0 --parents --chown=1:$g --chmod=0755 --link --exclude=*.md --exclude=x . .",
             Kind::Copy(Copy {
                 from: some("0"),
+                parents: true,
                 chown: some("1:$g"),
                 chmod: some("0755"),
-                link: true,
                 exclude: texts(&["*.md", "x"]),
                 ..paths(&["."], ".")
             }),
@@ -168,7 +170,7 @@ fn here_documents() {
 }
 
 /// Text, line, and what is said.
-const MALFORMED: [(&str, usize, &str); 58] = [
+const MALFORMED: [(&str, usize, &str); 61] = [
     ("", 1, "there is no FROM"),
     ("# only a comment\n\n", 2, "there is no FROM"),
     ("ARG x\n", 1, "there is no FROM"),
@@ -195,6 +197,9 @@ const MALFORMED: [(&str, usize, &str); 58] = [
     ("FROM a\nRUN --mout=x y\n", 2, "RUN has no flag `--mout`; it has --mount, --network, --security"),
     ("FROM a\nRUN --mount y\n", 2, "--mount of RUN has no value"),
     ("FROM a\nRUN --network=a --network=b y\n", 2, "--network is given 2 times"),
+    ("FROM a\nRUN --network=bridge y\n", 2, "--network is `bridge`; it is `default`, `none` or `host`"),
+    ("FROM a\nRUN --mount=type=x y\n", 2, "there is no --mount of type `x`"),
+    ("FROM a\nRUN --mount=target=/x,size=1 y\n", 2, "--mount=type=bind has no option `size`"),
     ("FROM a\nCOPY\n", 2, "COPY requires at least one argument"),
     ("FROM a\nCOPY x\n", 2, "COPY requires at least two arguments"),
     ("FROM a\nCOPY [\"x\"]\n", 2, "COPY requires at least two arguments"),

@@ -17,6 +17,8 @@ pub struct Change {
     operation: char,
     /// As for everybody.
     bits: u32,
+    /// Whose rights they get, as how far these are shifted in a mode: `g=u`.
+    like: Vec<u32>,
     /// `X`: the right to run, where somebody has it, and of folders.
     runs_if_any: bool,
 }
@@ -58,8 +60,13 @@ impl Change {
         }
         let mut rights = rest.chars();
         let operation = rights.next()?;
-        let mut change =
-            Self { who: if who == 0 { 0o7777 } else { who }, operation, bits: 0, runs_if_any: false };
+        let mut change = Self {
+            who: if who == 0 { 0o7777 } else { who },
+            operation,
+            bits: 0,
+            like: Vec::new(),
+            runs_if_any: false,
+        };
         for right in rights {
             change.bits |= match right {
                 'r' => 0o444,
@@ -71,6 +78,14 @@ impl Change {
                     change.runs_if_any = true;
                     0
                 }
+                'u' | 'g' | 'o' => {
+                    change.like.push(match right {
+                        'u' => 6,
+                        'g' => 3,
+                        _ => 0,
+                    });
+                    0
+                }
                 _ => return None,
             };
         }
@@ -80,7 +95,8 @@ impl Change {
     fn apply(&self, mode: u32, is_dir: bool) -> u32 {
         let runs = if self.runs_if_any && (is_dir || mode & 0o111 != 0) { 0o111 } else { 0 };
         let sticky = self.bits & 0o1000;
-        let bits = (self.bits | runs) & self.who | sticky;
+        let like = self.like.iter().fold(0, |bits, shift| bits | (mode >> shift & 7) * 0o111);
+        let bits = (self.bits | runs | like) & self.who | sticky;
         match self.operation {
             '+' => mode | bits,
             '-' => mode & !bits,
@@ -108,6 +124,9 @@ mod tests {
             ("u+s", 0o755, false, 0o4755),
             ("+t", 0o777, true, 0o1777),
             ("g=", 0o777, false, 0o707),
+            ("g=u", 0o640, false, 0o660),
+            ("o=g,g-w", 0o765, false, 0o746),
+            ("o+u", 0o4710, false, 0o4717),
         ] {
             assert_eq!(Permissions::parse(text).unwrap().of(mode, is_dir), want, "{text} {mode:o}");
         }

@@ -55,12 +55,15 @@ pub(super) fn add_trigger(config: &mut ImageConfig, trigger: &str) {
     }
 }
 
-/// Takes the triggers of the image that this one begins from.
-pub(super) fn take_triggers(config: &mut ImageConfig) -> Vec<String> {
-    match config.config.rest.remove("OnBuild") {
-        Some(Json::Array(list)) => list.iter().filter_map(Json::as_str).map(str::to_owned).collect(),
-        _ => Vec::new(),
-    }
+/// What an image asks of those that begin from it.
+pub(super) fn triggers(config: &ImageConfig) -> Vec<String> {
+    let list = config.config.rest.get("OnBuild").and_then(Json::as_array);
+    list.into_iter().flatten().filter_map(Json::as_str).map(str::to_owned).collect()
+}
+
+/// Takes back what the image asks for that this one begins from.
+pub(super) fn remove_triggers(config: &mut ImageConfig) {
+    config.config.rest.remove("OnBuild");
 }
 
 pub(super) fn set_health_check(config: &mut ImageConfig, check: Option<&HealthCheck>) {

@@ -3,6 +3,8 @@ use serde_json::json;
 use super::*;
 use crate::language::parse;
 
+mod stages;
+
 fn config() -> ImageConfig {
     serde_json::from_value(json!({
         "architecture": "arm64", "variant": "v8", "os": "linux",
@@ -12,10 +14,16 @@ fn config() -> ImageConfig {
     .unwrap()
 }
 
-fn plan_on(config: &ImageConfig, text: &str, args: &[(&str, &str)]) -> Result<Plan, SyntaxError> {
-    let dockerfile = parse(text).unwrap();
+/// What a Dockerfile comes to where each image has this configuration.
+fn build_on(config: &ImageConfig, text: &str, args: &[(&str, &str)]) -> Result<Build, String> {
     let args: Vec<_> = args.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Plan::of(&dockerfile, only_stage(&dockerfile)?, config, &args)
+    let wanted = Wanted { target: None, args: &args, platform: &config.platform() };
+    let dockerfile = parse(text).map_err(|error| error.to_string())?;
+    Build::of(&dockerfile, &wanted, &mut |_, _| Ok(config.clone())).map_err(|error| error.to_string())
+}
+
+fn plan_on(config: &ImageConfig, text: &str, args: &[(&str, &str)]) -> Result<Plan, String> {
+    build_on(config, text, args).map(|mut build| build.stages.pop().unwrap().plan)
 }
 
 fn plan(text: &str, args: &[(&str, &str)]) -> Plan {
@@ -152,6 +160,11 @@ fn settings_of_containers() {
 }
 
 #[test]
+fn an_empty_user_is_nobody_in_particular() {
+    assert_eq!(plan("FROM x\nUSER a\nARG user_id\nUSER ${user_id}", &[]).config.config.user, "");
+}
+
+#[test]
 fn a_new_entrypoint_takes_the_arguments_away() {
     for (text, want) in
         [("ENTRYPOINT [\"a\"]", &[][..]), ("CMD [\"b\"]\nENTRYPOINT [\"a\"]", &["b"]), ("CMD", &[])]
@@ -171,23 +184,21 @@ fn triggers_come_first() {
     assert!(!plan.config.config.rest.contains_key("OnBuild"));
     config.config.rest.insert("OnBuild".into(), json!(["NO"]));
     let error = plan_on(&config, "FROM x\nRUN y", &[]).unwrap_err();
-    assert!(
-        error.to_string().starts_with("line 1: ONBUILD of the image that it begins from: unknown"),
-        "{error}"
-    );
+    assert!(error.starts_with("line 1: ONBUILD of the image that it begins from: unknown"), "{error}");
 }
 
 #[test]
 fn what_cannot_be_done_is_said_before_anything_is() {
     for (text, want) in [
-        ("FROM x\nFROM y", "line 2: a second stage is not supported"),
-        ("FROM x\nRUN --mount=type=cache,target=/c y", "line 2: RUN --mount=type=cache,target=/c is not"),
-        ("FROM x\nRUN --network=none y", "line 2: RUN --network=none is not"),
         ("FROM x\nRUN --security=insecure y", "line 2: RUN --security=insecure is not"),
         ("FROM x\nRUN []", "line 2: RUN has no program"),
-        ("FROM x\n\nCOPY --from=b c d", "line 3: COPY --from=b is not"),
-        ("FROM x\nENV u=https://x/y\nADD $u d", "line 3: ADD of `$u` is not"),
-        ("FROM x\nADD git@x:y.git d", "line 2: ADD of `git@x:y.git` is not"),
+        ("FROM x\nENV u=git@x:y.git\nADD $u d", "line 3: ADD of `$u` is not supported, as it is a git repo"),
+        ("FROM x\nADD https://x/y.git?a#b d", "line 2: ADD of `https://x/y.git?a#b` is not supported"),
+        ("FROM x\nADD https://x/ d", "line 2: ADD of `https://x/`: the address has no file's name"),
+        ("FROM x\nADD https://x d", "line 2: ADD of `https://x`: the address has no file's name"),
+        ("FROM x\nADD --checksum=md5:0 https://x/y d", "line 2: --checksum is `md5:0`; it is `sha256:`"),
+        ("FROM x\nADD --checksum=sha256:0 x y d/", "line 2: --checksum is for"),
+        ("FROM x\nCOPY --from=y <<E d\nE", "line 2: what is written here cannot come --from"),
         ("FROM x\nADD --checksum=sha256:0 y d", "line 2: --checksum is for"),
         ("FROM x\nCOPY a b c", "line 2: `c` must be a folder"),
         ("FROM x\nCOPY --chmod=x b c", "line 2: `x` are no permissions"),
@@ -198,17 +209,13 @@ fn what_cannot_be_done_is_said_before_anything_is() {
         ("ARG a=${\nFROM x", "line 1: there is no name"),
         ("FROM x\nENV $u=1", "line 2: the name before `=1` is empty"),
         ("FROM x\nLABEL a=b $u=1", "line 2: the name before `=1` is empty"),
-        ("FROM x\nUSER $u", "line 2: USER is empty"),
         ("FROM x\nEXPOSE a", "line 2: `a` is no port"),
         ("FROM x\nEXPOSE 2-1", "line 2: `2-1` is no port"),
         ("FROM x\nEXPOSE 1/x", "line 2: `1/x` is no port"),
         ("FROM x\nVOLUME $u", "line 2: VOLUME has an empty path"),
         ("FROM x\nSTOPSIGNAL 99", "line 2: `99` is no signal"),
     ] {
-        let error = match parse(text) {
-            Ok(_) => plan_on(&config(), text, &[]).expect_err(text),
-            Err(error) => error,
-        };
-        assert!(error.to_string().starts_with(want), "{text}: {error}");
+        let error = plan_on(&config(), text, &[]).expect_err(text);
+        assert!(error.starts_with(want), "{text}: {error}");
     }
 }

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use drydock_extend::language::{IgnoreRules, MAX_VALUE, expand, parse};
-use drydock_extend::plan::{Action, Plan, only_stage};
+use drydock_extend::plan::{Action, Build, PlanError, Wanted};
 use drydock_model::config::ImageConfig;
+use drydock_model::platform::Platform;
 
 use super::Target;
 
@@ -15,6 +16,10 @@ pub(crate) const TARGET: Target = Target {
         b"FROM a\n",
         b"# escape=`\n",
         b"RUN ",
+        b"FROM a AS b\n",
+        b"COPY --from=b a b\n",
+        b"--mount=type=cache,target=/c,from=b ",
+        b"--mount=type=secret,id=a,env=b ",
         b"COPY --chown=a:b --chmod=u=rwX,go-w --exclude=**/x ",
         b"ADD ",
         b"ENV a=b ",
@@ -62,13 +67,16 @@ fn run(input: &[u8]) -> String {
         serde_json::from_str(r#"{"rootfs":{"type":"layers","diff_ids":[]},"config":{"Env":["a=b"]}}"#)
             .expect("this is a configuration");
     let args = [("a".to_owned(), "c".to_owned())];
-    let plan = only_stage(&dockerfile).and_then(|stage| Plan::of(&dockerfile, stage, &config, &args));
-    let plan = match plan {
-        Ok(plan) => plan,
-        Err(error) => return told(error.line, &error.problem),
+    let wanted = Wanted { target: None, args: &args, platform: &Platform::linux("amd64") };
+    let build = match Build::of(&dockerfile, &wanted, &mut |_, _| Ok(config.clone())) {
+        Ok(build) => build,
+        Err(PlanError::Syntax(error)) => return told(error.line, &error.problem),
+        Err(error) => return error.to_string(),
     };
-    for step in &plan.steps {
-        assert!((1..=lines).contains(&step.line), "line {} of {lines}", step.line);
+    assert!(build.stages.len() <= dockerfile.stages.len(), "there are more stages than were written");
+    let steps = || build.stages.iter().flat_map(|stage| &stage.plan.steps);
+    for step in steps() {
+        assert!((0..=lines).contains(&step.line), "line {} of {lines}", step.line);
         let path = match &step.action {
             Action::Run(program) => &program.dir,
             Action::Copy(copying) => &copying.target,
@@ -79,5 +87,5 @@ fn run(input: &[u8]) -> String {
             "{path}"
         );
     }
-    format!("{} steps", super::roughly(plan.steps.len()))
+    format!("{} steps", super::roughly(steps().count()))
 }

@@ -4,12 +4,14 @@ mod archives;
 mod compression;
 mod deflate;
 mod dockerfile;
+mod ignore;
 mod json;
 mod reference;
 mod registry;
 mod sources;
 mod tar;
 mod toml;
+mod variables;
 
 use std::path::Path;
 
@@ -26,7 +28,7 @@ pub(crate) struct Target {
     pub(crate) run: fn(&[u8]) -> String,
 }
 
-pub(crate) const TARGETS: [Target; 10] = [
+pub(crate) const TARGETS: [Target; 12] = [
     reference::TARGET,
     json::TARGET,
     toml::TARGET,
@@ -35,6 +37,8 @@ pub(crate) const TARGETS: [Target; 10] = [
     tar::TARGET,
     archives::TARGET,
     dockerfile::TARGET,
+    ignore::TARGET,
+    variables::TARGET,
     sources::TARGET,
     registry::TARGET,
 ];

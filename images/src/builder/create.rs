@@ -306,7 +306,7 @@ impl Parts<'_> {
         layers::tell(&mut config, base.len(), &all[base.len()..], MADE_BY);
         self.describe(&mut config, buildpacks, extensions, &layers)?;
         let new = NewImage { config, layers: written, annotations: Annotations::new(), replaces: None };
-        let (committed, left) = write::publish_image(transaction, new)?;
+        let (committed, left) = write::publish_image(transaction, new, None)?;
         let modules = modules.iter().map(|module| module.name.to_string()).collect();
         Ok(Created { committed, modules, lifecycle: self.lifecycle.facts.version.clone(), left })
     }

@@ -212,7 +212,7 @@ impl<'a> Package<'a> {
         };
         layers::tell(&mut config, 0, &plan, MADE_BY);
         let new = NewImage { config, layers: written, annotations: Annotations::new(), replaces: None };
-        let (committed, left) = write::publish_image(transaction, new)?;
+        let (committed, left) = write::publish_image(transaction, new, None)?;
         let others = self.modules.keys().filter(|name| **name != &self.main.name);
         let modules = std::iter::once(&self.main.name).chain(others.copied()).map(ToString::to_string);
         Ok(Packaged { committed, modules: modules.collect(), left })

@@ -1,4 +1,5 @@
-//! Trees of files on the disk, as builds find them: buildpacks, and the source of an app from an archive.
+//! Trees of files on the disk, as builds find them: buildpacks, and the source of an app, or the context of a Dockerfile, from an
+//! archive.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
@@ -9,6 +10,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use drydock_encode::compress::Format;
+use drydock_tar::Time;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 use super::layers::is_run;
 use super::tree::{Member, MemberKind, Tree};
@@ -24,9 +27,43 @@ pub enum Placed {
     NoArchive,
 }
 
+/// How a file is made.
+struct Look {
+    mode: u32,
+    /// Now, if none; then a folder has not `mode` either, but that of all folders.
+    modified: Option<Time>,
+}
+
+impl Look {
+    fn plain(executable: bool) -> Self {
+        Self { mode: if executable { 0o755 } else { 0o644 }, modified: None }
+    }
+}
+
+/// Says how each file of a tree is made.
+type Decide<'d> = dyn Fn(&Member<'_>) -> Result<Look> + 'd;
+
 /// Unpacks the source of an app into a folder that is empty and nobody else's: a tar, compressed or not, or a zip file.
 /// Links that lead out of the folder are refused.
 pub fn source(archive: &Path, to: &Path, watch: &dyn Watch) -> Result<Placed> {
+    unpack(archive, to, watch, &|member| match member.kind {
+        MemberKind::Symlink { target } if leads_out(member.path, target) => {
+            Err(SourceError::entry(member.path, "is a link that may lead out of the folder").into())
+        }
+        _ => Ok(Look::plain(member.executable)),
+    })
+}
+
+/// Unpacks the context of a Dockerfile in the same way, with permissions and times as a tar has them. Links may lead anywhere: whoever
+/// follows them must keep to the folder.
+pub fn context(archive: &Path, to: &Path, watch: &dyn Watch) -> Result<Placed> {
+    unpack(archive, to, watch, &|member| {
+        let kept = |(mode, modified): (u32, Time)| Look { mode: mode & 0o7777, modified: Some(modified) };
+        Ok(member.facts.map_or_else(|| Look::plain(member.executable), kept))
+    })
+}
+
+fn unpack(archive: &Path, to: &Path, watch: &dyn Watch, decide: &Decide<'_>) -> Result<Placed> {
     let tree = Tree::at(archive)?;
     let may_be = match &tree {
         Tree::Folder(_) => false,
@@ -37,12 +74,7 @@ pub fn source(archive: &Path, to: &Path, watch: &dyn Watch) -> Result<Placed> {
         return Ok(Placed::NoArchive);
     }
     watch.begin("unpacking", archive.metadata().map_or(0, |facts| facts.len()));
-    place(&tree, to, watch, &|member| match member.kind {
-        MemberKind::Symlink { target } if leads_out(member.path, target) => {
-            Err(SourceError::entry(member.path, "is a link that may lead out of the folder").into())
-        }
-        _ => Ok(member.executable),
-    })?;
+    place(&tree, to, watch, decide)?;
     watch.end();
     Ok(Placed::Done)
 }
@@ -79,20 +111,16 @@ fn leads_out(path: &[u8], target: &[u8]) -> bool {
 /// Makes the files of a buildpack or an extension in a folder that is empty and nobody else's, with the modes that they have in
 /// a builder.
 pub(super) fn module(tree: &Tree, to: &Path, watch: &dyn Watch) -> Result<()> {
-    place(tree, to, watch, &|member| Ok(member.executable || is_run(member.path)))
+    place(tree, to, watch, &|member| Ok(Look::plain(member.executable || is_run(member.path))))
 }
 
-/// Makes the files of a tree. `decide` says of each whether it may be run. No file lies in what is no folder of the tree ([`Tree`]), so
-/// nothing is followed.
-fn place(
-    tree: &Tree,
-    to: &Path,
-    watch: &dyn Watch,
-    decide: &dyn Fn(&Member<'_>) -> Result<bool>,
-) -> Result<()> {
+/// Makes the files of a tree. No file lies in what is no folder of the tree ([`Tree`]), so nothing is followed.
+fn place(tree: &Tree, to: &Path, watch: &dyn Watch, decide: &Decide<'_>) -> Result<()> {
     make_dir(to)?;
+    // What is in a folder changes its time, and may need permissions that it will not have.
+    let mut folders = Vec::new();
     tree.visit(watch, &mut |member, contents| {
-        let executable = decide(member)?;
+        let Look { mode, modified } = decide(member)?;
         let inner = |path: &[u8]| to.join(OsStr::from_bytes(path));
         let path = inner(member.path);
         let failed = || format!("cannot make `{}`", path.display());
@@ -100,14 +128,17 @@ fn place(
             make_dir(&inner(&member.path[..at]))?;
         }
         match member.kind {
-            MemberKind::Dir => make_dir(&path)?,
+            MemberKind::Dir => {
+                make_dir(&path)?;
+                folders.extend(modified.map(|time| (path.clone(), mode, time)));
+                return Ok(());
+            }
             MemberKind::File { size } => {
                 let mut file = File::create_new(&path).with_context(failed)?;
                 let copied = io::copy(&mut contents.take(size.saturating_add(1)), &mut file);
                 if copied.with_context(failed)? != size {
                     return Err(SourceError::entry(member.path, "has another size than it is said to").into());
                 }
-                let mode = if executable { 0o755 } else { 0o644 };
                 file.set_permissions(Permissions::from_mode(mode)).with_context(failed)?;
             }
             MemberKind::Symlink { target } => {
@@ -115,8 +146,22 @@ fn place(
             }
             MemberKind::HardLink { target } => fs::hard_link(inner(target), &path).with_context(failed)?,
         }
-        Ok(())
-    })
+        modified.map_or(Ok(()), |time| set_time(&path, time))
+    })?;
+    for (path, mode, time) in folders.iter().rev() {
+        fs::set_permissions(path, Permissions::from_mode(*mode))
+            .with_context(|| format!("cannot make `{}`", path.display()))?;
+        set_time(path, *time)?;
+    }
+    Ok(())
+}
+
+/// Of a file, not of what a link leads to.
+fn set_time(path: &Path, time: Time) -> Result<()> {
+    let time = Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() };
+    let times = Timestamps { last_access: time, last_modification: time };
+    utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
+        .with_context(|| format!("cannot set the time of `{}`", path.display()))
 }
 
 fn make_dir(path: &Path) -> Result<()> {
@@ -132,12 +177,12 @@ mod tests {
     use std::io::Write as _;
 
     use drydock_io::sink::{MemorySink, Sink as _};
-    use drydock_tar::{Entry, Kind, NO_XATTRS, Owner, Time, write_end};
+    use drydock_tar::{Entry, Kind, NO_XATTRS, Owner, write_end};
     use flate2::Compression;
     use flate2::write::{DeflateEncoder, GzEncoder};
     use rawzip::path::EntryPath;
     use rawzip::{CompressionMethod, ZipArchiveWriter};
-    use rustix::fs::{CWD, Mode, mkfifoat};
+    use rustix::fs::{Mode, mkfifoat};
 
     use super::*;
     use crate::watch::Nobody;
@@ -320,6 +365,27 @@ mod tests {
         mkfifoat(CWD, &fifo, Mode::RWXU).unwrap();
         let refused = source(&fifo, &dir.path().join("to"), &Nobody).unwrap_err();
         assert!(format!("{refused:#}").contains("not a regular file"), "{refused:#}");
+    }
+
+    #[test]
+    fn contexts_keep_permissions_times_and_links() {
+        use std::os::unix::fs::MetadataExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("archive"), dir.path().join("to"));
+        let entries = [("d", FOLDER, ""), ("d/private", 0o100_600, "x"), ("out", LINK, "/etc")];
+        for archive in [tar(&entries), gzip(&tar(&entries))] {
+            fs::write(&from, archive).unwrap();
+            assert_eq!(context(&from, &to, &Nobody).unwrap(), Placed::Done);
+            for (name, mode) in [("d", 0o700), ("d/private", 0o600), ("out", 0o777)] {
+                let facts = to.join(name).symlink_metadata().unwrap();
+                assert_eq!((facts.mode() & 0o7777, facts.mtime()), (mode, 1), "{name}");
+            }
+            assert_eq!(fs::read_link(to.join("out")).unwrap(), Path::new("/etc"));
+            fs::remove_dir_all(&to).unwrap();
+        }
+        let outside = [("l", LINK, "/etc"), ("l/passwd", FILE, "x")];
+        fs::write(&from, tar(&outside)).unwrap();
+        assert!(format!("{:#}", context(&from, &to, &Nobody).unwrap_err()).contains("no folder"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use drydock_encode::compress::decompressed;
 use drydock_io::sink::Sink;
-use drydock_tar::{Archive, Found, Kind, Member as TarMember, Walk, Whiteout, open_file};
+use drydock_tar::{Archive, Found, Kind, Member as TarMember, Time, Walk, Whiteout, open_file};
 use rustix::fs::{CWD, FileType, Mode, OFlags, openat, readlinkat};
 
 use super::zip;
@@ -43,6 +43,8 @@ pub(super) struct Member<'a> {
     pub(super) kind: MemberKind<'a>,
     /// Whether anybody may run it.
     pub(super) executable: bool,
+    /// Permissions, and when it was changed, as an archive has them.
+    pub(super) facts: Option<(u32, Time)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -115,7 +117,8 @@ fn tar(path: &Path, watch: &dyn Watch, visit: &mut Visit<'_>) -> Result<()> {
             Kind::Fifo | Kind::CharDevice(_) | Kind::BlockDevice(_) => continue,
         };
         if !path.is_empty() {
-            visit(&Member { path: &path, kind, executable: entry.mode & 0o111 != 0 }, &mut contents)?;
+            let facts = Some((entry.mode, entry.modified));
+            visit(&Member { path: &path, kind, executable: entry.mode & 0o111 != 0, facts }, &mut contents)?;
         }
     }
     // What follows the archive must be in order, too.
@@ -158,7 +161,7 @@ fn folder(path: &Path, watch: &dyn Watch, visit: &mut Visit<'_>) -> Result<()> {
             Kind::Symlink { target } => MemberKind::Symlink { target },
             _ => MemberKind::Dir,
         };
-        let member = Member { path: &name, kind, executable };
+        let member = Member { path: &name, kind, executable, facts: None };
         match contents {
             Some(file) => visit(&member, &mut Watched { inner: file, watch })?,
             None => visit(&member, &mut std::io::empty())?,

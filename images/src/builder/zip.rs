@@ -74,7 +74,7 @@ pub(super) fn visit(path: &Path, watch: &dyn Watch, visit: &mut Visit<'_>) -> Re
             Kind::Symlink { target } => MemberKind::Symlink { target },
             _ => MemberKind::Dir,
         };
-        let member = Member { path: &inner, kind, executable: mode & 0o111 != 0 };
+        let member = Member { path: &inner, kind, executable: mode & 0o111 != 0, facts: None };
         match kind {
             MemberKind::File { .. } => visit(&member, &mut contents)?,
             _ => visit(&member, &mut io::empty())?,

@@ -36,7 +36,7 @@ pub use archive::{MAX_ENTRIES, MAX_NAME, MAX_UNPACKED};
 pub(crate) use archive::{Watched, format_of};
 pub use bring::Brought;
 pub use error::{Choose, SourceError};
-pub use source::{NoPlace, Source};
+pub use source::{BuildPlace, NoPlace, Source};
 pub(crate) use source::{split_dir, split_file};
 pub use store::{Store, Stored};
 
@@ -179,7 +179,7 @@ pub fn import(
     };
     if options.flatten {
         let image = Image::read(to.path().path(), &root)?;
-        let flat = flatten::flatten_in(transaction, &image, options.write, watch)?;
+        let flat = flatten::flatten_in(transaction, &image, None, options.write, watch)?;
         return Ok(Imported { digest: flat.committed.digest, brought, left: flat.left });
     }
     let digest = root.digest;

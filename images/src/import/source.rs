@@ -28,8 +28,21 @@ pub enum Source {
     Url(String),
     /// `rootfs:http://…` or `rootfs:https://…`: the tar of a file tree.
     RootfsUrl(String),
+    /// `dockerfile:PLACE`: what an image is built from.
+    Dockerfile(BuildPlace),
     /// Anything else: a name that a file of sources may know.
     Named(String),
+}
+
+/// Where a Dockerfile and its context are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BuildPlace {
+    /// A folder, or a tar file, compressed or not.
+    Path(PathBuf),
+    /// `http://…` or `https://…`: a tar file.
+    Url(String),
+    /// `git+…`: the address of a git repository, as it was given.
+    Git(String),
 }
 
 /// A text that names no place.
@@ -58,9 +71,14 @@ impl FromStr for Source {
                 let (file, tag) = split_file(rest).ok_or_else(no_place)?;
                 Ok(Self::Archive { file, tag })
             }
-            Some(("rootfs", "")) => Err(no_place()),
+            Some(("rootfs" | "dockerfile", "")) => Err(no_place()),
             Some(("rootfs", url)) if is_url(url) => Ok(Self::RootfsUrl(url.to_owned())),
             Some(("rootfs", path)) => Ok(Self::Rootfs(path.into())),
+            Some(("dockerfile", url)) if is_url(url) => Ok(Self::Dockerfile(BuildPlace::Url(url.to_owned()))),
+            Some(("dockerfile", url)) if url.starts_with("git+") => {
+                Ok(Self::Dockerfile(BuildPlace::Git(url.to_owned())))
+            }
+            Some(("dockerfile", path)) => Ok(Self::Dockerfile(BuildPlace::Path(path.into()))),
             _ => Ok(Self::Named(text.to_owned())),
         }
     }
@@ -106,11 +124,14 @@ mod tests {
             ("https://h.io/x.tar.gz", Source::Url("https://h.io/x.tar.gz".into())),
             ("oci-archive:http://h.io/x.tar", Source::Url("http://h.io/x.tar".into())),
             ("rootfs:https://h.io/x.tar", Source::RootfsUrl("https://h.io/x.tar".into())),
+            ("dockerfile:a:b", Source::Dockerfile(BuildPlace::Path("a:b".into()))),
+            ("dockerfile:https://h.io/x", Source::Dockerfile(BuildPlace::Url("https://h.io/x".into()))),
+            ("dockerfile:git+ssh://h.io/x", Source::Dockerfile(BuildPlace::Git("git+ssh://h.io/x".into()))),
             ("hub/library/node:22", Source::Named("hub/library/node:22".into())),
         ] {
             assert_eq!(text.parse(), Ok(want), "{text}");
         }
-        for text in ["oci:", "oci:dir:", "oci-archive:", "docker-archive:f:", "rootfs:"] {
+        for text in ["oci:", "oci:dir:", "oci-archive:", "docker-archive:f:", "rootfs:", "dockerfile:"] {
             assert_eq!(text.parse::<Source>(), Err(NoPlace(text.to_owned())));
         }
     }

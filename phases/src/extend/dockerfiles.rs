@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
-use drydock_extend::in_place::Context;
+use drydock_extend::in_place::{Context, identify};
 use drydock_extend::language::{IgnoreRules, parse};
-use drydock_extend::plan::{Plan, only_stage};
+use drydock_extend::plan::{Build, Plan, Wanted};
 use drydock_layout::Image;
 use drydock_model::config::ImageConfig;
 use drydock_spec::extend::ExtendConfig;
@@ -13,7 +13,7 @@ use drydock_spec::group::GroupElement;
 use drydock_spec::label::REBASABLE;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::{ExtendKind, Inputs, described, user_of};
+use super::{ExtendKind, Inputs, able, described, user_of};
 use crate::buildpacks::dir_name;
 use crate::file::{read_text_if_exists, read_toml_if_exists};
 use crate::{Error, Log};
@@ -84,7 +84,10 @@ pub(super) fn plan(
             continue;
         };
         log.debug(&format!("Found {} Dockerfile for extension '{id}'", inputs.kind.name()));
-        let before = planned.last().map_or(&base.config, |last| &last.plan.config);
+        let mut before = planned.last().map_or(&base.config, |last| &last.plan.config).clone();
+        // What the image says of itself says nothing of what is added to it.
+        before.config.labels.remove(REBASABLE);
+        let before = &before;
         let mut one = plan_one(inputs, id, &files, &text, before, base)?;
         let (user, was) = (user_of(&one.plan.config).0, user_of(before).0);
         if is_root(user) && user != was {
@@ -101,12 +104,7 @@ pub(super) fn plan(
     }
     let config = planned.last().map_or(&base.config, |last| &last.plan.config);
     let (user, was) = (user_of(config).0, user_of(&base.config).0);
-    if is_root(user) && inputs.kind == ExtendKind::Run {
-        let error = anyhow!("extending run image: the final user ID is {user} (root)");
-        return Err(Error::from(error).with_help(
-            "let the last extension set the user back, as with `ARG user_id` and `USER ${user_id}`",
-        ));
-    }
+    check_user(inputs.kind, user)?;
     if user != was {
         log.warn(&format!(
             "The original user ID was {was} but the final extension left the user ID set to {user}."
@@ -137,7 +135,13 @@ fn plan_one(
     args.push(("base_image".to_owned(), format!("base@{}", base.digest())));
     let planned = || -> anyhow::Result<Planned> {
         let dockerfile = parse(text)?;
-        let plan = Plan::of(&dockerfile, only_stage(&dockerfile)?, before, &args)?;
+        able::check_stages(&dockerfile)?;
+        let wanted = Wanted { target: None, args: &args, platform: &before.platform() };
+        // Whatever it is called, it is the image that this process runs in.
+        let mut build = Build::of(&dockerfile, &wanted, &mut |_, _| Ok(before.clone()))?;
+        let stage = build.stages.pop().context("a Dockerfile has a stage")?;
+        able::check(&stage)?;
+        let plan = stage.plan;
         let context = ContextDir { ignore: ignore_rules(files)?, path: files.context.clone() };
         Ok(Planned { extension: extension.to_owned(), path: path.clone(), context, plan })
     };
@@ -157,8 +161,20 @@ fn ignore_rules(files: &Files) -> anyhow::Result<IgnoreRules> {
     Ok(IgnoreRules::default())
 }
 
-fn is_root(user: &str) -> bool {
-    matches!(user, "0" | "root")
+/// Whether this is root, by its number or by a name that it has in this file system.
+pub(super) fn is_root(user: &str) -> bool {
+    user == "root"
+        || !user.is_empty() && identify(Path::new("/"), user).is_ok_and(|found| found.owner.uid == 0)
+}
+
+/// That the user that is left in the end is not root.
+pub(super) fn check_user(kind: ExtendKind, user: &str) -> Result<(), Error> {
+    if kind != ExtendKind::Run || !is_root(user) {
+        return Ok(());
+    }
+    let error = anyhow!("extending run image: the final user ID is {user} (root)");
+    Err(Error::from(error)
+        .with_help("let the last extension set the user back, as with `ARG user_id` and `USER ${user_id}`"))
 }
 
 /// As Go reads a truth value.

@@ -4,6 +4,7 @@
 //! Whatever can be known to be wrong is found before the first instruction is carried out. An extended run image appears whole in
 //! `<extended>/run`, or what was there before stays. Specification: `platform.md` § Extender, `image_extension.md` § Dockerfiles.
 
+mod able;
 mod base;
 mod dockerfiles;
 mod program;
@@ -14,11 +15,14 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use drydock_encode::compress::Compression;
 use drydock_encode::pipeline::Settings;
-use drydock_extend::in_place::{Failure, Layer, Layers, Place, carry_out};
+use drydock_extend::cache::{Cache, Store};
+use drydock_extend::in_place::{Failure, Layers, Made, Making, Place, carry_out};
+use drydock_extend::plan::Step;
 use drydock_layout::Image;
 use drydock_model::config::ImageConfig;
 use drydock_model::reference::LayoutDir;
@@ -78,8 +82,10 @@ pub struct Inputs {
     pub generated_dir: PathBuf,
     /// Where an extended run image is written.
     pub extended_dir: PathBuf,
-    /// The folder in which platforms put images for extenders.
+    /// The folder in which platforms put images for extenders. Where it is there, what instructions do is kept in it.
     pub kaniko_dir: PathBuf,
+    /// How long that is good.
+    pub cache_ttl: Duration,
     /// Where images lie.
     pub layout_dir: LayoutDir,
     /// When everything is to have been made, if the platform says so (`SOURCE_DATE_EPOCH`).
@@ -129,12 +135,19 @@ fn extend_image(inputs: &Inputs, signals: &Signals, log: &dyn Log) -> Result<Ext
     // Until all temporary folders are gone.
     let held = signals.hold();
     let work = Work::begin(inputs)?;
-    let extension = Extension { inputs, work: &work, planned: &planned, log };
+    let extension = Extension { inputs, work: &work, planned: &planned, base: &base, log };
+    let store = store(inputs, log);
     match inputs.kind {
-        ExtendKind::Build => extension.apply(None, &held).map(drop)?,
+        ExtendKind::Build => {
+            let dir = work.dir.path().to_owned();
+            // Only what is kept makes them worth it.
+            extension.apply(store.is_some().then_some(&dir), store.as_ref(), &held).map(drop)?;
+        }
         ExtendKind::Run => {
             let image = NewRunImage::begin(work.dir.path())?;
-            let made = extension.apply(Some(&image.blobs_dir()), &held)?;
+            let made = extension.apply(Some(&image.blobs_dir()), store.as_ref(), &held)?;
+            // By now it is known who has which name.
+            dockerfiles::check_user(inputs.kind, user_of(&config).0)?;
             let created =
                 crate::export::created(inputs.source_date_epoch.as_deref(), inputs.platform_api, log);
             let run_dir = image.publish(&base, config.clone(), made, &created, &inputs.extended_dir)?;
@@ -143,6 +156,16 @@ fn extend_image(inputs: &Inputs, signals: &Signals, log: &dyn Log) -> Result<Ext
     }
     work.end()?;
     Ok(Extended { env: config.config.env })
+}
+
+/// Where layers of instructions are kept, if a platform has a place for them.
+fn store(inputs: &Inputs, log: &dyn Log) -> Option<Store> {
+    if !inputs.kaniko_dir.is_dir() || inputs.cache_ttl.is_zero() {
+        return None;
+    }
+    let dir = inputs.kaniko_dir.join("cache/layers/cached");
+    let opened = Store::open(&dir, inputs.cache_ttl);
+    opened.inspect_err(|error| log.warn(&format!("every instruction is carried out: {error:#}"))).ok()
 }
 
 /// A folder for what is on its way, beside where that goes.
@@ -184,19 +207,25 @@ impl Work {
 /// A layer, and the extension that made it.
 struct MadeLayer {
     extension: String,
-    layer: Layer,
+    made: Made,
 }
 
 struct Extension<'a> {
     inputs: &'a Inputs,
     work: &'a Work,
     planned: &'a [Planned],
+    base: &'a Image,
     log: &'a dyn Log,
 }
 
 impl Extension<'_> {
-    /// Carries all Dockerfiles out, and makes layers in a folder if one is given.
-    fn apply(&self, blobs_dir: Option<&Path>, held: &Held<'_>) -> Result<Vec<MadeLayer>, Error> {
+    /// Carries all Dockerfiles out, and makes layers: in a folder if one is given, or where they are kept.
+    fn apply(
+        &self,
+        blobs_dir: Option<&PathBuf>,
+        store: Option<&Store>,
+        held: &Held<'_>,
+    ) -> Result<Vec<MadeLayer>, Error> {
         let inputs = self.inputs;
         let left_out = [
             &inputs.app_dir,
@@ -209,24 +238,31 @@ impl Extension<'_> {
             self.work.dir.path(),
         ]
         .map(Path::to_owned);
-        let place = Place { root: Path::new("/"), left_out: &left_out, scratch: self.work.dir.path() };
+        let scripts = self.work.dir.path();
+        let place = Place { root: Path::new("/"), left_out: &left_out, scripts, scripts_inside: scripts };
         let settings =
             Settings { threads: inputs.threads, compression: inputs.layer_compression, write_out: false };
         let latest = inputs.source_date_epoch.as_deref().and_then(|text| text.parse().ok());
         let latest = latest.filter(|seconds| rfc3339(*seconds).is_some());
-        let layers = blobs_dir.map(|dir| Layers { dir, settings, latest });
+        // Layers with other bytes are others.
+        let first = format!("{} {:?} {latest:?}", self.base.digest(), inputs.layer_compression);
+        let mut making = blobs_dir.map(|dir| Making {
+            layers: Layers { dir, settings, latest },
+            cache: store.map(|store| Cache::new(store, &first)),
+        });
         let mut made = Vec::new();
         for Planned { extension, path, context, plan } in self.planned {
             let mut context = context.open()?;
             let programs = Programs { held, log: self.log, extension };
             let number = Cell::new(0);
             let count = plan.steps.len();
-            let begins = |step: &drydock_extend::plan::Step| {
+            let begins = |step: &Step, is_known: bool| {
                 number.set(number.get() + 1);
-                let text = format!("{extension} [{}/{count}] {}", number.get(), step.text);
+                let from = if is_known { " (from the cache)" } else { "" };
+                let text = format!("{extension} [{}/{count}] {}{from}", number.get(), step.text);
                 self.log.quote(Level::Info, extension, &text);
             };
-            let layers = carry_out(plan, &place, &mut context, layers.as_ref(), &programs, &begins);
+            let layers = carry_out(plan, &place, &mut context, making.as_mut(), &programs, &begins);
             let layers = layers.map_err(|failure| {
                 let doing = format!("{}: {failure}", path.display());
                 match failure {
@@ -235,7 +271,7 @@ impl Extension<'_> {
                 }
                 .context(doing)
             })?;
-            made.extend(layers.into_iter().map(|layer| MadeLayer { extension: extension.clone(), layer }));
+            made.extend(layers.into_iter().map(|made| MadeLayer { extension: extension.clone(), made }));
         }
         Ok(made)
     }

@@ -44,7 +44,10 @@ impl Runner for Programs<'_> {
                 thread.join().unwrap_or_else(|_| Err(anyhow!("the thread that runs it has panicked").into()))
             })
         };
+        // In a session of its own it was not ended with its program. It must not change what comes, nor keep root's rights.
+        let ended = process::end_children();
         let status = ran?.with_context(|| format!("failed to run `{first}`"))?;
+        ended?;
         if status.success() { Ok(()) } else { Err(anyhow!(describe(status)).into()) }
     }
 }

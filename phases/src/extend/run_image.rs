@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
-use drydock_layout::{BlobSource, Durability, Image, LinkMode, NewImage, NewLayer, Transaction};
+use drydock_extend::in_place::{Layer, Made};
+use drydock_layout::{BlobSource, Durability, Image, ImageLayer, LinkMode, NewImage, NewLayer, Transaction};
 use drydock_model::config::{History, ImageConfig};
 use drydock_model::manifest::Descriptor;
 use drydock_model::reference::{LayoutDir, LayoutPath};
@@ -54,18 +55,24 @@ impl NewRunImage {
             .collect();
         config.history = one_for_each_layer(std::mem::take(&mut config.history), layers.len());
         config.created = Some(created.to_owned());
-        for MadeLayer { extension, layer } in made {
+        for MadeLayer { extension, made } in made {
+            let (text, layer) = match made {
+                Made::New(Layer { text, diff_id, blob }) => {
+                    let descriptor = Descriptor::new(blob.media_type, blob.digest, blob.size);
+                    (text, NewLayer { diff_id, descriptor, blob: BlobSource::Temporary(blob.file) })
+                }
+                Made::Kept { text, layer } => {
+                    self.transaction.bring(&layer)?;
+                    let ImageLayer { diff_id, descriptor, .. } = *layer;
+                    (text, NewLayer { diff_id, descriptor, blob: BlobSource::Placed })
+                }
+            };
             config.history.push(History {
                 created: Some(created.to_owned()),
-                created_by: format!("Layer: '{}', Created by extension: {extension}", layer.text),
+                created_by: format!("Layer: '{text}', Created by extension: {extension}"),
                 ..History::default()
             });
-            let blob = layer.blob;
-            layers.push(NewLayer {
-                diff_id: layer.diff_id,
-                descriptor: Descriptor::new(blob.media_type, blob.digest, blob.size),
-                blob: BlobSource::Temporary(blob.file),
-            });
+            layers.push(layer);
         }
         let Self { work, path, transaction } = self;
         let annotations = base.manifest.annotations.clone();

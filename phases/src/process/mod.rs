@@ -7,6 +7,7 @@
 //!
 //! One thread looks after all programs that run at a time, so that none needs more than itself.
 
+mod left;
 mod signals;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
+pub(crate) use left::end_children;
 pub use signals::{Held, Signals};
 
 use crate::{Error, Kind, Output};

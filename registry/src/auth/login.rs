@@ -33,7 +33,13 @@ pub fn login(options: &Options, registry: &str, credentials: &Credentials) -> Re
     keep(&options.environment, registry, credentials).map_err(|e| Error::new(registry, e.into()))
 }
 
-fn keep(environment: &Environment, registry: &str, credentials: &Credentials) -> Result<Stored, AuthError> {
+/// The same without a check: for hosts that have git repositories, and no registry that could be asked.
+pub fn keep(
+    environment: &Environment,
+    registry: &str,
+    credentials: &Credentials,
+) -> Result<Stored, AuthError> {
+    let registry = registry_name(registry);
     let path = place_to_write(environment)?;
     edit(&path, |file| match file.helper(registry) {
         Some(name) => {

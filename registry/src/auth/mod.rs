@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 pub(crate) use keychain::Keychain;
-pub use login::{Stored, login, logout};
+pub use login::{Stored, keep, login, logout};
 pub(crate) use token::{Access, Tokens};
 
 /// Where the credentials for a host are found.

@@ -5,7 +5,8 @@ use std::path::{Component, Path, PathBuf};
 
 use drydock_model::reference::ImageRef;
 
-use super::{Kind, Lock, Prefix, Source, Sources, is_url};
+use super::{Kind, Lock, Pattern, Prefix, Source, Sources, git_url, is_url};
+use crate::git::{GitAddress, Revision};
 
 /// Where something is to be had.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub enum Place {
     Path(PathBuf, Option<String>),
     /// In a file at a URL; of the images in it, that with this tag.
     Url(String, Option<String>),
+    /// In a git repository.
+    Git(GitAddress),
 }
 
 /// An import that is allowed.
@@ -63,6 +66,14 @@ pub enum Refused {
         "the source `{source_name}` has `require-digest`: name `{name}` with a digest, or use a lock file that has it"
     )]
     NeedsDigest {
+        /// As it was given.
+        name: String,
+        /// The source.
+        source_name: String,
+    },
+    /// The source wants a commit's hash.
+    #[error("the source `{source_name}` has `require-digest`: name the commit of `{name}` by its whole hash")]
+    NeedsHash {
         /// As it was given.
         name: String,
         /// The source.
@@ -120,18 +131,44 @@ impl Sources {
     /// Whether a file, a folder or a URL that was named as such may be imported, and by which source. A path
     /// must be absolute and resolved: links are not looked at.
     pub fn permit(&self, kind: Kind, place: &str) -> Result<Option<&Source>, Refused> {
+        let given = shown(place);
+        self.permitted(
+            kind,
+            &given,
+            |location| below(location, place),
+            |source, source_name, rest| source.allows(&given, source_name, rest, ""),
+        )
+    }
+
+    /// Whether a git repository that was named by its address may be built from, and by which source.
+    pub fn permit_git(&self, address: &GitAddress) -> Result<Option<&Source>, Refused> {
+        let given = address.to_string();
+        let rest = |location: &str| Some(address.url.below(&git_url(location)?)?.to_owned());
+        self.permitted(Kind::Git, &given, rest, |source, source_name, rest| {
+            source.allows_git(&given, source_name, rest, &address.revision)
+        })
+    }
+
+    /// The first source of a kind that has something (`rest`: what follows its location) and allows it.
+    fn permitted(
+        &self,
+        kind: Kind,
+        given: &str,
+        rest: impl Fn(&str) -> Option<String>,
+        allows: impl Fn(&Source, &str, &str) -> Result<(), Refused>,
+    ) -> Result<Option<&Source>, Refused> {
         let mut refused = None;
         for (source_name, source) in self.sources.iter().filter(|(_, source)| source.kind == kind) {
             let mut locations = source.mirrors.iter().chain([&source.location]);
-            let Some(rest) = locations.find_map(|location| below(location, place)) else { continue };
-            match source.allows(&shown(place), source_name, &rest, "") {
+            let Some(rest) = locations.find_map(|location| rest(location)) else { continue };
+            match allows(source, source_name, &rest) {
                 Ok(()) => return Ok(Some(source)),
                 Err(why) => refused = refused.or(Some(why)),
             }
         }
         match refused {
             Some(why) => Err(why),
-            None if self.strict => Err(Refused::NoSource { name: shown(place) }),
+            None if self.strict => Err(Refused::NoSource { name: given.to_owned() }),
             None => Ok(None),
         }
     }
@@ -151,6 +188,9 @@ impl Source {
         lock: Option<&Lock>,
     ) -> Result<Found<'_>, Refused> {
         let wrong = |reason: String| Refused::Name { name: given.to_owned(), reason };
+        if self.kind == Kind::Git {
+            return self.find_git(given, source_name, rest);
+        }
         let Some(prefix) = self.prefix() else {
             return self.find_file(given, source_name, rest);
         };
@@ -183,6 +223,10 @@ impl Source {
             let reason = "it must be a path of letters, digits and `-._~+=,`, with a tag if any".to_owned();
             return Err(Refused::Name { name: given.to_owned(), reason });
         }
+        if self.kind == Kind::Dockerfile && !version.is_empty() {
+            let reason = "what an image is built from has no tag".to_owned();
+            return Err(Refused::Name { name: given.to_owned(), reason });
+        }
         self.allows(given, source_name, path, version)?;
         if self.require_digest {
             return Err(Refused::NeedsDigest { name: given.to_owned(), source_name: source_name.to_owned() });
@@ -199,14 +243,60 @@ impl Source {
         Ok(Found { source: Some(self), name: format!("{source_name}/{rest}"), places })
     }
 
+    fn find_git(&self, given: &str, source_name: &str, rest: &str) -> Result<Found<'_>, Refused> {
+        let wrong = |reason: String| Refused::Name { name: given.to_owned(), reason };
+        let (path, fragment) = rest.split_once('#').unwrap_or((rest, ""));
+        let place = |location: &String| {
+            let url = git_url(location).ok_or_else(|| wrong("the source has no address".to_owned()))?;
+            let address = url.join(path).and_then(|url| GitAddress::new(url, fragment));
+            let address = address.map_err(|e| wrong(e.to_string()))?;
+            let below = git_url(location).and_then(|location| Some(address.url.below(&location)?.to_owned()));
+            let below = below.ok_or_else(|| wrong("it is not in the source".to_owned()))?;
+            self.allows_git(given, source_name, &below, &address.revision)?;
+            Ok(Place::Git(address))
+        };
+        let places = self.mirrors.iter().chain([&self.location]).map(place).collect::<Result<_, _>>()?;
+        Ok(Found { source: Some(self), name: format!("{source_name}/{rest}"), places })
+    }
+
     fn allows(&self, given: &str, source_name: &str, path: &str, version: &str) -> Result<(), Refused> {
+        self.allows_any(given, source_name, &[path], version, &[':', '@'])
+    }
+
+    fn allows_git(
+        &self,
+        given: &str,
+        source_name: &str,
+        path: &str,
+        revision: &Revision,
+    ) -> Result<(), Refused> {
+        let version = format!("#{revision}");
+        self.allows_any(given, source_name, &[path, &format!("{path}.git")], &version, &['#'])?;
+        match revision {
+            Revision::Head | Revision::Name(_) if self.require_digest => {
+                Err(Refused::NeedsHash { name: given.to_owned(), source_name: source_name.to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// `paths` are names of the same.
+    fn allows_any(
+        &self,
+        given: &str,
+        source_name: &str,
+        paths: &[&str],
+        version: &str,
+        marks: &[char],
+    ) -> Result<(), Refused> {
         let denied = |reason: String| {
             Err(Refused::Denied { name: given.to_owned(), source_name: source_name.to_owned(), reason })
         };
-        if let Some(pattern) = self.deny.iter().find(|pattern| pattern.matches(path, version)) {
+        let matches = |pattern: &Pattern| paths.iter().any(|path| pattern.matches(path, version, marks));
+        if let Some(pattern) = self.deny.iter().find(|pattern| matches(pattern)) {
             return denied(format!("`{}` is in its `deny`", pattern.0));
         }
-        if !self.allow.is_empty() && !self.allow.iter().any(|pattern| pattern.matches(path, version)) {
+        if !self.allow.is_empty() && !self.allow.iter().any(matches) {
             return denied("nothing in its `allow` matches".to_owned());
         }
         Ok(())
@@ -305,6 +395,23 @@ mod tests {
         [source.web]
         kind = "rootfs"
         location = "https://f.io/images/"
+
+        [source.ctx]
+        kind = "dockerfile"
+        location = "/srv/contexts"
+        deny = ["old/*"]
+
+        [source.code]
+        kind = "git"
+        location = "https://g.io/acme"
+        mirrors = ["ssh://git@m.io/acme"]
+        allow = ["*", "tools/*#release-*"]
+        deny = ["secret", "*#wip/*"]
+
+        [source.exact]
+        kind = "git"
+        location = "https://g.io/exact"
+        require-digest = true
     "#;
 
     fn sources(strict: bool) -> Sources {
@@ -318,6 +425,7 @@ mod tests {
             Place::Image(reference) => reference.to_string(),
             Place::Path(path, tag) => format!("{} {tag:?}", path.display()),
             Place::Url(url, tag) => format!("{url} {tag:?}"),
+            Place::Git(address) => address.to_string(),
         };
         Ok(format!("{} = {}", found.name, found.places.iter().map(show).collect::<Vec<_>>().join(", ")))
     }
@@ -350,6 +458,22 @@ mod tests {
             ("r.io:5000/teams/xx", "r.io:5000/teams/xx:latest = r.io:5000/teams/xx:latest".to_owned()),
             ("usb/acme/app.tar:v1", r#"usb/acme/app.tar:v1 = /mnt/usb/acme/app.tar Some("v1")"#.to_owned()),
             ("web/a.tar.gz", "web/a.tar.gz = https://f.io/images/a.tar.gz None".to_owned()),
+            ("ctx/shop", "ctx/shop = /srv/contexts/shop None".to_owned()),
+            (
+                "code/shop.git#v1:sub",
+                "code/shop.git#v1:sub = git+ssh://git@m.io/acme/shop.git#v1:sub, git+https://g.io/acme/shop.git#v1:sub"
+                    .to_owned(),
+            ),
+            (
+                "code/tools/a#release-1",
+                "code/tools/a#release-1 = git+ssh://git@m.io/acme/tools/a#release-1, \
+                 git+https://g.io/acme/tools/a#release-1"
+                    .to_owned(),
+            ),
+            (
+                &format!("exact/a#{}", &digest.hex()[..40]),
+                format!("exact/a#{0} = git+https://g.io/exact/a#{0}", &digest.hex()[..40]),
+            ),
         ] {
             assert_eq!(find(name, false, None).unwrap(), want, "{name}");
         }
@@ -376,6 +500,16 @@ mod tests {
             ("usb//etc/passwd", false, "it must be a path"),
             ("usb/old/a.tar", false, "`old/**` is in its `deny`"),
             ("web/a%2e%2e/b", false, "it must be a path"),
+            ("ctx/old/x", false, "`old/*` is in its `deny`"),
+            ("ctx/shop:v1", false, "has no tag"),
+            ("ctx/../x", false, "it must be a path"),
+            ("code/secret#main", false, "`secret` is in its `deny`"),
+            ("code/secret.git", false, "`secret` is in its `deny`"),
+            ("code/shop#wip/x", false, "`*#wip/*` is in its `deny`"),
+            ("code/tools/a", false, "nothing in its `allow` matches"),
+            ("code/../x", false, "no address of a git repository"),
+            ("code/shop#-x", false, "neither a branch nor a tag"),
+            ("exact/a#main", false, "by its whole hash"),
             ("Not A Name", false, "nor does it begin with a source"),
         ] {
             let message = find(name, strict, None).unwrap_err().to_string();
@@ -418,6 +552,31 @@ mod tests {
                 (Ok(source), Ok(want)) => assert_eq!(source.is_some(), want, "{place}"),
                 (Err(refused), Err(want)) => assert!(refused.to_string().contains(want), "{refused}"),
                 (got, want) => panic!("{place}: {got:?}, but {want:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn git_repositories_named_as_such() {
+        let hash = "0".repeat(40);
+        for (address, strict, want) in [
+            ("git+https://g.io/acme/shop.git#main", true, Ok(true)),
+            ("git+ssh://git@m.io/acme/shop", true, Ok(true)),
+            ("git+https://g.io/acme/secret.git", false, Err("`secret` is in its `deny`")),
+            ("git+https://g.io/acme/tools/a", false, Err("nothing in its `allow`")),
+            ("git+https://g.io/acmes/shop", false, Ok(false)),
+            ("git+https://g.io/acmes/shop", true, Err("strict")),
+            ("git+ssh://other@m.io/acme/shop", true, Err("strict")),
+            ("git+file:///srv/contexts/shop", true, Err("strict")),
+            ("git+https://g.io/exact/a", true, Err("by its whole hash")),
+            (&format!("git+https://g.io/exact/a#{hash}"), true, Ok(true)),
+            (&format!("git+https://g.io/exact/a#main@{hash}"), true, Ok(true)),
+        ] {
+            let sources = sources(strict);
+            match (sources.permit_git(&address.parse().unwrap()), want) {
+                (Ok(source), Ok(want)) => assert_eq!(source.is_some(), want, "{address}"),
+                (Err(refused), Err(want)) => assert!(refused.to_string().contains(want), "{refused}"),
+                (got, want) => panic!("{address}: {got:?}, but {want:?}"),
             }
         }
     }

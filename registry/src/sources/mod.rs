@@ -4,7 +4,7 @@
 //! strict = true                       # what no source allows is refused
 //!
 //! [source.hub]                        # `drydock import hub/library/node:22`
-//! kind = "registry"                   # or archive, layout, rootfs
+//! kind = "registry"                   # or archive, layout, rootfs, dockerfile, git
 //! location = "docker.io"              # a registry, and where its paths begin; else a folder or URL
 //! mirrors = ["mirror.acme.example/hub"]   # tried in order, before the location
 //! allow = ["library/*", "acme/**"]    # nothing means all; `*` stays within a `/`, `**` does not
@@ -15,12 +15,26 @@
 //! auth = "default"                    # or { user-file = "FILE" }, { env = "VARIABLE" }, { webhook = "URL" }
 //! images = ["library/node:22"]        # what `drydock import --all` brings
 //!
+//! [source.code]                       # `drydock import code/shop#v1.2 acme/shop`
+//! kind = "git"                        # repositories in which Dockerfiles are
+//! location = "https://git.acme.example/web"
+//! allow = ["shop", "tools/*#release-*"]   # with a branch, tag or hash, if there is a `#`
+//! auth = { user-file = "git-token" }
+//!
 //! [host."mirror.acme.example"]
 //! ca-file = "acme.pem"                # or: plain-http = true
 //! ```
 //!
 //! Paths are relative to the file's folder. `auth` is for the location's host; mirrors have the standard
-//! credentials.
+//! credentials. Only registries and git repositories have credentials.
+//!
+//! - `dockerfile`: folders and archives from which images are built, below a folder or a URL. Of those that are built from a
+//!   git repository, `git` says what is allowed. Base images are those of registries: theirs are the rules for them.
+//! - `git`: the location is `https://HOST[/PATH]`, `ssh://[USER@]HOST[/PATH]` or `file:///PATH`. `.git` at the end of a
+//!   repository's name makes no difference. With `require-digest`, a commit is named by its whole hash; a lock file has
+//!   nothing of git repositories, since a hash says it all.
+//! - An import of everything builds what `dockerfile` and `git` list, too: `shop#v1.2` of the source above becomes the
+//!   image `code/shop:v1.2`.
 
 mod find;
 mod lock;
@@ -37,6 +51,7 @@ pub use find::{Found, Place, Refused};
 pub use lock::Lock;
 
 use crate::auth::Auth;
+use crate::git::{GitScheme, GitUrl};
 use crate::url::{Origin, registry_name};
 use crate::{Environment, Host};
 
@@ -63,7 +78,8 @@ pub struct Sources {
 pub struct Source {
     /// What is there.
     pub kind: Kind,
-    /// A registry, with the beginning of a path if any; else a folder, a file or a URL.
+    /// A registry, with the beginning of a path if any; a git repository, or where the addresses of several begin; else a
+    /// folder, a file or a URL.
     pub location: String,
     /// Other locations, tried in order, before `location`.
     #[serde(default)]
@@ -103,6 +119,10 @@ pub enum Kind {
     Layout,
     /// File trees, or tar files of them.
     Rootfs,
+    /// Folders with Dockerfiles, or tar files of them.
+    Dockerfile,
+    /// Git repositories with Dockerfiles.
+    Git,
 }
 
 /// What is special about a host.
@@ -128,10 +148,11 @@ impl TryFrom<String> for Pattern {
 }
 
 impl Pattern {
-    /// Whether it means this name, which is matched with its tag or digest if the pattern has one.
-    fn matches(&self, name: &str, version: &str) -> bool {
+    /// Whether it means this name, which is matched with its tag or digest if the pattern has one. The version begins with one of
+    /// `marks`.
+    fn matches(&self, name: &str, version: &str, marks: &[char]) -> bool {
         let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
-        let has_version = self.0.as_str().contains([':', '@']);
+        let has_version = self.0.as_str().contains(marks);
         let text = if has_version { format!("{name}{version}") } else { name.to_owned() };
         self.0.matches_with(&text, options)
     }
@@ -195,10 +216,9 @@ impl Sources {
         let mut hosts: BTreeMap<_, _> =
             self.hosts.iter().map(|(name, host)| (registry_name(name).to_owned(), settings(host))).collect();
         if let Some(source) = source
-            && source.kind == Kind::Registry
-            && let Ok(prefix) = Prefix::parse(&source.location)
+            && let Some(host) = source.host()
         {
-            hosts.entry(prefix.registry).or_default().auth = source.auth.clone();
+            hosts.entry(host).or_default().auth = source.auth.clone();
         }
         hosts
     }
@@ -213,6 +233,15 @@ impl Sources {
 }
 
 impl Source {
+    /// Whose credentials it has, if it may have any.
+    fn host(&self) -> Option<String> {
+        match self.kind {
+            Kind::Registry => Some(Prefix::parse(&self.location).ok()?.registry),
+            Kind::Git => Some(registry_name(&git_url(&self.location)?.host).to_owned()),
+            Kind::Archive | Kind::Layout | Kind::Rootfs | Kind::Dockerfile => None,
+        }
+    }
+
     /// Checks what types cannot say, and makes paths absolute.
     fn complete(
         &mut self,
@@ -227,6 +256,7 @@ impl Source {
         for location in self.mirrors.iter_mut().chain([&mut self.location]) {
             match self.kind {
                 Kind::Registry => drop(Prefix::parse(location)?),
+                Kind::Git => drop(location.parse::<GitUrl>().map_err(|e| e.to_string())?),
                 _ if is_url(location) => {}
                 _ => {
                     let path = folder.join(&*location);
@@ -249,8 +279,14 @@ impl Source {
             }
             Auth::Default | Auth::Env(_) | Auth::Given(_) => {}
         }
-        if self.kind != Kind::Registry && self.auth != Auth::Default {
-            return Err("only a registry has `auth`".to_owned());
+        let may_have_auth = match self.kind {
+            Kind::Registry => true,
+            Kind::Git => git_url(&self.location)
+                .is_some_and(|url| matches!(url.scheme, GitScheme::Https | GitScheme::Http)),
+            Kind::Archive | Kind::Layout | Kind::Rootfs | Kind::Dockerfile => false,
+        };
+        if !may_have_auth && self.auth != Auth::Default {
+            return Err("only a registry, and git repositories at `https://`, have `auth`".to_owned());
         }
         Ok(())
     }
@@ -282,6 +318,11 @@ impl Prefix {
             Err(wrong())
         }
     }
+}
+
+/// The location of a source of git repositories, which was checked.
+fn git_url(location: &str) -> Option<GitUrl> {
+    location.parse().ok()
 }
 
 fn is_url(location: &str) -> bool {
@@ -343,12 +384,15 @@ mod tests {
             (&format!("{registry}auth = {{ webhook = 'https://u:p@h.io/' }}"), "without a user"),
             (&format!("{registry}mirrors = ['acme']"), "the location `acme` must be a registry"),
             ("[source.'a.b']\nkind = 'registry'\nlocation = 'r.io'", "source `a.b`: a source's name"),
-            ("[source.a]\nkind = 'git'\nlocation = 'x'", "unknown variant `git`, expected one of `registry`"),
-            ("[source.a]\nkind = 'registry'", "missing field `location`"),
+            ("[source.a]\nkind = 'svn'\nlocation = 'x'", "unknown variant `svn`, expected one of `registry`"),
+            ("[source.a]\nkind = 'git'\nlocation = 'x'", "`x` is no address of a git repository"),
             (
-                "[source.a]\nkind = 'layout'\nlocation = 'x'\nauth = { env = 'X' }",
-                "only a registry has `auth`",
+                "[source.a]\nkind = 'git'\nlocation = 'https://u:hunter2@h.io'",
+                "`h.io` is no address of a git repository: a user and a token do not belong into it",
             ),
+            ("[source.a]\nkind = 'registry'", "missing field `location`"),
+            ("[source.a]\nkind = 'layout'\nlocation = 'x'\nauth = { env = 'X' }", "have `auth`"),
+            ("[source.a]\nkind = 'git'\nlocation = 'ssh://h.io'\nauth = { env = 'X' }", "have `auth`"),
             ("[host.'r.io']\nplain-http = true\nca-file = 'x'", "there is no use for a `ca-file`"),
         ] {
             let message = Sources::parse(text, Path::new("/etc")).unwrap_err();

@@ -10,11 +10,11 @@ use serde_json::Value;
 
 /// Files by the paths at which they are served, each with its media type.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Served(pub(super) BTreeMap<String, (String, Vec<u8>)>);
+pub(crate) struct Served(pub(crate) BTreeMap<String, (String, Vec<u8>)>);
 
 impl Served {
     /// The only image of a layout, as `x/y:latest`.
-    pub(super) fn image(layout: &Layout) -> Result<Self> {
+    pub(crate) fn image(layout: &Layout) -> Result<Self> {
         let manifest = layout.verify()?.remove(0).descriptor;
         let bytes = fs::read(layout.blob_path(&manifest.digest))?;
         let parsed: Value = serde_json::from_slice(&bytes)?;
@@ -31,26 +31,26 @@ impl Served {
         Ok(served)
     }
 
-    pub(super) fn put(&mut self, path: &str, media_type: &str, bytes: Vec<u8>) {
+    pub(crate) fn put(&mut self, path: &str, media_type: &str, bytes: Vec<u8>) {
         self.0.insert(path.to_owned(), (media_type.to_owned(), bytes));
     }
 
     /// With other bytes for blobs.
-    pub(super) fn with_blobs(mut self, change: impl Fn(&mut Vec<u8>)) -> Self {
+    pub(crate) fn with_blobs(mut self, change: impl Fn(&mut Vec<u8>)) -> Self {
         let blobs = self.0.iter_mut().filter(|(path, _)| path.contains("/blobs/"));
         blobs.for_each(|(_, (_, bytes))| change(bytes));
         self
     }
 
     /// The paths of blobs, the largest last.
-    pub(super) fn blobs(&self) -> Vec<String> {
+    pub(crate) fn blobs(&self) -> Vec<String> {
         let mut blobs: Vec<_> = self.0.iter().filter(|(path, _)| path.contains("/blobs/")).collect();
         blobs.sort_by_key(|(_, (_, bytes))| bytes.len());
         blobs.into_iter().map(|(path, _)| path.clone()).collect()
     }
 
     /// As a registry without faults answers.
-    pub(super) fn answer(&self, request: &Request) -> Answer {
+    pub(crate) fn answer(&self, request: &Request) -> Answer {
         let path = request.path.split('?').next().unwrap_or_default();
         let Some((media_type, bytes)) = self.0.get(path) else { return Answer::new(404, "") };
         let answer = match request.offset() {
@@ -64,7 +64,7 @@ impl Served {
     }
 
     /// The same, but no more than so many bytes before the connection breaks off.
-    pub(super) fn part(&self, request: &Request, most: usize) -> Answer {
+    pub(crate) fn part(&self, request: &Request, most: usize) -> Answer {
         let Some((media_type, bytes)) = self.0.get(&request.path) else { return Answer::new(404, "") };
         let from = request.offset().unwrap_or_default();
         let range = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());

@@ -5,193 +5,329 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use drydock_encode::compress::Compression;
-use drydock_images::import::{self, Imported, Opened};
-use drydock_images::{Name, flatten};
+use drydock_images::import::{self, BuildPlace, Imported, Opened};
+use drydock_images::{Name, Repository, Unknown, Watch as _, flatten};
 use drydock_io::file::remove_stale;
-use drydock_layout::Durability;
+use drydock_layout::{Durability, Image};
 use drydock_model::digest::Digest;
 use drydock_model::platform::Platform;
+use drydock_model::reference::ImageRef;
 use drydock_registry::sources::{Found, Kind, Lock, Place, Source};
+use drydock_sandbox::room::Room;
 use serde_json::json;
 
+use super::sandboxed::from_dockerfile::{Building, Built, Origin};
 use super::{Context, cores};
+use crate::cli_import::Import;
 use crate::exit::Usage;
 use crate::output::bytes;
+use crate::progress::Progress;
 use crate::remote;
 use crate::rules::Rules;
 
-/// What is asked for.
-#[derive(Debug)]
+/// How images are imported.
+#[derive(Debug, Clone)]
 pub(crate) struct Request {
-    pub(crate) platform: Option<Platform>,
-    pub(crate) flatten: bool,
-    pub(crate) compression: Compression,
-    pub(crate) locking: Locking,
+    pub(super) platform: Option<Platform>,
+    pub(super) flatten: bool,
+    pub(super) compression: Compression,
 }
 
-/// What is done with the lock file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Locking {
-    /// Nothing.
-    Off,
-    /// Digests are written.
-    Write,
-    /// Only what it has is imported.
-    Obey,
+/// What came of one.
+enum Done {
+    /// Of an image from a registry there is what it is called in the lock file, and its digest there.
+    Imported { to: Name, imported: Imported, locked: Option<(String, Digest)> },
+    /// By a Dockerfile.
+    Built(Box<Built>),
 }
 
-/// Imports one image, or, without a source, all that the file of sources lists.
+/// Imports one image, or, without a source, all that the file of sources lists. There is a room if something is to be built.
 pub(crate) fn import(
     context: &mut Context,
+    room: Option<&Room>,
     rules: &Rules,
-    source: Option<&import::Source>,
-    name: Option<&str>,
-    request: &Request,
+    options: &Import,
 ) -> Result<u8> {
-    let mut lock = if request.locking == Locking::Off { None } else { Some(rules.lock()?) };
-    let sources: Vec<import::Source> = match source {
-        Some(source) => vec![source.clone()],
-        None => rules.sources.images().map(import::Source::Named).collect(),
-    };
-    if sources.is_empty() {
-        return Err(Usage("the file of sources lists no `images`".to_owned()).into());
-    }
+    let mut lock = if options.lock || options.locked { Some(rules.lock()?) } else { None };
+    let sources = sources(rules, options)?;
+    let Import { platform, flatten, compression, .. } = options;
+    let request = Request { platform: platform.clone(), flatten: *flatten, compression: *compression };
     for source in &sources {
-        let known = lock.as_ref().map(|(_, lock)| lock).filter(|_| request.locking == Locking::Obey);
-        let found = Import { context: &mut *context, rules, name, request }.any(source, known)?;
-        if let (Some((path, lock)), Some((name, digest)), Locking::Write) =
-            (&mut lock, found, request.locking)
-        {
-            lock.set(&name, digest);
+        let importer = Importer {
+            repository: &context.repository,
+            progress: &context.progress,
+            rules,
+            request: request.clone(),
+            name: options.name.as_deref(),
+            lock: lock.as_ref().map(|(_, lock)| lock).filter(|_| options.locked),
+        };
+        let building =
+            Building { room, options: &options.dockerfile, json: context.json, quiet: context.quiet };
+        let (done, locked) = match importer.any(source, Some(&building))? {
+            Done::Imported { to, imported, locked } => {
+                told(context, &to, &imported)?;
+                (None, locked.into_iter().collect())
+            }
+            Done::Built(built) => {
+                let locked = built.locked.clone();
+                (Some(built), locked)
+            }
+        };
+        if let Some(built) = done {
+            built.tell(context)?;
+        }
+        if let Some((path, lock)) = lock.as_mut().filter(|_| options.lock && !locked.is_empty()) {
+            locked.iter().for_each(|(name, digest)| lock.set(name, *digest));
             lock.write(path)?;
         }
     }
     Ok(0)
 }
 
-/// An import that is under way.
-struct Import<'a> {
-    context: &'a mut Context,
-    rules: &'a Rules,
-    name: Option<&'a str>,
-    request: &'a Request,
+/// What is to be imported.
+pub(super) fn sources(rules: &Rules, options: &Import) -> Result<Vec<import::Source>> {
+    let sources: Vec<import::Source> = match &options.source {
+        Some(source) => vec![source.clone()],
+        None => rules.sources.images().map(import::Source::Named).collect(),
+    };
+    if sources.is_empty() {
+        return Err(Usage("the file of sources lists no `images`".to_owned()).into());
+    }
+    Ok(sources)
 }
 
-impl Import<'_> {
-    /// Gives what an image from a registry is called in the lock file, and its digest there.
-    fn any(mut self, source: &import::Source, lock: Option<&Lock>) -> Result<Option<(String, Digest)>> {
+/// Imports images.
+pub(crate) struct Importer<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) progress: &'a Progress,
+    pub(super) rules: &'a Rules,
+    pub(super) request: Request,
+    pub(super) name: Option<&'a str>,
+    /// Nothing but what this has.
+    pub(super) lock: Option<&'a Lock>,
+}
+
+impl Importer<'_> {
+    fn any(&self, source: &import::Source, building: Option<&Building<'_>>) -> Result<Done> {
         let rules = self.rules;
         let permit = |kind, place: &str| rules.sources.permit(kind, place);
+        let is_dockerfile = match source {
+            import::Source::Dockerfile(_) => true,
+            import::Source::Named(name) => {
+                let found = rules.sources.find(name, None).ok();
+                found.and_then(|found| found.source).is_some_and(|source| is_built(source.kind))
+            }
+            _ => false,
+        };
+        if let Some(option) =
+            building.and_then(|building| building.options.given()).filter(|_| !is_dockerfile)
+        {
+            return Err(
+                Usage(format!("{option} is for what is built by a Dockerfile: `dockerfile:…`")).into()
+            );
+        }
         match source {
             import::Source::Layout { dir, tag } => {
                 let dir = real(dir)?;
                 let by = permit(Kind::Layout, &dir)?;
-                self.path(Kind::Layout, Path::new(&dir), tag.as_deref(), by)?;
+                self.path(Kind::Layout, Path::new(&dir), tag.as_deref(), by)
             }
             import::Source::Archive { file, tag } => {
                 let file = real(file)?;
                 let by = permit(Kind::Archive, &file)?;
-                self.path(Kind::Archive, Path::new(&file), tag.as_deref(), by)?;
+                self.path(Kind::Archive, Path::new(&file), tag.as_deref(), by)
             }
             import::Source::Rootfs(path) => {
                 let path = real(path)?;
                 let by = permit(Kind::Rootfs, &path)?;
-                self.path(Kind::Rootfs, Path::new(&path), None, by)?;
+                self.path(Kind::Rootfs, Path::new(&path), None, by)
             }
             import::Source::Url(url) => {
                 let by = permit(Kind::Archive, url)?;
-                self.url(Kind::Archive, url, None, by)?;
+                self.url(Kind::Archive, url, None, by)
             }
             import::Source::RootfsUrl(url) => {
                 let by = permit(Kind::Rootfs, url)?;
-                self.url(Kind::Rootfs, url, None, by)?;
+                self.url(Kind::Rootfs, url, None, by)
             }
             import::Source::Registry(name) => {
-                return self.first_of(&rules.sources.find(&format!("docker://{name}"), lock)?);
+                self.first_of(&rules.sources.find(&format!("docker://{name}"), self.lock)?, building)
             }
-            import::Source::Named(name) => return self.first_of(&rules.sources.find(name, lock)?),
+            import::Source::Named(name) => self.first_of(&rules.sources.find(name, self.lock)?, building),
+            import::Source::Dockerfile(place) => {
+                let (origin, by) = match place {
+                    BuildPlace::Path(path) => {
+                        let path = real(path)?;
+                        let by = permit(Kind::Dockerfile, &path)?;
+                        (Origin::Path(path.into()), by)
+                    }
+                    BuildPlace::Url(url) => (Origin::Url(url.clone()), permit(Kind::Dockerfile, url)?),
+                    BuildPlace::Git(text) => {
+                        let address = text.parse()?;
+                        let by = rules.sources.permit_git(&address)?;
+                        (Origin::Git(address), by)
+                    }
+                };
+                let name = self.name.ok_or_else(|| {
+                    Usage(
+                        "what is built has no name: say after the source what it is to be called".to_owned(),
+                    )
+                })?;
+                self.build(building, &origin, name, by)
+            }
         }
-        Ok(None)
+    }
+
+    fn build(
+        &self,
+        building: Option<&Building<'_>>,
+        origin: &Origin,
+        name: &str,
+        by: Option<&Source>,
+    ) -> Result<Done> {
+        let building = building.context("what is to be imported is no image")?;
+        Ok(Done::Built(Box::new(building.build(self, origin, &self.repository.locate(name)?, by)?)))
     }
 
     /// From the first place that has it.
-    fn first_of(&mut self, found: &Found<'_>) -> Result<Option<(String, Digest)>> {
+    fn first_of(&self, found: &Found<'_>, building: Option<&Building<'_>>) -> Result<Done> {
         let kind = found.source.map_or(Kind::Registry, |source| source.kind);
-        let (last, others) = found.places.split_last().context("what is found is somewhere")?;
+        let mut places = found.places.clone();
+        places.retain(|place| building.is_none_or(|building| building.has(place)));
+        let (last, others) =
+            places.split_last().with_context(|| format!("`{}` was not fetched", found.name))?;
         for place in others {
-            match self.place(kind, place, found) {
-                Ok(digest) => return Ok(digest.map(|digest| (found.name.clone(), digest))),
-                Err(error) if self.context.progress.signals.exit_code().is_some() => return Err(error),
+            match self.place(kind, place, found, building) {
+                Ok(done) => return Ok(done),
+                Err(error) if self.progress.signals.exit_code().is_some() => return Err(error),
                 Err(error) => {
                     let text = format!("warning: not from the first place: {error:#}");
-                    self.context.progress.say(&crate::output::printable(&text));
+                    self.progress.say(&crate::output::printable(&text));
                 }
             }
         }
-        let digest = self.place(kind, last, found)?;
-        Ok(digest.map(|digest| (found.name.clone(), digest)))
+        self.place(kind, last, found, building)
     }
 
-    fn place(&mut self, kind: Kind, place: &Place, found: &Found<'_>) -> Result<Option<Digest>> {
-        match place {
-            Place::Image(reference) => {
-                let registry = self.rules.registry(found.source)?;
-                let signals = &self.context.progress.signals;
-                let (opened, digest) = signals.at_once(|| remote::open(&registry, reference))?;
-                self.opened(&opened, Some(&name_of(found)), found.source)?;
-                return Ok(Some(digest));
+    fn place(
+        &self,
+        kind: Kind,
+        place: &Place,
+        found: &Found<'_>,
+        building: Option<&Building<'_>>,
+    ) -> Result<Done> {
+        let origin = match (kind, place) {
+            (_, Place::Git(address)) => Some(Origin::Git(address.clone())),
+            (Kind::Dockerfile, Place::Path(path, _)) => Some(Origin::Path(path.clone())),
+            (Kind::Dockerfile, Place::Url(url, _)) => Some(Origin::Url(url.clone())),
+            _ => None,
+        };
+        match (origin, place) {
+            (Some(origin), _) => {
+                let usual = origin.usual_name(&found.name);
+                self.build(building, &origin, self.name.unwrap_or(&usual), found.source)
             }
-            Place::Path(path, tag) => self.path(kind, path, tag.as_deref(), found.source)?,
-            Place::Url(url, tag) => self.url(kind, url, tag.as_deref(), found.source)?,
+            (None, Place::Image(reference)) => {
+                let registry = self.rules.registry(found.source)?;
+                let signals = &self.progress.signals;
+                let (opened, digest) = signals.at_once(|| remote::open(&registry, reference))?;
+                let (to, imported) = self.opened(&opened, Some(&name_of(found)), found.source)?;
+                Ok(Done::Imported { to, imported, locked: Some((found.name.clone(), digest)) })
+            }
+            (None, Place::Path(path, tag)) => self.path(kind, path, tag.as_deref(), found.source),
+            (None, Place::Url(url, tag)) => self.url(kind, url, tag.as_deref(), found.source),
+            (None, Place::Git(_)) => unreachable!("it is the origin of a build"),
         }
-        Ok(None)
     }
 
-    fn path(&mut self, kind: Kind, path: &Path, tag: Option<&str>, by: Option<&Source>) -> Result<()> {
-        let near = self.context.repository.dir().path();
+    fn path(&self, kind: Kind, path: &Path, tag: Option<&str>, by: Option<&Source>) -> Result<Done> {
+        let near = self.repository.dir().path();
         let opened = match kind {
             Kind::Layout => Opened::layout(path, tag)?,
             Kind::Rootfs => Opened::rootfs(path),
-            Kind::Archive | Kind::Registry => Opened::archive(path, tag, near, &self.context.progress)?,
+            _ => Opened::archive(path, tag, near, self.progress)?,
         };
-        self.opened(&opened, None, by)
+        let (to, imported) = self.opened(&opened, None, by)?;
+        Ok(Done::Imported { to, imported, locked: None })
     }
 
-    fn url(&mut self, kind: Kind, url: &str, tag: Option<&str>, by: Option<&Source>) -> Result<()> {
-        let near = self.context.repository.dir().path().to_owned();
+    fn url(&self, kind: Kind, url: &str, tag: Option<&str>, by: Option<&Source>) -> Result<Done> {
+        let near = self.repository.dir().path().to_owned();
         let write = || format!("cannot write to `{}`", near.display());
         fs::create_dir_all(&near).with_context(write)?;
         remove_stale(&near).with_context(write)?;
-        let file = remote::download(&self.rules.registry(by)?, url, &near, &self.context.progress)?;
+        let file = remote::download(&self.rules.registry(by)?, url, &near, self.progress)?;
         self.path(kind, file.path(), tag, by)
     }
 
-    fn opened(&mut self, opened: &Opened<'_>, called: Option<&str>, by: Option<&Source>) -> Result<()> {
+    fn opened(
+        &self,
+        opened: &Opened<'_>,
+        called: Option<&str>,
+        by: Option<&Source>,
+    ) -> Result<(Name, Imported)> {
         let name = self.name.or(called).or(opened.name()).ok_or_else(|| {
             let text =
                 "the image has no name where it comes from: say after the source what it is to be called";
             Usage(text.to_owned())
         })?;
-        let Self { context, request, .. } = self;
-        let to = context.repository.locate(name)?;
-        let options = options(request, by)?;
-        let imported = import::import(opened, &context.repository, &to, &options, &context.progress)?;
-        told(context, &to, &imported)
+        let to = self.repository.locate(name)?;
+        let options = options(&self.request, by)?;
+        let imported = import::import(opened, self.repository, &to, &options, self.progress)?;
+        Ok((to, imported))
+    }
+
+    /// The image that a Dockerfile names: from the repository, or else brought there. Then the second is for the lock file.
+    pub(super) fn base(&self, name: &str, platform: &Platform) -> Result<(Image, Option<(String, Digest)>)> {
+        let reference: ImageRef = name.parse()?;
+        // A digest is no name for what is written: what has one is brought under a tag that says it.
+        let called = match reference.digest() {
+            Some(digest) => {
+                format!("{}/{}:sha256-{}", reference.registry(), reference.repository(), digest.hex())
+            }
+            None => name.to_owned(),
+        };
+        for name in [name, &called] {
+            match self.repository.image(name, platform) {
+                // What is locked is looked for where the lock file says.
+                Ok(_) if self.lock.is_some() && reference.digest().is_none() => break,
+                Ok(image) => return Ok((image, None)),
+                Err(error) if error.is::<Unknown>() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.progress.note(&format!("`{name}` is not in the repository"));
+        self.progress.advance(0)?;
+        let request = Request { platform: Some(platform.clone()), flatten: false, ..self.request.clone() };
+        let Self { repository, progress, rules, lock, .. } = *self;
+        let importer = Importer { repository, progress, rules, request, name: Some(&called), lock };
+        match importer.any(&import::Source::Registry(name.to_owned()), None)? {
+            Done::Imported { locked, .. } => Ok((self.repository.image(&called, platform)?, locked)),
+            Done::Built(_) => unreachable!("what comes from a registry is not built"),
+        }
+    }
+}
+
+/// Whether it is a Dockerfile that is there.
+pub(super) fn is_built(kind: Kind) -> bool {
+    matches!(kind, Kind::Dockerfile | Kind::Git)
+}
+
+/// The platforms that are asked for, within what the source allows; all, if there is none.
+pub(super) fn platforms(wanted: Option<&Platform>, by: Option<&Source>) -> Result<Vec<Platform>> {
+    let allowed = by.map_or(&[][..], |source| source.platforms.as_slice());
+    match wanted {
+        None => Ok(allowed.to_vec()),
+        Some(wanted) if allowed.is_empty() || allowed.iter().any(|other| other.is_same(wanted)) => {
+            Ok(vec![wanted.clone()])
+        }
+        Some(wanted) => Err(Usage(format!("the source is not for platform {wanted}")).into()),
     }
 }
 
 /// How it is imported: as is asked for, within what the source allows.
 fn options(request: &Request, by: Option<&Source>) -> Result<import::Options> {
-    let allowed = by.map_or(&[][..], |source| source.platforms.as_slice());
-    let platforms = match &request.platform {
-        None => allowed.to_vec(),
-        Some(wanted) if allowed.is_empty() || allowed.iter().any(|other| other.is_same(wanted)) => {
-            vec![wanted.clone()]
-        }
-        Some(wanted) => {
-            return Err(Usage(format!("the source is not for platform {wanted}")).into());
-        }
-    };
+    let platforms = platforms(request.platform.as_ref(), by)?;
     let flatten = request.flatten || by.is_some_and(|source| source.flatten);
     let write = flatten::Options {
         compression: request.compression,

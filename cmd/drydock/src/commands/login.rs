@@ -11,13 +11,15 @@ use crate::exit::Usage;
 use crate::prompt::{self, MAX_ANSWER};
 use crate::rules::Rules;
 
-pub(crate) fn login(
-    context: &mut Context,
-    rules: &Rules,
-    registry: &str,
-    user: Option<String>,
-    from_stdin: bool,
-) -> Result<u8> {
+/// Where user and password come from, and whether they are checked.
+pub(crate) struct Asked {
+    pub(crate) user: Option<String>,
+    pub(crate) from_stdin: bool,
+    pub(crate) unchecked: bool,
+}
+
+pub(crate) fn login(context: &mut Context, rules: &Rules, registry: &str, asked: Asked) -> Result<u8> {
+    let Asked { user, from_stdin, unchecked } = asked;
     let user = match user {
         Some(user) => user,
         None if from_stdin => {
@@ -37,8 +39,12 @@ pub(crate) fn login(
         return Err(Usage("a user and a password are needed".to_owned()).into());
     }
     let credentials = Credentials::Password { user, password: Secret(password) };
-    let login = || auth::login(&rules.options(None), registry, &credentials);
-    let stored = context.progress.signals.at_once(login)?;
+    let stored = if unchecked {
+        auth::keep(rules.environment(), registry, &credentials)?
+    } else {
+        let login = || auth::login(&rules.options(None), registry, &credentials);
+        context.progress.signals.at_once(login)?
+    };
     let place = place(&stored);
     if context.json {
         context.out.json(&json!({"registry": registry, "stored": place}))?;

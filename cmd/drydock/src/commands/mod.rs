@@ -25,8 +25,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use drydock_images::Repository;
 
-use self::import::{Locking, Request};
-use self::sandboxed::Place;
+use self::sandboxed::{Outside, Place};
 use crate::cli::{Cli, Command};
 use crate::output::Output;
 use crate::progress::{Progress, Signals};
@@ -66,13 +65,14 @@ pub(crate) fn run() -> Result<u8> {
             | Command::Flatten { .. }
             | Command::Builder(..)
             | Command::Buildpack(..)
-            | Command::Import { .. }
+            | Command::Import(_)
             | Command::Export { .. }
             | Command::Build(_)
             | Command::Run(_)
             | Command::Shell(_)
     );
-    let place = sandboxed::enter(&repository, &mut command)?;
+    let outside = Outside { sources: global.sources.as_deref(), quiet: global.quiet, json: global.json };
+    let place = sandboxed::enter(&repository, &mut command, &outside)?;
     if let Place::Done(code) = place {
         return Ok(code);
     }
@@ -121,22 +121,15 @@ fn dispatch(context: &mut Context, command: Command, place: Place, sources: Opti
         Command::Flatten { name, new, compression, platform } => {
             write::flatten(context, &name, new.as_deref(), compression, &platform.get())
         }
-        Command::Import { source, name, platform, flatten, compression, all: _, lock, locked } => {
-            let locking = match (lock, locked) {
-                (true, _) => Locking::Write,
-                (_, true) => Locking::Obey,
-                _ => Locking::Off,
-            };
-            let request = Request { platform, flatten, compression, locking };
-            import::import(context, &rules()?, source.as_ref(), name.as_deref(), &request)
-        }
+        Command::Import(options) => import::import(context, room.as_ref(), &rules()?, &options),
         Command::Export { name, target, platform } => {
             export::export(context, &rules()?, &name, &target, platform.as_ref())
         }
         Command::Builder(command) => builder::run(context, command),
         Command::Buildpack(command) => buildpack::run(context, command),
-        Command::Login { registry, user, password_stdin } => {
-            login::login(context, &rules()?, &registry, user, password_stdin)
+        Command::Login { registry, user, password_stdin, unchecked } => {
+            let asked = login::Asked { user, from_stdin: password_stdin, unchecked };
+            login::login(context, &rules()?, &registry, asked)
         }
         Command::Logout { registry } => login::logout(context, &rules()?, &registry),
         Command::Completions { .. } | Command::Man { .. } => unreachable!("they need no repository"),

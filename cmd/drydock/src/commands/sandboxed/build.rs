@@ -15,16 +15,18 @@ use drydock_images::builder::given::Finder;
 use drydock_io::file::write_atomically;
 use drydock_layout::Image;
 use drydock_model::digest::Digest;
+use drydock_sandbox::bundle::Mount;
 use drydock_sandbox::room::Room;
-use drydock_sandbox::tree;
+use drydock_sandbox::tree::{self, Above, Tree};
 use drydock_spec::group::{Group, GroupElement};
 use drydock_spec::toml_text;
 use serde_json::json;
 
+use super::extend::{Extended, Extensions, Wanted};
 use super::inputs::{Inputs, builder_user};
 use super::lifecycle::Lifecycle;
 use super::modules::Modules;
-use super::order::Choice;
+use super::order::{Choice, of_builder};
 use super::steps::{Phase, Steps, inner_name, make_bare};
 use super::{Context, Shop, builder};
 use crate::cli_sandboxed::Build;
@@ -72,18 +74,25 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
         is_image: &|name| context.repository.open(name).is_ok(),
         bring: &mut |kind, elsewhere| modules.bring(kind, elsewhere),
     };
-    if let Some(order) = order.order(options)? {
+    let order = order.order(options)?;
+    let has_extensions = match &order {
+        Some(order) => !order.order_extensions.is_empty(),
+        None => of_builder(&unpacked.files)?.is_some_and(|order| !order.order_extensions.is_empty()),
+    };
+    if let Some(order) = order {
         let path = inputs.layers.join("order.toml");
         fs::write(&path, toml_text::to_string(&order)?)
             .with_context(|| format!("cannot write `{}`", path.display()))?;
     }
     let (buildpacks, roots) = modules.into_mounts();
-    let steps = Steps {
+    let mut steps = Steps {
         options,
         inputs: &inputs,
         user,
         network: shop.network.clone(),
-        env: &builder.config.config.env,
+        env: builder.config.config.env.clone(),
+        build_image: None,
+        extended: None,
         repository: &repository,
         lifecycle,
         names,
@@ -95,7 +104,10 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
     };
     let before = context.repository.image(&options.name, &options.platform.get()).ok();
     let mut timed = Vec::new();
-    let code = run(context, &shop, &steps, &unpacked.files, began, &mut timed);
+    // The creator extends nothing.
+    let phases = if options.trust_builder && !has_extensions { vec![Phase::Create] } else { APART.to_vec() };
+    let code =
+        Run { context, shop: &shop, builder: &unpacked.files, began }.run(&mut steps, phases, &mut timed);
     if let Err(error) = inputs.kept.take(&inputs.layers, &inputs.cache, user) {
         progress.say(&format!("warning: layers are not kept for the next build: {error:#}"));
     }
@@ -116,62 +128,116 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
     Ok(0)
 }
 
-/// Runs the phases; gives the exit code of the one that fails.
-fn run(
-    context: &Context,
-    shop: &Shop,
-    steps: &Steps<'_>,
-    builder: &Path,
+/// The phases of a build on their way.
+struct Run<'a> {
+    context: &'a Context,
+    shop: &'a Shop,
+    /// The builder's files.
+    builder: &'a Path,
     began: Instant,
-    timed: &mut Vec<Timed>,
-) -> Result<u8> {
-    let progress = &context.progress;
-    let phases: &[Phase] = if steps.options.trust_builder { &[Phase::Create] } else { &APART };
-    let deadline = steps.options.timeout.map(|timeout| began + timeout);
-    for (number, phase) in phases.iter().copied().enumerate() {
-        if context.json {
-            eprint_line(&json!({"event": "phase", "phase": phase.name()}).to_string());
-        } else if !context.quiet {
-            let title = format!("[{}/{}] {}", number + 1, phases.len(), phase.name());
-            progress.say(&format!("{title} ({:.1} s)", began.elapsed().as_secs_f64()));
+}
+
+impl Run<'_> {
+    /// Runs the phases; gives the exit code of the one that fails.
+    fn run(&self, steps: &mut Steps<'_>, mut phases: Vec<Phase>, timed: &mut Vec<Timed>) -> Result<u8> {
+        let (shop, progress, repository) = (self.shop, &self.context.progress, steps.repository);
+        let (mut extensions, mut wanted) = (None, Vec::new());
+        // What lies on the builder's files, and what else must stay there.
+        let mut extended: Vec<(Phase, Extended)> = Vec::new();
+        let mut number = 0;
+        while let Some(phase) = phases.get(number).copied() {
+            number += 1;
+            self.announce(phase, number, phases.len());
+            let start = Instant::now();
+            let code = if let Some(at) = wanted.iter().position(|one: &Wanted| one.phase == phase) {
+                let extensions: &Extensions<'_> = extensions.as_ref().context("there are extensions")?;
+                let mut run = |root: &Path, mounts| self.sandbox(steps, phase, root, mounts);
+                match extensions.extend(&wanted[at], &mut run)? {
+                    Ok(one) => {
+                        extended.push((phase, one));
+                        0
+                    }
+                    Err(code) => code,
+                }
+            } else {
+                let on_builder = extended.iter().find(|(phase, _)| *phase == Phase::ExtendBuild);
+                self.phase(steps, phase, on_builder.map(|(_, one)| one.files()).as_deref())?
+            };
+            timed.push((phase, start.elapsed()));
+            if let Some(code) = progress.signals.exit_code() {
+                return Ok(code);
+            }
+            if code != 0 {
+                progress.say(&format!("error: the {} failed with exit code {code}", phase.name()));
+                return Ok(code);
+            }
+            match (phase, extended.last()) {
+                (Phase::Detect, _) => {
+                    let group = group_extensions(&steps.inputs.layers)?;
+                    if !group.is_empty() {
+                        steps.build_image = Some(steps.inner_builder(&self.context.repository)?);
+                        let (inputs, options) = (steps.inputs, steps.options);
+                        extensions =
+                            Some(Extensions::of(shop, progress, inputs, &group, repository, options));
+                    }
+                }
+                (Phase::Restore, _) => {
+                    wanted = extensions.as_ref().map(Extensions::wanted).transpose()?.unwrap_or_default();
+                    phases.splice(number..number, wanted.iter().map(|one| one.phase));
+                }
+                (Phase::ExtendBuild, Some((_, one))) => steps.env = one.env()?,
+                (Phase::ExtendRun, Some((_, one))) => steps.extended = Some(one.files()),
+                _ => {}
+            }
         }
-        let start = Instant::now();
+        Ok(0)
+    }
+
+    fn announce(&self, phase: Phase, number: usize, count: usize) {
+        if self.context.json {
+            eprint_line(&json!({"event": "phase", "phase": phase.name()}).to_string());
+        } else if !self.context.quiet {
+            let title = format!("[{number}/{count}] {}", phase.name());
+            self.context.progress.say(&format!("{title} ({:.1} s)", self.began.elapsed().as_secs_f64()));
+        }
+    }
+
+    /// Runs a phase; `on_builder` is what extensions have put on the builder's files.
+    fn phase(&self, steps: &Steps<'_>, phase: Phase, on_builder: Option<&Path>) -> Result<u8> {
+        let (shop, progress) = (self.shop, &self.context.progress);
         if matches!(phase, Phase::Restore | Phase::Create) {
             steps.inputs.kept.give(&steps.inputs.layers, steps.user)?;
         }
-        let tree;
-        let root = if phase.is_in_builder() {
-            let files = shop.tree(builder, phase.name(), progress)?;
-            let path = files.path().to_owned();
-            tree = Some(files);
-            path
-        } else {
-            tree = None;
+        if !phase.is_in_builder() {
             let dir = shop.session.make(&format!("{}/root", phase.name()))?;
-            make_bare(&dir, builder)?;
-            dir
+            make_bare(&dir, self.builder)?;
+            return self.sandbox(steps, phase, &dir, Vec::new());
+        }
+        let files = match on_builder {
+            None => shop.tree(self.builder, phase.name(), progress)?,
+            Some(written) => {
+                let make = |part: &str| shop.session.make(&format!("{}/{part}", phase.name()));
+                let above = Above { upper: make("upper")?, work: make("work")? };
+                Tree::stacked(&[written, self.builder], Some(&above), &make("root")?, &shop.room)?
+            }
         };
-        let stdout = if context.json { standard_error()? } else { Stdio::inherit() };
-        let sandbox = steps.sandbox(phase, &root);
-        let ended = shop.run(&sandbox, phase.name(), progress, (Stdio::null(), stdout), deadline)?;
-        drop(tree);
-        timed.push((phase, start.elapsed()));
+        self.sandbox(steps, phase, files.path(), Vec::new())
+    }
+
+    /// Runs a phase on these files, with further mounts; gives its exit code.
+    fn sandbox(&self, steps: &Steps<'_>, phase: Phase, root: &Path, further: Vec<Mount>) -> Result<u8> {
+        let stdout = if self.context.json { standard_error()? } else { Stdio::inherit() };
+        let streams = (Stdio::null(), stdout, Stdio::inherit());
+        let mut sandbox = steps.sandbox(phase, root);
+        sandbox.mounts.extend(further);
+        let deadline = steps.options.timeout.map(|timeout| self.began + timeout);
+        let ended = self.shop.run(&sandbox, phase.name(), &self.context.progress, streams, deadline)?;
         if ended.timed_out {
             let limit = steps.options.timeout.unwrap_or_default().as_secs();
             bail!("the build is stopped in the {}: {limit} s are over (--timeout)", phase.name());
         }
-        if let Some(code) = progress.signals.exit_code() {
-            return Ok(code);
-        }
-        if ended.code != 0 {
-            progress.say(&format!("error: the {} failed with exit code {}", phase.name(), ended.code));
-            return Ok(ended.code);
-        }
-        if phase == Phase::Detect {
-            refuse_extensions(&steps.inputs.layers)?;
-        }
+        Ok(ended.code)
     }
-    Ok(0)
 }
 
 fn standard_error() -> Result<Stdio> {
@@ -179,20 +245,12 @@ fn standard_error() -> Result<Stdio> {
     Ok(Stdio::from(copy))
 }
 
-/// There is nobody to run what they write.
-fn refuse_extensions(layers: &Path) -> Result<()> {
+/// The extensions that take part.
+fn group_extensions(layers: &Path) -> Result<Vec<GroupElement>> {
     let text =
         tree::read(layers, "group.toml", MAX_FILE).context("cannot read group.toml")?.unwrap_or_default();
     let group: Group = toml_text::from_str(&text).context("cannot parse group.toml")?;
-    let ids: Vec<String> = group.group_extensions.iter().map(GroupElement::full_name).collect();
-    if !ids.is_empty() {
-        bail!(
-            "these image extensions take part, and `drydock build` cannot run what they write (Dockerfiles): {}; name \
-             buildpacks that need none with --buildpack",
-            ids.join(", ")
-        );
-    }
-    Ok(())
+    Ok(group.group_extensions)
 }
 
 /// Copies what the user wants besides the image. What buildpacks have put there may be anything: no link is followed.

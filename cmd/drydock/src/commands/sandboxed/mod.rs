@@ -2,6 +2,9 @@
 
 mod build;
 mod descriptor;
+pub(crate) mod dockerfile;
+mod extend;
+pub(crate) mod from_dockerfile;
 mod inputs;
 mod kept;
 mod lifecycle;
@@ -10,6 +13,7 @@ mod order;
 mod run;
 mod steps;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Instant;
@@ -35,13 +39,16 @@ pub(crate) use descriptor::Selection;
 pub(crate) use order::Asked;
 pub(crate) use run::{run, shell};
 
+use self::from_dockerfile::Fetched;
 use super::Context;
 use crate::cli::Command;
+use crate::cli_import::Import;
 use crate::cli_sandboxed::{Build, Reach, Run, Sandboxed, Shell};
 use crate::config::Config;
 use crate::env;
 use crate::exit::Usage;
 use crate::progress::{Progress, eprint_line};
+use crate::rules::Rules;
 
 /// Where this process is.
 pub(crate) enum Place {
@@ -53,8 +60,16 @@ pub(crate) enum Place {
     Done(u8),
 }
 
+/// What is said for all commands that matters before a room is entered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outside<'a> {
+    pub(crate) sources: Option<&'a Path>,
+    pub(crate) quiet: bool,
+    pub(crate) json: bool,
+}
+
 /// Enters a room if a command needs one. Must be called before there is a second thread.
-pub(crate) fn enter(repository: &Repository, command: &mut Command) -> Result<Place> {
+pub(crate) fn enter(repository: &Repository, command: &mut Command, outside: &Outside<'_>) -> Result<Place> {
     if let Command::Build(build) = command {
         descriptor::apply(build)?;
         Config::read(env::config_files())?.apply(build, repository)?;
@@ -68,8 +83,9 @@ pub(crate) fn enter(repository: &Repository, command: &mut Command) -> Result<Pl
             let builder = builder(repository, build)?;
             (Some(inputs::builder_user(build, &builder.config)?), &build.sandboxed)
         }
+        Command::Import(import) => return enter_to_import(import, outside),
         Command::Gc { dry_run: false } if env::cache_dir().is_some_and(|dir| dir.exists()) => {
-            return enter_as(User { uid: 0, gid: 0 }).or_else(|error| {
+            return enter_as(SUPERUSER, None).or_else(|error| {
                 eprint_line(&format!("warning: unpacked images are not cleaned: {error:#}"));
                 Ok(Place::Outside)
             });
@@ -79,7 +95,32 @@ pub(crate) fn enter(repository: &Repository, command: &mut Command) -> Result<Pl
     // Before anything else is done: what is missing is said at once.
     Runtime::find(sandboxed.runtime.as_deref(), env::search_path().as_deref())?;
     // Whose name is known only to the image is the superuser as long as it is not unpacked.
-    enter_as(user.unwrap_or(User { uid: 0, gid: 0 }))
+    enter_as(user.unwrap_or(SUPERUSER), None)
+}
+
+/// Who is to be anybody.
+const SUPERUSER: User = User { uid: 0, gid: 0 };
+
+/// Enters a room if a Dockerfile is to be built; git repositories are fetched before.
+fn enter_to_import(import: &Import, outside: &Outside<'_>) -> Result<Place> {
+    let rules = Rules::read(outside.sources, env::all())?;
+    if !from_dockerfile::is_asked_for(&rules, import)? {
+        return Ok(Place::Outside);
+    }
+    let runtime = import.dockerfile.sandboxed.runtime.as_deref();
+    Runtime::find(runtime, env::search_path().as_deref())?;
+    if room::is_inside(env::room().as_deref())? {
+        return enter_as(SUPERUSER, None);
+    }
+    match from_dockerfile::fetch(&rules, import, outside)? {
+        None => enter_as(SUPERUSER, None),
+        Some(Fetched::Stopped(code)) => Ok(Place::Done(code)),
+        Some(Fetched::All(session)) => {
+            let place = enter_as(SUPERUSER, Some(Fetched::variable(&session)))?;
+            session.end()?;
+            Ok(place)
+        }
+    }
 }
 
 /// A build's builder, which must be for this machine, and so must be the run image.
@@ -109,9 +150,9 @@ fn builder(repository: &Repository, build: &Build) -> Result<Image> {
     Ok(builder)
 }
 
-fn enter_as(user: User) -> Result<Place> {
+fn enter_as(user: User, handed_on: Option<(&str, &OsStr)>) -> Result<Place> {
     let warn = |text: &str| eprint_line(&format!("warning: {text}"));
-    Ok(match room::enter(user, env::room().as_deref(), &warn)? {
+    Ok(match room::enter(user, env::room().as_deref(), handed_on.as_slice(), &warn)? {
         Entered::Inside(room) => Place::Inside(room),
         Entered::Left(code) => Place::Done(code),
     })
@@ -144,7 +185,7 @@ fn remove_stale(cache: &Path, runtime: Option<&Runtime>, room: &Room) -> Result<
 }
 
 /// All that it takes to run something.
-struct Shop {
+pub(crate) struct Shop {
     room: Room,
     runtime: Runtime,
     cache: PathBuf,
@@ -155,7 +196,7 @@ struct Shop {
 }
 
 impl Shop {
-    fn open(room: Room, options: &Sandboxed, ports: &[Port], progress: &Progress) -> Result<Self> {
+    pub(crate) fn open(room: Room, options: &Sandboxed, ports: &[Port], progress: &Progress) -> Result<Self> {
         let find = |name: Option<&str>| Runtime::find(name, env::search_path().as_deref());
         let runtime = match options.runtime.as_deref() {
             // The only one that does without a superuser.
@@ -191,7 +232,7 @@ impl Shop {
     }
 
     /// Removes all that is the command's own.
-    fn end(self) -> Result<()> {
+    pub(crate) fn end(self) -> Result<()> {
         drop(self.own_network);
         self.session.end()
     }
@@ -222,11 +263,11 @@ impl Shop {
         sandbox: &Sandbox,
         name: &str,
         progress: &Progress,
-        (stdin, stdout): (Stdio, Stdio),
+        (stdin, stdout, stderr): (Stdio, Stdio, Stdio),
         deadline: Option<Instant>,
     ) -> Result<Ended> {
         let signal = || progress.signals.exit_code().map_or(0, |code| usize::from(code) - 128);
-        let terms = Terms { stdin, stdout, stderr: Stdio::inherit(), signal: &signal, deadline };
+        let terms = Terms { stdin, stdout, stderr, signal: &signal, deadline };
         self.runtime.run(sandbox, name, &self.session, &self.room, terms)
     }
 }

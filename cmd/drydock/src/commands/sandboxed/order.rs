@@ -63,6 +63,13 @@ pub(super) struct Choice<'a> {
     pub(super) bring: &'a mut Bring<'a>,
 }
 
+/// The order of a builder with these files; none if it has none.
+pub(super) fn of_builder(files: &Path) -> Result<Option<OrderToml>> {
+    let failed = "cannot read the builder's /cnb/order.toml";
+    let text = tree::read(files, "/cnb/order.toml", MAX_ORDER).context(failed)?;
+    text.map(|text| toml_text::from_str(&text).context(failed)).transpose()
+}
+
 impl Choice<'_> {
     /// The order; none if it is the builder's own.
     pub(super) fn order(mut self, options: &Build) -> Result<Option<OrderToml>> {
@@ -89,10 +96,8 @@ impl Choice<'_> {
 
     /// The builder's order.
     fn own(&self) -> Result<OrderToml> {
-        let read = tree::read(self.builder, "/cnb/order.toml", MAX_ORDER);
-        let text = read.context("cannot read the builder's /cnb/order.toml")?;
-        let text = text.context("the builder has no order: its /cnb/order.toml is missing, or too long")?;
-        toml_text::from_str(&text).context("cannot read the builder's /cnb/order.toml")
+        of_builder(self.builder)?
+            .context("the builder has no order: its /cnb/order.toml is missing, or too long")
     }
 
     /// One group, or as many as the builder has if its order is part of it.

@@ -137,12 +137,15 @@ impl Task<'_> {
                 .map_or("/", |dir| dir)
                 .to_owned(),
             user: user(&settings.user, &unpacked.files)?,
+            groups: Vec::new(),
+            new_privileges: false,
             mounts: self.options.sandboxed.volume.iter().cloned().chain(self.mounts).collect(),
             network: shop.network.clone(),
             limits: self.options.sandboxed.limits(),
             terminal,
         };
-        let ended = shop.run(&sandbox, "run", progress, (Stdio::inherit(), Stdio::inherit()), None);
+        let streams = (Stdio::inherit(), Stdio::inherit(), Stdio::inherit());
+        let ended = shop.run(&sandbox, "run", progress, streams, None);
         drop(tree);
         shop.end()?;
         Ok(ended?.code)

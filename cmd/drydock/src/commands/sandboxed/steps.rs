@@ -6,21 +6,23 @@
 //! | detector | the builder's | layers; app, platform (read-only) |
 //! | restorer | none but the phases | layers, cache; layout repository (read-only) |
 //! | builder | the builder's | layers, app; platform (read-only) |
-//! | exporter | none but the phases | layers, cache, layout repository; app (read-only) |
+//! | extender | the builder's, or the run image's | layers, a folder for what it makes; that image's layout, the app if it is used (read-only) |
+//! | exporter | none but the phases | layers, cache, layout repository; app, extended run image (read-only) |
 //! | creator | the builder's | all of these |
 //!
 //! No program of the builder runs where the layout repository or the cache is to be seen, unless the creator is asked for.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use drydock_images::Name;
+use drydock_images::{Name, Repository};
 use drydock_sandbox::bundle::{Mount, Network, Sandbox};
 use drydock_sandbox::ids::User;
 use drydock_sandbox::tree;
 use rustix::process::geteuid;
 
+use super::extend::{ENV, EXTENDED};
 use super::inputs::Inputs;
 use super::lifecycle::Lifecycle;
 use super::set;
@@ -28,7 +30,7 @@ use crate::cli_sandboxed::Build;
 
 /// Where the phases see what is theirs.
 const LIFECYCLE: &str = "/cnb/lifecycle";
-const LAYOUT_REPO: &str = "/layout-repo";
+pub(super) const LAYOUT_REPO: &str = "/layout-repo";
 const LAYERS: &str = "/layers";
 const PLATFORM: &str = "/platform";
 const CACHE: &str = "/cache";
@@ -42,27 +44,43 @@ pub(super) enum Phase {
     Analyze,
     Detect,
     Restore,
+    /// Extensions change the files that the buildpacks run on.
+    ExtendBuild,
+    /// Extensions add to the run image.
+    ExtendRun,
     Build,
     Export,
     Create,
 }
 
 impl Phase {
-    /// The executable.
+    /// What it is called.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Analyze => "analyzer",
             Self::Detect => "detector",
             Self::Restore => "restorer",
+            Self::ExtendBuild => "extender-build",
+            Self::ExtendRun => "extender-run",
             Self::Build => "builder",
             Self::Export => "exporter",
             Self::Create => "creator",
         }
     }
 
+    /// Its executable.
+    pub(super) fn executable(self) -> &'static str {
+        if self.extends() { "extender" } else { self.name() }
+    }
+
     /// Whether it runs among the builder's files, which it may change for itself.
     pub(super) fn is_in_builder(self) -> bool {
         matches!(self, Self::Detect | Self::Build | Self::Create)
+    }
+
+    /// Whether it runs among the files of an image that extensions change.
+    pub(super) fn extends(self) -> bool {
+        matches!(self, Self::ExtendBuild | Self::ExtendRun)
     }
 
     /// Whether it runs nothing but what others wrote.
@@ -80,7 +98,11 @@ pub(super) struct Steps<'a> {
     /// Whom they can talk to.
     pub(super) network: Network,
     /// The builder's environment.
-    pub(super) env: &'a [String],
+    pub(super) env: Vec<String>,
+    /// The builder, as the phases name it, where extensions take part.
+    pub(super) build_image: Option<String>,
+    /// What extensions made of the run image.
+    pub(super) extended: Option<PathBuf>,
     /// The layout repository.
     pub(super) repository: &'a Path,
     pub(super) lifecycle: Lifecycle,
@@ -106,22 +128,35 @@ pub(super) fn inner_name(name: &Name, repository: &Path) -> Result<String> {
 }
 
 impl Steps<'_> {
+    /// The builder, as the phases name it: only those that are ours can extend it.
+    pub(super) fn inner_builder(&self, repository: &Repository) -> Result<String> {
+        if self.lifecycle.dir.is_none() {
+            bail!(
+                "image extensions take part, and the builder's own lifecycle cannot extend images in layouts: leave --lifecycle out"
+            );
+        }
+        inner_name(&repository.locate(self.options.builder()?)?, self.repository)
+    }
+
     /// The sandbox of a phase, with these files.
     pub(super) fn sandbox(&self, phase: Phase, root: &Path) -> Sandbox {
         // Who has other users' files to prepare must be root; an ordinary user has none.
-        let user =
-            if geteuid().is_root() && !phase.is_foreign() { User { uid: 0, gid: 0 } } else { self.user };
+        let is_superuser = geteuid().is_root() && !phase.is_foreign() || phase.extends();
+        let user = if is_superuser { User { uid: 0, gid: 0 } } else { self.user };
         let mut mounts = self.mounts(phase);
         if phase.is_in_builder() {
             mounts.extend(self.buildpacks.iter().chain(&self.options.sandboxed.volume).cloned());
         }
         Sandbox {
             root: root.to_owned(),
-            writable_root: phase.is_in_builder(),
+            writable_root: phase.is_in_builder() || phase.extends(),
             args: self.args(phase),
             env: self.environment(phase),
             working_dir: if phase.is_in_builder() { self.options.workspace.clone() } else { "/".to_owned() },
             user,
+            groups: Vec::new(),
+            // As everywhere where images are made: `sudo` works.
+            new_privileges: phase.extends(),
             mounts,
             network: self.network.clone(),
             limits: self.options.sandboxed.limits(),
@@ -130,7 +165,7 @@ impl Steps<'_> {
     }
 
     fn args(&self, phase: Phase) -> Vec<String> {
-        let mut args = vec![format!("{LIFECYCLE}/{}", phase.name())];
+        let mut args = vec![format!("{LIFECYCLE}/{}", phase.executable())];
         let mut flag = |name: &str, value: &str| args.extend([name.to_owned(), value.to_owned()]);
         let (analyzes, exports) =
             (matches!(phase, Phase::Analyze | Phase::Create), matches!(phase, Phase::Export | Phase::Create));
@@ -151,6 +186,15 @@ impl Steps<'_> {
         if exports || phase == Phase::Restore {
             flag("-cache-dir", CACHE);
         }
+        if let Some(name) = self.build_image.as_deref().filter(|_| phase == Phase::Restore) {
+            flag("-build-image", name);
+        }
+        if phase.extends() || phase == Phase::Export && self.extended.is_some() {
+            flag("-extended", EXTENDED);
+        }
+        if phase.extends() {
+            flag("-kind", if phase == Phase::ExtendBuild { "build" } else { "run" });
+        }
         if let Some(process) = self.options.default_process.as_deref().filter(|_| exports) {
             flag("-process-type", process);
         }
@@ -170,7 +214,7 @@ impl Steps<'_> {
     }
 
     fn environment(&self, phase: Phase) -> Vec<String> {
-        let mut env = if phase.is_in_builder() { self.env.to_vec() } else { Vec::new() };
+        let mut env = if phase.is_in_builder() { self.env.clone() } else { Vec::new() };
         let ids = [self.user.uid, self.user.gid].map(|id| id.to_string());
         for (name, value) in [
             ("CNB_PLATFORM_API", self.lifecycle.api),
@@ -181,6 +225,9 @@ impl Steps<'_> {
             ("CNB_GROUP_ID", &ids[1]),
         ] {
             set(&mut env, name, value);
+        }
+        if phase == Phase::ExtendBuild {
+            set(&mut env, "CNB_EXTENDED_ENV", &format!("{EXTENDED}/{ENV}"));
         }
         if self.lifecycle.dir.is_none() {
             // Others take layouts for an experiment.
@@ -217,6 +264,8 @@ impl Steps<'_> {
                 add(cache, CACHE, true);
                 add(repository, LAYOUT_REPO, false);
             }
+            // The rest of what they see depends on what they are to do.
+            Phase::ExtendBuild | Phase::ExtendRun => {}
             Phase::Build => {
                 add(workspace, app, true);
                 add(platform, PLATFORM, false);
@@ -225,6 +274,9 @@ impl Steps<'_> {
                 add(workspace, app, false);
                 add(cache, CACHE, true);
                 add(repository, LAYOUT_REPO, true);
+                if let Some(extended) = &self.extended {
+                    add(extended, &format!("{EXTENDED}/run"), false);
+                }
             }
             Phase::Create => {
                 add(workspace, app, true);

@@ -1,0 +1,656 @@
+//! `drydock import dockerfile:…`: images that are built from folders, archives and git repositories, as root and as an ordinary user.
+
+mod git_server;
+mod repositories;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use drydock_acceptance::layout::{Image, Layout};
+use drydock_acceptance::project::{run, succeed};
+use drydock_acceptance::run::Output;
+use drydock_acceptance::sandboxed::{House, Who};
+use drydock_acceptance::tools;
+use drydock_acceptance::tree::{self, Kind};
+use drydock_fake_registry::{Answer, Fake};
+use libtest_mimic::Trial;
+use serde_json::Value;
+use walkdir::WalkDir;
+
+use self::git_server::{TOKEN, git};
+use crate::drydock::served::Served;
+use crate::{Built, with_executables};
+
+/// What is built in most tests: a base of the repository, a file of the context, and a program.
+const DOCKERFILE: &str = "FROM acme/run:base\nARG WHO=world\nENV WHO=$WHO\nUSER 0\nCOPY . /src/\n\
+                          RUN echo \"hello $WHO\" >/greeting; cat /src/file\nCMD [\"cat\", \"/greeting\"]\n";
+
+/// This module's tests.
+pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
+    let mut trials = repositories::trials(executables);
+    trials.extend(with_executables(
+        executables,
+        [
+            ("dockerfile_sources::every_source_gives_the_same_image", every_source_gives_the_same_image),
+            ("dockerfile_sources::others_read_what_was_built", others_read_what_was_built),
+            ("dockerfile_sources::sources_say_what_may_be_built", sources_say_what_may_be_built),
+            ("dockerfile_sources::bases_come_from_registries", bases_come_from_registries),
+            ("dockerfile_sources::nothing_leads_out_of_a_source", nothing_leads_out_of_a_source),
+            ("dockerfile_sources::options_say_what_is_built", options_say_what_is_built),
+            ("dockerfile_sources::secrets_are_nowhere", secrets_are_nowhere),
+            ("dockerfile_sources::logs_are_kept", logs_are_kept),
+            ("dockerfile_sources::what_fails_leaves_nothing", what_fails_leaves_nothing),
+        ],
+    ));
+    trials
+}
+
+/// A house, and a source in its folder `app`.
+struct Site {
+    house: House,
+}
+
+impl Site {
+    fn new(built: &Built, who: Who, files: &[(&str, &str)]) -> Result<Self> {
+        let dir = tempfile::tempdir().context("make a folder")?;
+        let (cnb, app) = (dir.path().join("cnb"), dir.path().join("app"));
+        for folder in [&cnb, &app] {
+            fs::create_dir(folder)?;
+        }
+        let drydock = built.for_everyone()?.join("drydock");
+        let site = Self { house: House::new(&drydock, Path::new("/nowhere"), who, &cnb, &app)? };
+        for folder in ["sessions", "builds"] {
+            fs::create_dir_all(site.house.path("home/.cache/drydock").join(folder))?;
+        }
+        for (path, text) in files {
+            site.put(path, text)?;
+        }
+        site.house.own()?;
+        Ok(site)
+    }
+
+    fn app(&self, path: &str) -> PathBuf {
+        self.house.path("app").join(path)
+    }
+
+    fn put(&self, path: &str, text: &str) -> Result<()> {
+        let path = self.app(path);
+        fs::create_dir_all(path.parent().context("it has a parent")?)?;
+        fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// `drydock`, with a network for nobody if it builds.
+    fn command(&self, arguments: &[&str]) -> Command {
+        self.house.patient(arguments)
+    }
+
+    /// Imports, however it ends.
+    fn import(&self, arguments: &[&str]) -> Result<Output> {
+        run(&mut self.command(&[&["import"], arguments, &["--network", "none"]].concat()))
+    }
+
+    /// Imports; it must succeed, and leave nothing.
+    fn imported(&self, arguments: &[&str]) -> Result<Output> {
+        let output = self.import(arguments)?;
+        ensure!(output.exit == 0, "{arguments:?}: exit code {}\n{}", output.exit, output.text());
+        self.house.is_clean().with_context(|| output.text())?;
+        Ok(output)
+    }
+
+    /// It must fail, say something, and leave nothing.
+    fn refused(&self, exit: i32, says: &str, arguments: &[&str]) -> Result<String> {
+        let output = self.import(arguments)?;
+        let said = output.text();
+        ensure!(
+            output.exit == exit && said.contains(says),
+            "{arguments:?}: {} but not `{says}`: {said}",
+            output.exit
+        );
+        self.house.is_clean().with_context(|| said.clone())?;
+        Ok(said)
+    }
+
+    fn layout(&self, name: &str) -> Layout {
+        Layout::new(self.house.path("layout-repo/index.docker.io").join(name))
+    }
+
+    /// The image of a name, which must be whole and without faults.
+    fn image(&self, name: &str) -> Result<Image> {
+        let layout = self.layout(name);
+        let faults = layout.faults()?;
+        ensure!(faults.is_empty(), "the layout has faults:\n{}", faults.join("\n"));
+        layout.verify()?.pop().context("the layout has an image")
+    }
+
+    /// The files of an image, as `drydock export` writes them.
+    fn files(&self, name: &str, to: &str) -> Result<PathBuf> {
+        let to = self.house.path("home").join(to);
+        let target = format!("dir:{}", to.display());
+        succeed(&mut self.command(&["export", name, &target]))?;
+        Ok(to)
+    }
+
+    /// A repository with what is in `app`, committed to `main`.
+    fn commit(&self, repository: &str) -> Result<String> {
+        let dir = self.house.path(repository);
+        succeed(Command::new("cp").arg("-r").arg(self.house.path("app")).arg(&dir))?;
+        git(&dir, &["init", "--quiet"])?;
+        git(&dir, &["add", "--all"])?;
+        git(&dir, &["commit", "--quiet", "--message", "first"])?;
+        self.house.own()?;
+        git(&dir, &["rev-parse", "HEAD"])
+    }
+}
+
+const EVERYBODY: [Who; 2] = [Who::Root, Who::Ordinary];
+
+/// Packs a folder's files.
+fn pack(from: &Path, to: &Path, how: &str) -> Result<()> {
+    succeed(Command::new("tar").arg(how).arg("-cf").arg(to).arg("-C").arg(from).arg(".")).map(drop)
+}
+
+fn every_source_gives_the_same_image(built: &Built) -> Result<()> {
+    for who in EVERYBODY {
+        let site = Site::new(built, who, &[("Dockerfile", DOCKERFILE), ("file", "of the context\n")])?;
+        let commit = site.commit("home/repo.git")?;
+        let served = site.house.path("home");
+        for (name, how) in [("a.tar", "--no-auto-compress"), ("a.tar.gz", "-z"), ("a.tar.zst", "--zstd")] {
+            pack(&site.house.path("app"), &served.join(name), how)?;
+        }
+        site.house.own()?;
+        let archive = fs::read(served.join("a.tar.gz"))?;
+        let web = Fake::start(move |_, _| Answer::new(200, archive.clone()));
+        let host = web.host.clone();
+        site.house.write("sources.toml", &format!("[host.'{host}']\nplain-http = true\n"))?;
+        let repository = format!("dockerfile:git+file://{}", served.join("repo.git").display());
+        let mut configs = BTreeSet::new();
+        for source in [
+            "dockerfile:app".to_owned(),
+            "dockerfile:home/a.tar".to_owned(),
+            "dockerfile:home/a.tar.gz".to_owned(),
+            "dockerfile:home/a.tar.zst".to_owned(),
+            format!("dockerfile:http://{host}/a.tar.gz"),
+            repository.clone(),
+            format!("{repository}#main"),
+            format!("{repository}#{commit}"),
+            format!("{repository}#main@{commit}"),
+        ] {
+            let output = site.imported(&[
+                &source,
+                "acme/built:1",
+                "--sources",
+                "sources.toml",
+                "--creation-time",
+                "1000000000",
+                "--no-cache",
+            ])?;
+            ensure!(output.text().contains("of the context"), "{who:?} {source}: {}", output.text());
+            let image = site.image("acme/built/1")?;
+            configs.insert(image.config.to_string());
+            ensure!(configs.len() == 1, "{who:?} {source}: another image:\n{configs:#?}");
+        }
+        let printed = succeed(&mut site.command(&["run", "acme/built:1", "--network", "none"]))?;
+        ensure!(printed.stdout == b"hello world\n", "{who:?}: {}", printed.text());
+        if who == Who::Ordinary {
+            let strangers = site.house.strangers()?;
+            ensure!(strangers.is_empty(), "these belong to somebody else: {strangers:?}");
+        }
+    }
+    Ok(())
+}
+
+fn others_read_what_was_built(built: &Built) -> Result<()> {
+    let dockerfile = "FROM acme/run:base AS made\nUSER 0\nRUN mkdir /made && echo made >/made/file && chown 7:8 /made/file\n\
+                      FROM acme/run:base\nUSER 0\nCOPY --from=made --chmod=640 /made /copied/\n\
+                      COPY --chown=5:6 file /srv/\nRUN rm /usr/bin/env && ln -s file /srv/link\n\
+                      LABEL of=tests\nEXPOSE 80\nWORKDIR /srv\nUSER 5\nENTRYPOINT [\"cat\"]\nCMD [\"file\"]\n";
+    for who in EVERYBODY {
+        let site = Site::new(built, who, &[("Dockerfile", dockerfile), ("file", "text\n")])?;
+        for flags in [&[][..], &["--flatten", "--compression", "zstd"][..]] {
+            site.imported(&[&["dockerfile:app", "acme/built:1", "--creation-time", "0"], flags].concat())?;
+            let image = site.image("acme/built/1")?;
+            let config = &image.config["config"];
+            ensure!(config["User"] == "5" && config["WorkingDir"] == "/srv", "{who:?}: {config}");
+            ensure!(
+                config["Labels"]["of"] == "tests" && config["ExposedPorts"]["80/tcp"].is_object(),
+                "{config}"
+            );
+            let history = image.config["history"].as_array().context("a history")?;
+            let layers = history.iter().filter(|entry| entry["empty_layer"] != true).count();
+            ensure!(layers == image.layers.len(), "{who:?}: {history:?}");
+            ensure!(
+                history
+                    .iter()
+                    .any(|entry| entry["created_by"].as_str().is_some_and(|by| by.contains("EXPOSE")))
+            );
+            ensure!(image.config["created"] == "1970-01-01T00:00:00Z", "{}", image.config["created"]);
+            let scratch = tempfile::tempdir()?;
+            let judged = tools::Image::new(site.layout("acme/built/1").dir(), "1", scratch.path())?;
+            // It leaves out what it does not know.
+            let read = judged.config()?;
+            for (place, key) in [
+                ("/config", "User"),
+                ("/config", "Cmd"),
+                ("/config", "Labels"),
+                ("", "rootfs"),
+                ("", "created"),
+            ] {
+                let of = |config: &Value| config.pointer(place).map(|found| found[key].clone());
+                ensure!(of(&read) == of(&image.config), "{who:?}: skopeo reads another `{key}`: {read}");
+            }
+            judged.archive("docker-archive")?;
+            let found = tree::read(&judged.unpack()?)?;
+            for (path, mode, owner) in [("copied/file", 0o640, (7, 8)), ("srv/file", 0o644, (5, 6))] {
+                let node = found.get(Path::new(path)).with_context(|| format!("{path} is missing"))?;
+                ensure!(
+                    (node.mode & 0o7777, (node.uid, node.gid)) == (mode, owner),
+                    "{who:?} {path}: {node:?}"
+                );
+            }
+            ensure!(!found.contains_key(Path::new("usr/bin/env")), "{who:?}: what was removed is there");
+            ensure!(!found.contains_key(Path::new("made")), "{who:?}: another stage's files are there");
+            ensure!(
+                matches!(&found[Path::new("srv/link")].kind, Kind::Symlink(to) if to == Path::new("file"))
+            );
+        }
+    }
+    Ok(())
+}
+
+fn with_rules<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    [arguments, &["--sources", "sources.toml"]].concat()
+}
+
+fn sources_say_what_may_be_built(built: &Built) -> Result<()> {
+    let site = Site::new(
+        built,
+        Who::Ordinary,
+        &[("shop/Dockerfile", "FROM scratch\nCOPY . /\n"), ("old/Dockerfile", "FROM scratch\n")],
+    )?;
+    site.commit("home/repo")?;
+    pack(&site.app("shop"), &site.app("shop.tar.gz"), "-z")?;
+    let archive = fs::read(site.app("shop.tar.gz"))?;
+    let web = Fake::start(move |_, _| Answer::new(200, archive.clone()));
+    let (host, home, app) = (&web.host, site.house.path("home"), site.house.path("app"));
+    let (home, app) = (home.display(), app.display());
+    let rules = format!(
+        "strict = true\n[source.ctx]\nkind = 'dockerfile'\nlocation = 'app'\ndeny = ['old']\nimages = ['shop', 'shop.tar.gz']\n\
+         [source.web]\nkind = 'dockerfile'\nlocation = 'http://{host}/ctx'\n\
+         [source.code]\nkind = 'git'\nlocation = 'file://{home}'\nmirrors = ['file://{home}/gone']\nallow = ['repo#main']\n\
+         images = ['repo#main:shop']\n[host.'{host}']\nplain-http = true\n"
+    );
+    site.house.write("sources.toml", &rules)?;
+    for (source, name) in [
+        ("dockerfile:app/shop", "acme/x:1"),
+        ("dockerfile:app/shop.tar.gz", "acme/x:1"),
+        ("ctx/shop", "acme/x:1"),
+        ("ctx/shop.tar.gz", "acme/x:1"),
+        (&format!("dockerfile:http://{host}/ctx/shop.tar.gz"), "acme/x:1"),
+        ("web/shop.tar.gz", "acme/x:1"),
+        (&format!("dockerfile:git+file://{home}/repo#main:shop"), "acme/x:1"),
+        ("code/repo#main:shop", "acme/x:1"),
+    ] {
+        site.imported(&with_rules(&[source, name])).with_context(|| source.to_owned())?;
+    }
+    site.imported(&with_rules(&["--all"]))?;
+    for name in ["ctx/shop/latest", "code/repo/shop/main"] {
+        site.image(name)?;
+    }
+    symlink(site.house.path("home/repo"), site.app("link"))?;
+    for (exit, says, source) in [
+        (4, "`old` is in its `deny`", "dockerfile:app/old"),
+        (4, "`old` is in its `deny`", "ctx/old"),
+        (4, "the file of sources is strict", "dockerfile:home/repo/shop"),
+        (4, "the file of sources is strict", "dockerfile:app/link"),
+        (4, "the file of sources is strict", &format!("dockerfile:http://{host}/other/shop.tar.gz")),
+        (4, "nothing in its `allow`", &format!("dockerfile:git+file://{home}/repo")),
+        (4, "nothing in its `allow`", "code/repo#other"),
+        (4, "the file of sources is strict", &format!("dockerfile:git+file://{app}/repo")),
+        (2, "it must be a path", "ctx/../home"),
+        (2, "has no tag", "ctx/shop:1"),
+    ] {
+        site.refused(exit, says, &with_rules(&[source, "acme/y:1"]))?;
+    }
+    site.refused(2, "what is built has no name", &["dockerfile:app/shop"])?;
+    site.refused(2, "--target is for what is built", &["oci:app", "acme/y:1", "--target", "x"])?;
+    ensure!(!site.layout("acme/y/1").dir().exists(), "something is there");
+    Ok(())
+}
+
+fn bases_come_from_registries(built: &Built) -> Result<()> {
+    let site = Site::new(built, Who::Ordinary, &[])?;
+    let base = Served::image(&site.layout("acme/run/base"))?;
+    let asked = Arc::new(AtomicBool::new(false));
+    let note = Arc::clone(&asked);
+    let registry = Fake::start(move |request, _| {
+        note.store(true, Ordering::Relaxed);
+        match request.header("authorization") {
+            Some("Basic dXNlcjpvcGVuIHNlc2FtZQ==") => base.answer(request),
+            _ => Answer::new(401, "").with("WWW-Authenticate", "Basic realm=\"x\""),
+        }
+    });
+    let (host, app) = (&registry.host, site.house.path("app"));
+    let app = app.display();
+    site.put(
+        "Dockerfile",
+        &format!("FROM {host}/x/y\nUSER 0\nRUN touch /here\nCOPY --from={host}/x/y /bin/busybox /copy\n"),
+    )?;
+    site.house.own()?;
+    let rules = |more: &str| {
+        format!(
+            "strict = true\n[source.ctx]\nkind = 'dockerfile'\nlocation = '{app}'\n[source.hub]\nkind = 'registry'\n\
+             location = '{host}'\nauth = {{ env = 'TOKEN' }}\n{more}\n[host.'{host}']\nplain-http = true\n"
+        )
+    };
+    let import = |more: &[&str]| -> Result<Output> {
+        let arguments =
+            ["import", "dockerfile:app", "acme/x:1", "--sources", "home/sources.toml", "--network", "none"];
+        run(site.command(&[&arguments, more].concat()).env("TOKEN", format!("user:{TOKEN}")))
+    };
+    site.house.write("home/sources.toml", &rules("deny = ['x/*']"))?;
+    let output = import(&[])?;
+    let said = output.text();
+    ensure!(
+        output.exit == 4 && said.contains("Dockerfile: line 1") && said.contains("`x/*` is in its `deny`"),
+        "{said}"
+    );
+    ensure!(!asked.load(Ordering::Relaxed), "the registry was asked all the same");
+    site.house.write("home/sources.toml", &rules("allow = ['x/*']"))?;
+    let output = import(&["--locked"])?;
+    ensure!(output.exit == 4 && output.text().contains("is not in the lock file"), "{}", output.text());
+    let output = import(&["--lock"])?;
+    ensure!(output.exit == 0, "{}", output.text());
+    site.house.is_clean()?;
+    ensure!(
+        fs::read_to_string(site.house.path("home/sources.lock"))?.contains("hub/x/y:latest"),
+        "it is not locked"
+    );
+    // It is in the repository now.
+    asked.store(false, Ordering::Relaxed);
+    let output = import(&[])?;
+    ensure!(output.exit == 0 && !asked.load(Ordering::Relaxed), "{}", output.text());
+    let output = import(&["--locked"])?;
+    ensure!(output.exit == 0 && asked.load(Ordering::Relaxed), "{}", output.text());
+    let manifest: Value = {
+        let layout = site.layout("acme/x/1");
+        serde_json::from_slice(&fs::read(layout.blob_path(&site.image("acme/x/1")?.descriptor.digest))?)?
+    };
+    let name = manifest["annotations"]["org.opencontainers.image.base.name"].as_str().unwrap_or_default();
+    ensure!(name == format!("{host}/x/y:latest"), "{manifest}");
+    site.put("Dockerfile", "FROM acme/none\n")?;
+    let output = import(&[])?;
+    let said = output.text();
+    ensure!(
+        output.exit == 4 && said.contains("line 1: image `acme/none`") && said.contains("strict"),
+        "{said}"
+    );
+    Ok(())
+}
+
+fn nothing_leads_out_of_a_source(built: &Built) -> Result<()> {
+    let site = Site::new(
+        built,
+        Who::Root,
+        &[("ctx/Dockerfile", "FROM scratch\nCOPY . /\n"), ("ctx/file", "inside")],
+    )?;
+    site.house.write("outside", "outside\n")?;
+    site.house.write("Dockerfile", "FROM scratch\nCOPY outside /\n")?;
+    let inner = site.app("ctx");
+    symlink("../..", inner.join("up"))?;
+    symlink(site.house.path(""), inner.join("house"))?;
+    symlink("../../outside", inner.join("file-link"))?;
+    pack(&inner, &site.app("ctx.tar"), "--no-auto-compress")?;
+    let dir = site.house.path("home/repo");
+    succeed(Command::new("cp").arg("-a").arg(&inner).arg(&dir))?;
+    git(&dir, &["init", "--quiet"])?;
+    git(&dir, &["add", "--all"])?;
+    git(&dir, &["commit", "--quiet", "--message", "links"])?;
+    let git = format!("dockerfile:git+file://{}", dir.display());
+    for source in ["dockerfile:app/ctx", "dockerfile:app/ctx.tar", &git] {
+        for arguments in [
+            ["--context", ".."],
+            ["--context", "up"],
+            ["--context", "house"],
+            ["--context", "up/home"],
+            ["--file", "../../Dockerfile"],
+            ["--file", "up/Dockerfile"],
+            ["--file", "house/Dockerfile"],
+            ["--file", "/etc/passwd"],
+        ] {
+            site.refused(4, "leads out of the source", &[&[source, "acme/x:1"], &arguments[..]].concat())?;
+        }
+        // A link is copied as one, and what it leads to is not.
+        site.imported(&[source, "acme/x:1"])?;
+        let files = site.files("acme/x:1", "files")?;
+        ensure!(fs::read_link(files.join("up"))? == Path::new("../.."), "{source}");
+        fs::remove_dir_all(&files)?;
+    }
+    site.put("ctx/leads", "FROM scratch\nCOPY file-link /\n")?;
+    let output = site.import(&["dockerfile:app/ctx", "acme/y:1", "--file", "leads"])?;
+    ensure!(output.exit != 0, "{}", output.text());
+    ensure!(!site.layout("acme/y/1").dir().exists(), "something is there");
+    Ok(())
+}
+
+fn options_say_what_is_built(built: &Built) -> Result<()> {
+    let dockerfile = "ARG BASE=acme/run:base\nFROM $BASE AS one\nARG A=1\nARG B=2\nARG C\nUSER 0\nRUN echo \"$A $B $C\" >/args\n\
+                      FROM one AS two\nRUN exit 3\n";
+    let site = Site::new(
+        built,
+        Who::Ordinary,
+        &[
+            ("own/build", dockerfile),
+            ("ctx/Dockerfile", "FROM scratch\nCOPY . /\n"),
+            ("ctx/a", "a"),
+            ("ctx/b", "b"),
+            ("ctx/.dockerignore", "b\nDockerfile\n.dockerignore\n"),
+            ("ctx/other", "FROM scratch\nCOPY . /\n"),
+            ("ctx/other.dockerignore", "a\n"),
+        ],
+    )?;
+    let mut command = site.command(&[
+        "import",
+        "dockerfile:app",
+        "acme/x:1",
+        "--file",
+        "own/build",
+        "--target",
+        "one",
+        "--build-arg",
+        "A=x=y",
+        "--build-arg",
+        "C",
+        "--build-arg",
+        "NOT_SET",
+        "--network",
+        "none",
+        "--quiet",
+    ]);
+    let output = succeed(command.env("C", "of the environment"))?;
+    let digest = site.image("acme/x/1")?.descriptor.digest;
+    ensure!(
+        output.stdout == format!("{digest}\n").as_bytes() && output.stderr.is_empty(),
+        "{}",
+        output.text()
+    );
+    let files = site.files("acme/x:1", "files")?;
+    ensure!(fs::read_to_string(files.join("args"))? == "x=y 2 of the environment\n");
+    let common = ["dockerfile:app", "acme/y:1", "--file", "own/build"];
+    let refused = |exit, says: &str, more: &[&str]| site.refused(exit, says, &[&common, more].concat());
+    let said = refused(4, "exit code 3", &["--quiet"])?;
+    ensure!(said.contains("own/build: line 9"), "{said}");
+    refused(4, "there is no stage `three`", &["--target", "three"])?;
+    refused(2, "expected `id=ID`", &["--secret", "nothing"])?;
+    refused(2, "no --volume", &["--volume", "/:/x"])?;
+    site.put("own/bad", "FROM scratch\nCOPY\n")?;
+    site.refused(4, "own/bad: line 2", &["dockerfile:app", "acme/y:1", "--file", "own/bad"])?;
+    site.refused(4, "there is no `Dockerfile` in the source", &["dockerfile:app", "acme/y:1"])?;
+    site.put("text", "no archive")?;
+    site.refused(2, "neither a folder nor a tar", &["dockerfile:app/text", "acme/y:1"])?;
+    for (more, there) in
+        [(&["--context", "ctx"][..], "a"), (&["--context", "ctx", "--file", "ctx/other"][..], "b")]
+    {
+        fs::remove_dir_all(site.house.path("home/files"))?;
+        site.imported(&[&["dockerfile:app", "acme/z:1"], more].concat())?;
+        let files = site.files("acme/z:1", "files")?;
+        let found: Vec<bool> = ["a", "b"].iter().map(|name| files.join(name).exists()).collect();
+        ensure!(found == [there == "a", there == "b"], "{more:?}: {found:?}");
+    }
+    Ok(())
+}
+
+/// Every file below a folder that has a text in it, itself or decompressed.
+fn files_with(dir: &Path, text: &[u8]) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in WalkDir::new(dir) {
+        let entry = entry.context("list a folder")?;
+        if !entry.file_type().is_file() {
+            continue;
+        }
+        let bytes = fs::read(entry.path())?;
+        let mut all = vec![bytes.clone()];
+        if bytes.starts_with(&[0x1f, 0x8b]) {
+            let mut plain = Vec::new();
+            flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_end(&mut plain)?;
+            all.push(plain);
+        }
+        if all.iter().any(|bytes| bytes.windows(text.len()).any(|window| window == text)) {
+            found.push(entry.path().to_owned());
+        }
+    }
+    Ok(found)
+}
+
+fn secrets_are_nowhere(built: &Built) -> Result<()> {
+    let dockerfile = "FROM acme/run:base\nUSER 0\n\
+        RUN --mount=type=secret,id=file --mount=type=secret,id=variable,env=OF_VARIABLE \
+        cat /run/secrets/file && echo \"$OF_VARIABLE\" && wc -c </run/secrets/file >/length\n\
+        RUN --mount=type=secret,id=file,target=/elsewhere,required=true test -s /elsewhere && ls / >/listed\n";
+    for who in EVERYBODY {
+        let site = Site::new(built, who, &[("Dockerfile", dockerfile)])?;
+        site.house.write("secret", "open-sesame-of-a-file\n")?;
+        let arguments = [
+            "import",
+            "dockerfile:app",
+            "acme/x:1",
+            "--network",
+            "none",
+            "--secret",
+            "id=file,src=secret",
+            "--secret",
+            "id=variable,env=SESAME",
+        ];
+        let output = run(site.command(&arguments).env("SESAME", "open-sesame-of-a-variable"))?;
+        ensure!(output.exit == 0, "{who:?}: {}", output.text());
+        let said = output.text();
+        ensure!(!said.contains("open-sesame") && said.contains("***"), "{who:?}: {said}");
+        let log = succeed(&mut site.command(&["log", "acme/x:1"]))?.text();
+        ensure!(!log.contains("open-sesame") && log.contains("***"), "{who:?}: {log}");
+        let files = site.files("acme/x:1", "files")?;
+        ensure!(
+            fs::read_to_string(files.join("length"))?.trim() == "22",
+            "{who:?}: the program has not seen it"
+        );
+        for dir in ["layout-repo", "home"] {
+            let found = files_with(&site.house.path(dir), b"open-sesame")?;
+            ensure!(found.is_empty(), "{who:?}: it is in {found:?}");
+        }
+        // With another secret nothing is done anew: it is in no key.
+        site.house.write("secret", "another-secret-for-it\n")?;
+        let again = run(site.command(&arguments).env("SESAME", "another"))?;
+        ensure!(
+            again.exit == 0 && again.text().contains("2 steps, 2 of them known"),
+            "{who:?}: {}",
+            again.text()
+        );
+        let said =
+            site.refused(4, "the secret `file` is not given", &["dockerfile:app", "acme/y:1", "--no-cache"])?;
+        ensure!(said.contains("line 4"), "{said}");
+    }
+    Ok(())
+}
+
+fn logs_are_kept(built: &Built) -> Result<()> {
+    let dockerfile = "FROM acme/run:base\nUSER 0\nRUN echo out; echo err >&2; printf 'no end'\nRUN <<END\necho second\nEND\n";
+    let site = Site::new(built, Who::Ordinary, &[("Dockerfile", dockerfile)])?;
+    let output = site.imported(&["dockerfile:app", "acme/x:1"])?;
+    let text = output.text();
+    for line in ["[0 1/2] RUN echo out", "out\n", "err\n", "no end\n", "[0 2/2] RUN <<END", "second\n"] {
+        ensure!(text.contains(line), "not `{line}`: {text}");
+    }
+    let log = succeed(&mut site.command(&["log", "acme/x:1"]))?.text();
+    for line in ["[0 1/2] RUN echo out", "out\n", "err\n", "no end\n", "second\n"] {
+        ensure!(log.contains(line), "the log has not `{line}`: {log}");
+    }
+    let json = succeed(&mut site.command(&["log", "acme/x:1", "--json"]))?.stdout;
+    let lines: Vec<Value> =
+        String::from_utf8(json)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    ensure!(lines.iter().all(|line| line["phase"] == "dockerfile"), "{lines:?}");
+    let of = |text: &str| lines.iter().find(|line| line["text"] == text).map(|line| line["stream"].clone());
+    ensure!(
+        of("out").is_some_and(|stream| stream == "stdout")
+            && of("err").is_some_and(|stream| stream == "stderr")
+    );
+    // Events and the answer are JSON; everything is known now.
+    let output = site.imported(&["dockerfile:app", "acme/x:1", "--json"])?;
+    let answer: Value = serde_json::from_slice(&output.stdout)?;
+    ensure!(answer["steps"]["known"] == 2 && answer["steps"]["done"] == 0, "{answer}");
+    let events = String::from_utf8(output.stderr)?;
+    let steps: Vec<Value> = events.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let steps: Vec<&Value> = steps.iter().filter(|event| event["event"] == "step").collect();
+    ensure!(steps.len() == 2 && steps[0]["line"] == 3 && steps[0]["known"] == true, "{events}");
+    // While it runs, it can be followed.
+    site.put("Dockerfile", "FROM acme/run:base\nUSER 0\nRUN echo begun; sleep 10; echo over\n")?;
+    let mut build = site
+        .command(&["import", "dockerfile:app", "acme/x:1", "--network", "none"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let dir = site.layout("acme/x/1").dir().to_owned();
+    let is_log = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with(".drydock-log-");
+    let began = Instant::now();
+    while !fs::read_dir(&dir)?.flatten().any(|entry| is_log(&entry.file_name())) {
+        ensure!(began.elapsed() < Duration::from_secs(60), "there is no log while it is built");
+        thread::sleep(Duration::from_millis(50));
+    }
+    let followed = succeed(&mut site.command(&["log", "acme/x:1", "--follow"]))?.text();
+    ensure!(build.wait()?.success(), "the build failed");
+    ensure!(followed.contains("begun") && followed.contains("over"), "{followed}");
+    Ok(())
+}
+
+fn what_fails_leaves_nothing(built: &Built) -> Result<()> {
+    for who in EVERYBODY {
+        let site =
+            Site::new(built, who, &[("Dockerfile", "FROM acme/run:base\nUSER 0\nRUN echo one >/one\n")])?;
+        site.imported(&["dockerfile:app", "acme/x:1"])?;
+        let before = site.image("acme/x/1")?.descriptor.digest;
+        site.put("Dockerfile", "FROM acme/run:base\nUSER 0\nRUN echo two >/one\nRUN echo why >&2; exit 7\n")?;
+        let said = site.refused(4, "exit code 7", &["dockerfile:app", "acme/x:1"])?;
+        ensure!(said.contains("Dockerfile: line 4") && said.contains("why"), "{who:?}: {said}");
+        ensure!(site.image("acme/x/1")?.descriptor.digest == before, "{who:?}: the image is another one");
+        site.put("Dockerfile", "FROM acme/run:base\nUSER 0\nRUN sleep 100\n")?;
+        site.refused(4, "--timeout", &["dockerfile:app", "acme/x:1", "--timeout", "2s"])?;
+        ensure!(site.image("acme/x/1")?.descriptor.digest == before, "{who:?}: the image is another one");
+        site.refused(4, "exit code 7", &["dockerfile:app", "acme/none:1", "--file", "failing"]).or_else(
+            |_| {
+                site.refused(
+                    4,
+                    "there is no `failing`",
+                    &["dockerfile:app", "acme/none:1", "--file", "failing"],
+                )
+            },
+        )?;
+        ensure!(!site.layout("acme/none/1").dir().exists(), "{who:?}: a folder is left");
+    }
+    Ok(())
+}

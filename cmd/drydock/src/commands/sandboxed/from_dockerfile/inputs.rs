@@ -1,0 +1,191 @@
+//! The Dockerfile, its context and what is left out of it: all in the source, whatever paths and links say.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use drydock_extend::language::{IgnoreRules, MAX_TEXT};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::io::Errno;
+
+use crate::cli_import::DockerfileOptions;
+
+/// Bytes that a `.dockerignore` may have.
+pub(crate) const MAX_IGNORE: u64 = 1 << 20;
+
+/// What the build file is called, if nobody says otherwise.
+const DOCKERFILE: &str = "Dockerfile";
+
+/// What a Dockerfile is built from.
+#[derive(Debug)]
+pub(super) struct Inputs {
+    /// The folder that files are copied from.
+    pub(super) context: PathBuf,
+    /// What the Dockerfile is called in the source.
+    pub(super) name: String,
+    /// What it says.
+    pub(super) dockerfile: String,
+    /// What is left out of the context.
+    pub(super) ignore: IgnoreRules,
+}
+
+impl Inputs {
+    /// Those in the source's folder.
+    pub(super) fn read(root: &Path, options: &DockerfileOptions) -> Result<Self> {
+        let folder_name = options.context.as_deref().unwrap_or(".");
+        let context = folder(root, folder_name).context("cannot use the context")?;
+        let name = match (&options.file, folder_name) {
+            (Some(file), _) => file.clone(),
+            (None, ".") => DOCKERFILE.to_owned(),
+            (None, folder) => format!("{}/{DOCKERFILE}", folder.trim_end_matches('/')),
+        };
+        let text =
+            |name: &str, limit| text(root, name, limit).with_context(|| format!("cannot use `{name}`"));
+        let dockerfile = text(&name, MAX_TEXT as u64)?;
+        let dockerfile =
+            dockerfile.with_context(|| format!("there is no `{name}` in the source: --file names it"))?;
+        let own = format!("{name}.dockerignore");
+        let (ignore_name, ignore) = match text(&own, MAX_IGNORE)? {
+            Some(text) => (own, Some(text)),
+            None => {
+                let name = ".dockerignore";
+                let text =
+                    self::text(&context, name, MAX_IGNORE).with_context(|| format!("cannot use `{name}`"));
+                (name.to_owned(), text?)
+            }
+        };
+        let ignore = IgnoreRules::parse(&ignore.unwrap_or_default());
+        let ignore = ignore.map_err(|problem| anyhow!("`{ignore_name}`: {problem}"))?;
+        Ok(Self { context, name, dockerfile, ignore })
+    }
+}
+
+/// A folder of the source, as a path without links.
+pub(super) fn folder(root: &Path, path: &str) -> Result<PathBuf> {
+    let folder = open(root, path, OFlags::PATH | OFlags::DIRECTORY)?;
+    let folder = folder.with_context(|| format!("there is no folder `{path}` in the source"))?;
+    let link = format!("/proc/self/fd/{}", folder.as_raw_fd());
+    fs::read_link(link).with_context(|| format!("cannot find `{path}`"))
+}
+
+/// A text file of the source; none if there is none.
+fn text(root: &Path, path: &str, limit: u64) -> Result<Option<String>> {
+    let Some(file) = open(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)? else {
+        return Ok(None);
+    };
+    if !file.metadata()?.is_file() {
+        bail!("it is not a regular file");
+    }
+    let bytes = drydock_io::read::read_all(file, limit)?;
+    Ok(Some(String::from_utf8(bytes).map_err(|_| anyhow!("it is not UTF-8"))?))
+}
+
+/// Opens what is in the source; none if it is not there. What leads out is an error.
+fn open(root: &Path, path: &str, flags: OFlags) -> Result<Option<File>> {
+    let dir = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    match openat2(dir, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        Ok(file) => Ok(Some(file.into())),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(Errno::XDEV) => bail!("`{path}` leads out of the source"),
+        Err(error) => Err(io::Error::from(error).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn options(arguments: &[&str]) -> DockerfileOptions {
+        let all = [&["drydock", "import", "dockerfile:.", "x"], arguments].concat();
+        match Cli::try_parse_from(all).unwrap().command {
+            Command::Import(import) => import.dockerfile,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn read(root: &Path, arguments: &[&str]) -> Result<(String, String), String> {
+        let inputs = Inputs::read(root, &options(arguments)).map_err(|error| format!("{error:#}"))?;
+        let context = inputs.context.strip_prefix(fs::canonicalize(root).unwrap()).unwrap();
+        Ok((context.display().to_string(), inputs.dockerfile))
+    }
+
+    #[test]
+    fn context_and_build_file_are_settings_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        fs::create_dir_all(root.join("app/docker")).unwrap();
+        for path in ["Dockerfile", "app/Dockerfile", "app/docker/own"] {
+            fs::write(root.join(path), path).unwrap();
+        }
+        symlink("app", root.join("link")).unwrap();
+        for (arguments, context, dockerfile) in [
+            (&[][..], "", "Dockerfile"),
+            (&["--context", "app/"], "app", "app/Dockerfile"),
+            (&["--context", "link"], "app", "app/Dockerfile"),
+            (&["--file", "app/docker/own"], "", "app/docker/own"),
+            (&["--file", "app/../Dockerfile", "--context", "app/docker/.."], "app", "Dockerfile"),
+        ] {
+            assert_eq!(read(&root, arguments).unwrap(), (context.to_owned(), dockerfile.to_owned()));
+        }
+    }
+
+    #[test]
+    fn nothing_leads_out_of_the_source() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        fs::create_dir(&root).unwrap();
+        fs::write(dir.path().join("Dockerfile"), "outside").unwrap();
+        fs::write(root.join("Dockerfile"), "inside").unwrap();
+        symlink("..", root.join("up")).unwrap();
+        symlink(dir.path(), root.join("absolute")).unwrap();
+        symlink("../Dockerfile", root.join("file")).unwrap();
+        let absolute = root.display().to_string();
+        for arguments in [
+            ["--context", ".."],
+            ["--context", "up"],
+            ["--context", "absolute"],
+            ["--context", &absolute],
+            ["--file", "../Dockerfile"],
+            ["--file", "up/Dockerfile"],
+            ["--file", "absolute/Dockerfile"],
+            ["--file", "file"],
+            ["--file", "/etc/passwd"],
+        ] {
+            let error = read(&root, &arguments).unwrap_err();
+            assert!(error.contains("leads out of the source"), "{arguments:?}: {error}");
+        }
+        symlink("../Dockerfile", root.join("Dockerfile.dockerignore")).unwrap();
+        assert!(read(&root, &[]).unwrap_err().contains("leads out"));
+        for (arguments, says) in [
+            (["--context", "none"], "there is no folder `none`"),
+            (["--context", "Dockerfile"], "there is no folder `Dockerfile`"),
+            (["--file", "none"], "there is no `none` in the source"),
+            (["--file", "."], "not a regular file"),
+        ] {
+            let error = read(&root, &arguments).unwrap_err();
+            assert!(error.contains(says), "{arguments:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_ignore_file_of_the_dockerfile_comes_first() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("Dockerfile"), "").unwrap();
+        fs::write(dir.path().join(".dockerignore"), "a").unwrap();
+        let ignored = || Inputs::read(dir.path(), &options(&[])).unwrap().ignore;
+        assert!(ignored().leaves_out(b"a"));
+        fs::write(dir.path().join("Dockerfile.dockerignore"), "b").unwrap();
+        assert!(!ignored().leaves_out(b"a") && ignored().leaves_out(b"b"));
+        fs::write(dir.path().join("Dockerfile.dockerignore"), "[").unwrap();
+        let error = Inputs::read(dir.path(), &options(&[])).unwrap_err().to_string();
+        assert!(error.contains("`Dockerfile.dockerignore`: line 1"), "{error}");
+    }
+}

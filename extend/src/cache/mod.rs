@@ -1,0 +1,89 @@
+//! When a step need not be done again: its [`key`], and where what it did is kept ([`Store`]).
+
+mod store;
+
+use anyhow::{Context as _, Result};
+use drydock_model::digest::{DiffId, Digest};
+
+use crate::in_place::{Contexts, digest_of_copied, digest_of_path};
+use crate::plan::{Action, Mount, PREDEFINED, Program, Step};
+
+pub use self::store::Store;
+pub(crate) use self::store::{Known, Room};
+
+/// What is known of the steps that are done one after the other.
+#[derive(Debug)]
+pub struct Cache<'a> {
+    store: &'a Store,
+    /// Of the files that the next step finds.
+    files: Digest,
+    /// Of the step in work.
+    key: Digest,
+}
+
+impl<'a> Cache<'a> {
+    /// For steps that are done to what `first` stands for: an image by its manifest's digest, and whatever else layers depend on.
+    pub fn new(store: &'a Store, first: &str) -> Self {
+        let files = first_key(first);
+        Self { store, files, key: files }
+    }
+
+    /// What the next step did when it was done before.
+    pub(crate) fn find(&mut self, step: &Step, contexts: &mut dyn Contexts) -> Result<Option<Known>> {
+        self.key = key(&self.files, step, contexts)?;
+        self.store.find(&self.key)
+    }
+
+    /// That step is done, and has made this layer.
+    pub(crate) fn done(&mut self, layer: Option<&DiffId>) {
+        self.files = key_after(&self.files, layer);
+    }
+
+    /// Room for what that step does now.
+    pub(crate) fn begin(&self) -> Result<Room> {
+        self.store.begin(&self.key)
+    }
+}
+
+/// The key of what a stage begins with: the digest of an image's manifest, or `scratch`.
+pub fn first_key(base: &str) -> Digest {
+    Digest::of(base.as_bytes())
+}
+
+/// The key of the files that a step leaves: those that it found, and the layer that it made. What a step did again, with the same
+/// outcome, does not make what comes after it another thing.
+pub fn key_after(before: &Digest, layer: Option<&DiffId>) -> Digest {
+    layer.map_or(*before, |layer| Digest::of(format!("{before} {layer}").as_bytes()))
+}
+
+/// The key of a step that finds the files with the key `before`: another step with the same key does the same to the same files.
+///
+/// It is a digest of that, of all that the step says with its variables put in, and of what it brings or sees of contexts: names,
+/// contents, permissions and owners, but no times. How other machines are reached is no part of it, nor are secrets' values. What a
+/// step downloads is asked for, unless it says what it must be.
+pub fn key(before: &Digest, step: &Step, contexts: &mut dyn Contexts) -> Result<Digest> {
+    let mut files = Vec::new();
+    let action = match &step.action {
+        Action::Copy(copying) => {
+            files.push(digest_of_copied(contexts, copying)?);
+            format!("{copying:?}")
+        }
+        Action::Run(program) => {
+            for mount in &program.mounts {
+                let (Mount::Bind { from, source, .. } | Mount::Cache { from: Some(from), source, .. }) =
+                    mount
+                else {
+                    continue;
+                };
+                let digest = digest_of_path(contexts.open(from)?, source);
+                files.push(digest.with_context(|| format!("`{source}`, which is to be mounted"))?);
+            }
+            let mut env = program.env.clone();
+            env.retain(|name, _| !PREDEFINED.contains(&name.as_str()));
+            format!("{:?}", Program { env, ..program.clone() })
+        }
+        Action::MakeDir { .. } => format!("{:?}", step.action),
+    };
+    // Texts are in quotes there, so that none can be taken for another.
+    Ok(Digest::of(format!("{before} {files:?} {action}").as_bytes()))
+}

@@ -1,0 +1,245 @@
+//! File systems that lie in layers one over the other: what was written to one by the kernel's overlay, as a layer of an image, and a
+//! folder below that for the mounts of a program.
+//!
+//! What the kernel notes there: <https://docs.kernel.org/filesystems/overlayfs.html>. Overlays must be mounted without `redirect_dir` and
+//! `metacopy`: then all that is of a file lies in the folder where it was written.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use drydock_tar::{Device, Found, NO_XATTRS, Owner, Time, Walk, split_leaf};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fgetxattr, openat, statat};
+use rustix::io::Errno;
+
+use super::scope::{Scope, names, push};
+use super::snapshot::{Change, look};
+use super::target::{Facts, Target, shown};
+use super::{Layer, Layers, make_layer};
+
+/// A folder with this attribute hides what is below it; ordinary users note it in the second one.
+const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
+
+/// What was written to `upper`, which lay on what is now at `before`, as a layer; none if that is nothing. Nothing is mounted on `upper`
+/// any more.
+pub fn layer_of_upper(upper: &Path, before: &Path, layers: &Layers<'_>, text: &str) -> Result<Option<Layer>> {
+    let changes = changes(upper, before)
+        .with_context(|| format!("cannot look at what was written to `{}`", upper.display()))?;
+    make_layer(upper, &changes, layers, text)
+}
+
+fn changes(upper: &Path, before: &Path) -> Result<Vec<Change>> {
+    let mut before = Scope::open(before)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut walk = Walk::new(upper, openat(CWD, upper, flags, Mode::empty())?)?;
+    let mut changes = Vec::new();
+    while let Some(Found { dir, path, leaf, file_type }) = walk.find_next()? {
+        let mut below = path.to_vec();
+        push(&mut below, leaf);
+        let look = look(dir, leaf, None).with_context(|| shown(&below))?;
+        match file_type {
+            // When nobody listens any more, it means nothing: no layer has it.
+            FileType::Socket => {}
+            FileType::CharacterDevice if look.device == (Device { major: 0, minor: 0 }) => {
+                if find(&mut before, &below)?.is_some() {
+                    changes.push(Change::Gone(below));
+                }
+            }
+            _ => {
+                let hides = file_type == FileType::Directory && is_opaque(dir)?;
+                changes.push(Change::There(below.clone(), look));
+                if hides && is_full(&mut before, &below)? {
+                    changes.push(Change::Emptied(below));
+                }
+            }
+        }
+    }
+    Change::sort(&mut changes);
+    Ok(changes)
+}
+
+/// The kernel notes it of new folders, too, where there is nothing to hide.
+fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool> {
+    for name in OPAQUE {
+        let mut value = [0; 1];
+        match fgetxattr(dir, name, &mut value) {
+            Ok(1) if value == *b"y" => return Ok(true),
+            // Longer values are something else.
+            Ok(_) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => {}
+            Err(error) => return Err(error).context("read an extended attribute"),
+        }
+    }
+    Ok(false)
+}
+
+/// Whether something is in a folder, which need not be there.
+fn is_full(scope: &mut Scope, path: &[u8]) -> Result<bool> {
+    let dir = match scope.dir(path) {
+        Ok(dir) => openat(dir, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?,
+        Err(error) if is_missing(&error) => return Ok(false),
+        Err(error) => return Err(error).with_context(|| shown(path)),
+    };
+    for entry in Dir::new(dir)? {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What is at a path; no link on the way is followed.
+fn find(scope: &mut Scope, path: &[u8]) -> Result<Option<Stat>> {
+    let (parent, leaf) = split_leaf(path);
+    let found = match scope.dir(parent) {
+        Ok(dir) if leaf.is_empty() => statat(dir, c".", AtFlags::empty()),
+        Ok(dir) => statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW),
+        Err(error) if is_missing(&error) => return Ok(None),
+        Err(error) => return Err(error).with_context(|| shown(path)),
+    };
+    match found {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error).with_context(|| shown(path)),
+    }
+}
+
+/// Whether there is no such folder: nothing, or something else.
+fn is_missing(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
+}
+
+/// Where something is mounted for a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MountPoint<'a> {
+    /// A folder, by its path in the image.
+    Dir(&'a str),
+    /// A file.
+    File(&'a str),
+}
+
+/// Makes in `points`, an empty folder, what of these is missing in the file system at `before`. With `points` between that and what takes
+/// what is written, no runtime makes it in the latter, and folders on the way look as they did.
+pub fn add_mount_points(before: &Path, points: &Path, wanted: &[MountPoint<'_>]) -> Result<()> {
+    let failed = || format!("cannot make mount points in `{}`", points.display());
+    let mut before = Scope::open(before).with_context(failed)?;
+    let mut made = Scope::open(points).with_context(failed)?;
+    let mut target = Target::new(&mut made, None, None);
+    for point in wanted {
+        let (MountPoint::Dir(path) | MountPoint::File(path)) = point;
+        let resolved = before.resolve(path.as_bytes(), true).with_context(|| (*path).to_owned())?;
+        if find(&mut before, &resolved)?.is_some() {
+            continue;
+        }
+        let (parent, _) = split_leaf(&resolved);
+        let mut on_way = Vec::new();
+        for name in names(parent) {
+            push(&mut on_way, name);
+            if let Some(stat) = find(&mut before, &on_way)? {
+                let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+                ensure!(is_dir, "`{path}` cannot be mounted: `{}` is no folder", shown(&on_way));
+                target.dir(&on_way, &facts(&stat))?;
+            }
+        }
+        match point {
+            MountPoint::Dir(_) => {
+                target.make_dirs(&resolved)?;
+            }
+            MountPoint::File(_) => {
+                let facts = Facts { mode: 0o644, owner: Owner::ROOT, modified: None, xattrs: NO_XATTRS };
+                target.file(&resolved, &mut io::empty(), &facts)?;
+            }
+        }
+    }
+    target.finish().with_context(failed)
+}
+
+fn facts(stat: &Stat) -> Facts<'static> {
+    let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
+    Facts {
+        mode: stat.st_mode & 0o7777,
+        owner: Owner { uid: stat.st_uid, gid: stat.st_gid },
+        modified: Some(Time { seconds: stat.st_mtime, nanoseconds }),
+        xattrs: NO_XATTRS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+
+    use rustix::fs::{XattrFlags, mknodat, setxattr};
+
+    use super::*;
+
+    fn told(changes: &[Change]) -> Vec<String> {
+        let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
+        let tell = |change: &Change| match change {
+            Change::There(path, _) => text(path),
+            Change::Gone(path) => format!("- {}", text(path)),
+            Change::Emptied(path) => format!("= {}", text(path)),
+        };
+        changes.iter().map(tell).collect()
+    }
+
+    #[test]
+    fn what_the_kernel_notes_is_what_a_layer_says() {
+        let temp = tempfile::tempdir().unwrap();
+        let (upper, before) = (temp.path().join("upper"), temp.path().join("before"));
+        for dir in ["full", "empty", "kept/inner"] {
+            fs::create_dir_all(before.join(dir)).unwrap();
+        }
+        for file in ["full/old", "kept/file", "kept/gone", "was-file"] {
+            fs::write(before.join(file), "").unwrap();
+        }
+        for dir in ["full", "empty", "kept", "new/inner", "was-file"] {
+            fs::create_dir_all(upper.join(dir)).unwrap();
+        }
+        for dir in ["full", "empty", "new", "new/inner", "was-file"] {
+            setxattr(upper.join(dir), OPAQUE[1], b"y", XattrFlags::empty()).unwrap();
+        }
+        fs::write(upper.join("full/new"), "").unwrap();
+        for whiteout in ["kept/gone", "kept/never"] {
+            mknodat(CWD, upper.join(whiteout), FileType::CharacterDevice, Mode::empty(), 0).unwrap();
+        }
+        let found = told(&changes(&upper, &before).unwrap());
+        let want =
+            ["empty", "full", "= full", "full/new", "kept", "- kept/gone", "new", "new/inner", "was-file"];
+        assert_eq!(found, want);
+    }
+
+    #[test]
+    fn mount_points_look_like_what_is_there() {
+        let temp = tempfile::tempdir().unwrap();
+        let (points, before) = (temp.path().join("points"), temp.path().join("before"));
+        fs::create_dir(&points).unwrap();
+        fs::create_dir_all(before.join("etc")).unwrap();
+        fs::create_dir_all(before.join("run/deep")).unwrap();
+        fs::set_permissions(before.join("run"), fs::Permissions::from_mode(0o1777)).unwrap();
+        symlink("run", before.join("link")).unwrap();
+        fs::write(before.join("etc/hosts"), "x").unwrap();
+        fs::write(before.join("file"), "x").unwrap();
+        let (dir, file) = (MountPoint::Dir, MountPoint::File);
+        add_mount_points(
+            &before,
+            &points,
+            &[dir("/etc"), file("/etc/hosts"), file("/link/secrets/a"), dir("/run/deep"), dir("/proc")],
+        )
+        .unwrap();
+        let mut found: Vec<String> = fs::read_dir(&points)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        found.sort();
+        assert_eq!(found, ["proc", "run"]);
+        let facts = |path: std::path::PathBuf| {
+            let facts = fs::metadata(path).unwrap();
+            (facts.mode(), facts.mtime(), facts.mtime_nsec())
+        };
+        assert_eq!(facts(points.join("run")), facts(before.join("run")));
+        assert!(points.join("run/secrets/a").is_file() && !points.join("run/deep").exists());
+        let error = add_mount_points(&before, &points, &[dir("/file/x")]).unwrap_err().to_string();
+        assert!(error.contains("`/file` is no folder"), "{error}");
+    }
+}

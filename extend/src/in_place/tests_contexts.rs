@@ -1,0 +1,107 @@
+//! What comes from stages, images and other machines.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+
+use drydock_model::digest::Digest;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+use super::tests::Stage;
+use super::*;
+use crate::language::IgnoreRules;
+use crate::plan::{Copying, Origin};
+
+/// A context and a root, and downloads that are in the context.
+struct Both {
+    context: Context,
+    root: Context,
+    downloads: PathBuf,
+}
+
+impl Contexts for Both {
+    fn open(&mut self, from: &From) -> Result<&mut Context> {
+        Ok(if *from == From::Context { &mut self.context } else { &mut self.root })
+    }
+
+    fn download(&mut self, url: &str) -> Result<Download> {
+        let name = url.rsplit('/').next().unwrap_or_default();
+        let file = fs::File::open(self.downloads.join(name)).context("cannot download")?;
+        Ok(Download { file, modified: Some(Time { seconds: 77, nanoseconds: 0 }) })
+    }
+}
+
+fn bring(stage: &Stage, copying: &Copying) -> Result<(), String> {
+    let mut contexts = Both {
+        context: Context::open(&stage.path("context"), IgnoreRules::default()).unwrap(),
+        root: Context::of_root(&stage.path("other")).unwrap(),
+        downloads: stage.path("context"),
+    };
+    let mut scope = Scope::open(&stage.path("root")).unwrap();
+    let mut target = Target::new(&mut scope, None, None);
+    let brought = bring::bring(&mut contexts, copying, &mut target).and_then(|()| target.finish());
+    brought.map_err(|error| format!("{error:#}"))
+}
+
+fn copying(from: From, sources: Vec<Origin>, target: &str) -> Copying {
+    let (chown, chmod, exclude) = (None, None, IgnoreRules::default());
+    Copying { from, sources, target: target.to_owned(), chown, chmod, exclude, unpacks: true }
+}
+
+#[test]
+fn what_comes_from_a_root_keeps_what_it_is() {
+    let stage = Stage::new();
+    for path in ["other/dir/a", "context/dir/a"] {
+        stage.write(path, "a");
+        let path = stage.path(path);
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        // Only root may give files away.
+        if rustix::process::geteuid().is_root() {
+            chown(&path, Some(7), Some(8)).unwrap();
+        }
+        fs::hard_link(&path, path.with_file_name("b")).unwrap();
+    }
+    mknodat(CWD, stage.path("other/dir/fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+    let dir = || vec![Origin::Context("dir".to_owned())];
+    bring(&stage, &copying(From::Stage(0), dir(), "/s")).unwrap();
+    bring(&stage, &copying(From::Context, dir(), "/c")).unwrap();
+    let facts = |path: &str| fs::metadata(stage.path(path)).unwrap();
+    let given = facts("other/dir/a");
+    let (of_root, of_context) = (facts("root/s/a"), facts("root/c/a"));
+    assert_eq!((of_root.uid(), of_root.gid(), of_root.mode() & 0o7777), (given.uid(), given.gid(), 0o640));
+    assert_eq!((of_context.uid(), of_context.gid(), of_context.mode() & 0o7777), (0, 0, 0o640));
+    for (a, b) in [("root/s/a", "root/s/b"), ("root/c/a", "root/c/b")] {
+        assert_eq!((facts(a).ino(), facts(a).nlink()), (facts(b).ino(), 2), "{a}");
+    }
+    assert_eq!(FileType::from_raw_mode(facts("root/s/fifo").mode()), FileType::Fifo);
+}
+
+#[test]
+fn downloads_are_checked() {
+    let stage = Stage::new();
+    fs::create_dir(stage.path("other")).unwrap();
+    stage.write("context/file", "downloaded");
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_size(1);
+    header.set_mode(0o644);
+    tar.append_data(&mut header, "in-tar", &b"1"[..]).unwrap();
+    stage.write("context/a.tar", tar.into_inner().unwrap());
+    let url = |name: &str, checksum, unpacks| {
+        vec![Origin::Url { url: format!("https://x/{name}"), name: name.to_owned(), checksum, unpacks }]
+    };
+    let good = Digest::of(b"downloaded");
+    bring(&stage, &copying(From::Context, url("file", None, false), "/d/")).unwrap();
+    bring(&stage, &copying(From::Context, url("file", Some(good), false), "/named")).unwrap();
+    for path in ["root/d/file", "root/named"] {
+        let facts = fs::metadata(stage.path(path)).unwrap();
+        assert_eq!((facts.mode() & 0o7777, facts.mtime(), facts.len()), (0o600, 77, 10), "{path}");
+    }
+    bring(&stage, &copying(From::Context, url("a.tar", None, true), "/u")).unwrap();
+    bring(&stage, &copying(From::Context, url("a.tar", None, false), "/a.tar")).unwrap();
+    assert_eq!(fs::read(stage.path("root/u/in-tar")).unwrap(), b"1");
+    assert!(stage.path("root/a.tar").is_file());
+    let bad = Digest::of(b"other");
+    let error = bring(&stage, &copying(From::Context, url("file", Some(bad), false), "/bad")).unwrap_err();
+    assert!(error.contains(&format!("has the digest {good}, not {bad}")), "{error}");
+    assert!(!stage.path("root/bad").exists());
+}
