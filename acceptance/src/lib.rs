@@ -19,6 +19,7 @@ pub mod executables;
 pub mod layout;
 pub mod namespace;
 pub mod packaged;
+pub mod power;
 pub mod project;
 pub mod run;
 pub mod run_image;

@@ -5,6 +5,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufReader};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
@@ -33,7 +34,7 @@ pub fn restore_from_image(image: &Image, sha: &str, layers_dir: &Path) -> anyhow
     let named = image.config.config.env("CNB_LAYERS_DIR").map_or(layers_dir, Path::new).join("sbom/launch");
     let into = make_dir(layers_dir, "launch")?;
     let limit = limits::SBOM_TAR;
-    extract(tar, &Extraction { diff_id, named: &named, into: &into, limit })
+    extract(tar, &Extraction { diff_id, named: &named, into: &into, limit, threads: NonZeroUsize::MIN })
         .with_context(|| format!("failed to extract layer {diff_id} of {}", image.identifier()))
 }
 

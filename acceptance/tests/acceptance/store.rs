@@ -2,6 +2,7 @@
 //! published, and a failure changes nothing.
 
 mod faults;
+mod power;
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
@@ -23,6 +24,7 @@ use crate::{Built, with_executables};
 /// This module's tests.
 pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
     let mut trials = faults::trials(executables);
+    trials.extend(power::trials(executables));
     trials.extend(with_executables(
         executables,
         [

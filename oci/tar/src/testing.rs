@@ -1,6 +1,7 @@
 //! What tests of this crate share.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -78,7 +79,16 @@ impl Sandbox {
         diff_id: DiffId,
         limit: u64,
     ) -> Result<(), ExtractError> {
-        extract(tar, &Extraction { diff_id, named: Path::new(NAMED), into: &self.root(), limit })
+        extract(
+            tar,
+            &Extraction {
+                diff_id,
+                named: Path::new(NAMED),
+                into: &self.root(),
+                limit,
+                threads: NonZeroUsize::new(3).expect("not 0"),
+            },
+        )
     }
 
     /// What was extracted.

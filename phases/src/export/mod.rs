@@ -201,6 +201,9 @@ fn next_index(
     for MadeLayer { diff_id, outline, for_cache, .. } in made {
         if let Some(outline) = outline {
             next.made(outline, diff_id, begun);
+            if index.is_plain(outline) {
+                next.note_plain(outline, begun);
+            }
         }
         if !matches!(for_cache, ForCache::InImage) {
             files.push((cache.tar_path(diff_id), diff_id.of_plain_blob()));

@@ -16,6 +16,7 @@ use drydock_layout::seen::{Print, Seen, Time, file_time, settle};
 use drydock_model::digest::{DiffId, Digest};
 use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
 use rustix::io::Errno;
+use rustix::process::{getegid, geteuid};
 
 use crate::Log;
 use crate::layer_tar::Outline;
@@ -84,6 +85,16 @@ impl LayerIndex {
         }
     }
 
+    /// Whether a tree with this outline is known to be plain: to have only what its tar brings back to this user.
+    pub fn is_plain(&self, outline: &Outline) -> bool {
+        outline.tree.is_some_and(|tree| self.seen.knows(&tree, plain()))
+    }
+
+    /// Notes that a tree that looked so after `since` is plain.
+    pub fn note_plain(&mut self, outline: &Outline, since: Time) {
+        self.note(outline.tree.as_ref(), plain(), since);
+    }
+
     /// Notes files that have just been written or checked; waits a moment for those that were written, as a rule.
     pub fn add_files(&mut self, files: &[(PathBuf, Digest)]) {
         let look = |(path, digest): &(PathBuf, Digest)| {
@@ -118,11 +129,16 @@ impl LayerIndex {
     }
 }
 
+/// What stands for a tree that is plain to this user.
+fn plain() -> Digest {
+    Digest::of(format!("plain {} {}", geteuid().as_raw(), getegid().as_raw()).as_bytes())
+}
+
 fn read_attribute(dir: &Path) -> io::Result<Vec<u8>> {
     const OTHERS_WRITE: u32 = 0o022;
     let dir = File::open(dir)?;
     let metadata = dir.metadata()?;
-    let user = rustix::process::geteuid().as_raw();
+    let user = geteuid().as_raw();
     if ![user, 0].contains(&metadata.uid()) || metadata.mode() & OTHERS_WRITE != 0 {
         return Err(ErrorKind::PermissionDenied.into());
     }

@@ -58,6 +58,9 @@ impl<'a, 'o> Files<'a, 'o> {
     pub(super) fn add_open_dir(&mut self, dir: BorrowedFd<'_>, path: &[u8]) -> Result<(), TarError> {
         self.set_name(path, b"");
         let stat = fstat(dir).map_err(|e| self.unreadable("look up", e))?;
+        if !path.is_empty() {
+            self.outliner.look_at_other(&stat);
+        }
         self.write_header(Kind::Dir, permissions(&stat))
     }
 
@@ -92,13 +95,17 @@ impl<'a, 'o> Files<'a, 'o> {
         match file_type {
             FileType::RegularFile => return self.add_file(dir, leaf),
             FileType::Symlink => self.add_symlink(dir, leaf)?,
-            FileType::Socket => self.root.left_out.add(self.path()),
+            FileType::Socket => {
+                self.outliner.look_at_other(None);
+                self.root.left_out.add(self.path());
+            }
             _ => {
                 let stat = statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW)
                     .map_err(|e| self.unreadable("look up", e))?;
                 if FileType::from_raw_mode(stat.st_mode) != file_type {
                     return Err(TarError::Changed(self.path()));
                 }
+                self.outliner.look_at_other(&stat);
                 let device = Device { major: major(stat.st_rdev), minor: minor(stat.st_rdev) };
                 let kind = match file_type {
                     FileType::Directory => Kind::Dir,
@@ -114,6 +121,7 @@ impl<'a, 'o> Files<'a, 'o> {
     }
 
     fn add_symlink(&mut self, dir: BorrowedFd<'_>, leaf: &[u8]) -> Result<(), TarError> {
+        self.outliner.look_at_other(statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW).ok().as_ref());
         let memory = std::mem::take(&mut self.target);
         let target = match readlinkat(dir, leaf, memory) {
             Ok(target) => target.into_bytes(),

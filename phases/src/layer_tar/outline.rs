@@ -15,6 +15,8 @@ pub struct Outline {
     pub shape: Digest,
     /// With how the files look: equal prints are equal tars ([`drydock_layout::seen`]). None where looks tell nothing.
     pub print: Option<Print>,
+    /// With how folders, links and all others look, too, but for the root itself: equal ones are equal trees, attributes included.
+    pub tree: Option<Print>,
 }
 
 /// Draws an [`Outline`], entry by entry.
@@ -22,14 +24,15 @@ pub struct Outline {
 pub(super) struct Outliner {
     shape: Hasher,
     looks: Option<Looks>,
+    tree: Option<Looks>,
 }
 
 impl Outliner {
     /// Of a tar with one owner, of what is in the directory `dir`.
     pub(super) fn new(dir: Option<BorrowedFd<'_>>, owner: Owner) -> Self {
         // Where it cannot be found out, looks tell nothing.
-        let looks = dir.and_then(|dir| Looks::on(dir).ok().flatten());
-        let mut outliner = Self { shape: Hasher::new(), looks };
+        let looks = || dir.and_then(|dir| Looks::on(dir).ok().flatten());
+        let mut outliner = Self { shape: Hasher::new(), looks: looks(), tree: looks() };
         outliner.add_owner(owner);
         outliner
     }
@@ -65,14 +68,24 @@ impl Outliner {
         if let Some(looks) = &mut self.looks {
             looks.add(stat);
         }
+        self.look_at_other(stat);
+    }
+
+    /// Anything else below the root. None: there is no telling how it looks.
+    pub(super) fn look_at_other<'a>(&mut self, stat: impl Into<Option<&'a Stat>>) {
+        match (&mut self.tree, stat.into()) {
+            (Some(tree), Some(stat)) => tree.add(stat),
+            (tree, _) => *tree = None,
+        }
     }
 
     pub(super) fn finish(self) -> Outline {
         let shape = Digest::from_hash(self.shape);
-        let print = self.looks.and_then(|mut looks| {
+        let print = |looks: Option<Looks>| {
+            let mut looks = looks?;
             looks.add_bytes(shape.to_string().as_bytes());
             looks.finish()
-        });
-        Outline { shape, print }
+        };
+        Outline { shape, print: print(self.looks), tree: print(self.tree) }
     }
 }

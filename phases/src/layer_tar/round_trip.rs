@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -170,7 +171,7 @@ fn extract_with_gnu_tar(tar: &[u8], root: &Path) -> Tree {
 
 fn extract_all(tar: &[u8], named: &Path, into: &Path) {
     let (diff_id, limit) = (DiffId::of(tar), tar.len() as u64);
-    extract(tar, &Extraction { diff_id, named, into, limit }).unwrap();
+    extract(tar, &Extraction { diff_id, named, into, limit, threads: NonZeroUsize::MIN }).unwrap();
 }
 
 /// Extraction gives nobody more rights.

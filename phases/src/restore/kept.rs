@@ -5,7 +5,8 @@
 //!
 //! - the cache's tar is known to have that diff ID, and the tree to make that very tar, by [the index](crate::layer_index): neither
 //!   has changed since it was read;
-//! - there is nothing in the tree that a tar does not bring back, or not to this user ([`is_plain`]).
+//! - there is nothing in the tree that a tar does not bring back, or not to this user ([`is_plain`]); the index knows that of trees that were
+//!   given back before.
 //!
 //! All others are removed, and extracted as ever. So it does not matter who has had the folder meanwhile.
 
@@ -23,7 +24,7 @@ use rustix::process::{getegid, geteuid};
 
 use crate::cache::Cache;
 use crate::layer_index::LayerIndex;
-use crate::layer_tar::{DirLayer, LayerSource as _};
+use crate::layer_tar::{DirLayer, LayerSource as _, Outline};
 
 /// The folder with what was kept; it need not be there.
 pub(super) struct Kept(PathBuf);
@@ -34,29 +35,27 @@ impl Kept {
         Self(layers_dir.join(KEPT_LAYERS))
     }
 
-    /// Puts a layer's folder to `path`; `false` if that has to be extracted, whatever is there then.
+    /// Puts a layer's folder to `path`, and gives its outline; none if it has to be extracted, whatever is there then.
     pub(super) fn give_back(
         &self,
         (diff_id, path): (&DiffId, &Path),
         owner: Owner,
         cache: &dyn Cache,
         index: &LayerIndex,
-    ) -> bool {
+    ) -> Option<Outline> {
         let knows_tar = || {
             let print = cache.tar(diff_id).ok().and_then(|tar| tar.print);
             print.is_some_and(|print| index.seen().knows(&print, diff_id.of_plain_blob()))
         };
-        let knows_tree = || {
-            let outline = DirLayer::new(path, owner).look().ok().flatten();
-            outline.is_some_and(|outline| index.knows(&outline, diff_id))
-        };
         // A rename leaves the times of all that is in the folder.
         let from = self.0.join(diff_id.hex());
-        from.is_dir()
-            && knows_tar()
-            && std::fs::rename(from, path).is_ok()
-            && knows_tree()
-            && is_plain(path).is_ok_and(|is_plain| is_plain)
+        if !from.is_dir() || !knows_tar() || std::fs::rename(from, path).is_err() {
+            return None;
+        }
+        let outline = DirLayer::new(path, owner).look().ok().flatten()?;
+        let is_given =
+            index.knows(&outline, diff_id) && is_plain(path, &outline, index).is_ok_and(|is_plain| is_plain);
+        is_given.then_some(outline)
     }
 
     /// Removes what was not given back: nobody after the restorer is to see it.
@@ -67,13 +66,17 @@ impl Kept {
 
 /// Whether a tree has only what extraction makes of its tar: folders, files, symlinks and FIFOs of this user; no file with two
 /// names, no extended attributes and access lists, no modes that are left out or put off.
-fn is_plain(dir: &Path) -> anyhow::Result<bool> {
+fn is_plain(path: &Path, outline: &Outline, index: &LayerIndex) -> anyhow::Result<bool> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let root: OwnedFd = rustix::fs::open(dir, flags, Mode::empty())?;
+    let root: OwnedFd = rustix::fs::open(path, flags, Mode::empty())?;
+    // A rename changes the root's times, so that nothing is known of it.
     if !is_entry_plain(&root, b"", FileType::Directory)? {
         return Ok(false);
     }
-    let mut walk = Walk::new(dir, root)?;
+    if index.is_plain(outline) {
+        return Ok(true);
+    }
+    let mut walk = Walk::new(path, root)?;
     while let Some(Found { dir, path, leaf, file_type }) = walk.find_next()? {
         if path.len() + leaf.len() >= LONGEST || !is_entry_plain(dir, leaf, file_type)? {
             return Ok(false);

@@ -8,6 +8,7 @@ mod kept;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use drydock_io::threads::each;
@@ -30,7 +31,7 @@ use crate::export::CacheLocation;
 use crate::file::{read_toml, read_toml_if_exists, write, write_toml};
 use crate::identify::{self, identify, is_in_sight, restore_sbom};
 use crate::layer_index::LayerIndex;
-use crate::layer_tar::{DirLayer, LayerSource as _};
+use crate::layer_tar::{DirLayer, LayerSource as _, Outline};
 use crate::layers::{clear_up, is_layer_name, tell_layers};
 use crate::run_image::{self, RunImageFiles};
 use crate::timer::timed;
@@ -63,7 +64,7 @@ pub struct Inputs {
     pub layer_index: Option<PathBuf>,
     /// The owner of layers inside the image.
     pub owner: Owner,
-    /// How many layers are extracted at a time.
+    /// How many layers are extracted at a time, and how many threads make the files of one, at most.
     pub threads: NonZeroUsize,
     /// Files of images that were opened as root.
     pub early: Early,
@@ -318,33 +319,62 @@ fn restore_data(
     log: &dyn Log,
 ) -> anyhow::Result<()> {
     let mut index = LayerIndex::read(inputs.layer_index.as_deref());
-    let (threads, begun) = (inputs.threads, file_time());
-    let restored = each(layers, threads, |(layer, diff_id)| {
-        if kept.give_back((diff_id, &layer.path), inputs.owner, cache, &index) {
+    let (threads, begun, before) = (inputs.threads, file_time(), Arc::clone(index.seen()));
+    let back = each(layers, threads, |(layer, diff_id)| {
+        if let Some(outline) = kept.give_back((diff_id, &layer.path), inputs.owner, cache, &index) {
             log.debug(&format!("Layer {} was kept as it is in the cache", layer.id));
-            return Ok(None);
+            return Ok(Back::Given(outline));
         }
-        match restore_tar(cache, diff_id, &layer.path, u64::MAX) {
-            Ok(tar) => Ok(Some(tar)),
+        match restore_tar(cache, diff_id, &layer.path, u64::MAX, threads) {
+            Ok(tar) => Ok(Back::Extracted(tar)),
             Err(error) => {
                 log.warn(&format!("Skipping restore for layer {}: {error:#}", layer.id));
-                layer.remove().map(|()| None)
+                layer.remove().map(|()| Back::Not)
             }
         }
     })?;
-    // Those that were extracted.
-    let restored: Vec<_> =
-        layers.iter().zip(restored).filter_map(|(layer, tar)| Some((layer, tar?))).collect();
-    if restored.is_empty() || !index.is_of_use() {
+    if !index.is_of_use() {
         return Ok(());
     }
+    let mut extracted = Vec::new();
+    for (layer, back) in layers.iter().zip(back) {
+        match back {
+            Back::Given(outline) => index.note_plain(&outline, begun),
+            Back::Extracted(tar) => extracted.push((layer, tar)),
+            Back::Not => {}
+        }
+    }
+    if !extracted.is_empty() {
+        note_extracted(&mut index, &extracted, inputs, begun)?;
+    }
+    if *index.seen() != before {
+        index.write(log);
+    }
+    Ok(())
+}
+
+/// How a layer came back.
+enum Back {
+    /// As it was kept; it looks so.
+    Given(Outline),
+    Extracted(Restored),
+    Not,
+}
+
+/// Notes trees that were extracted, and the tars that they came from.
+fn note_extracted(
+    index: &mut LayerIndex,
+    extracted: &[(&(&Restorable, DiffId), Restored)],
+    inputs: &Inputs,
+    begun: Time,
+) -> anyhow::Result<()> {
     settle();
     let since = file_time();
     // Where a tree cannot be looked at, the exporter reads it, and says what is wrong.
     let look = |((layer, _), _): &(&(&Restorable, DiffId), _)| {
         anyhow::Ok(DirLayer::new(&layer.path, inputs.owner).look().ok().flatten())
     };
-    for (((_, diff_id), tar), outline) in restored.iter().zip(each(&restored, threads, look)?) {
+    for (((_, diff_id), tar), outline) in extracted.iter().zip(each(extracted, inputs.threads, look)?) {
         index.note(tar.print.as_ref(), diff_id.of_plain_blob(), begun);
         let outline =
             outline.filter(|outline| outline.print.is_some_and(|print| print.is_older_than(tar.extracted)));
@@ -352,7 +382,6 @@ fn restore_data(
             index.extracted(&outline, diff_id, since);
         }
     }
-    index.write(log);
     Ok(())
 }
 
@@ -365,16 +394,23 @@ struct Restored {
 }
 
 /// Extracts a cached tar of at most `most` bytes to `dir`, in place of what is there, and nowhere else.
-fn restore_tar(cache: &dyn Cache, diff_id: &DiffId, dir: &Path, most: u64) -> anyhow::Result<Restored> {
+fn restore_tar(
+    cache: &dyn Cache,
+    diff_id: &DiffId,
+    dir: &Path,
+    most: u64,
+    threads: NonZeroUsize,
+) -> anyhow::Result<Restored> {
     let StoredTar { tar, print, limit } = cache.tar(diff_id)?;
-    let extraction = Extraction { diff_id: *diff_id, named: dir, into: dir, limit: limit.min(most) };
+    let extraction = Extraction { diff_id: *diff_id, named: dir, into: dir, limit: limit.min(most), threads };
     extract(tar, &extraction).with_context(|| format!("failed to extract layer {diff_id}"))?;
     Ok(Restored { print, extracted: present() })
 }
 
 /// Extracts the cached SBOM files to where buildpacks get theirs from.
 fn restore_cached_sbom(cache: &dyn Cache, sha: &str, layers_dir: &Path) -> anyhow::Result<()> {
-    restore_tar(cache, &sha.parse()?, &sbom::make_dir(layers_dir, "cache")?, limits::SBOM_TAR).map(drop)
+    let dir = sbom::make_dir(layers_dir, "cache")?;
+    restore_tar(cache, &sha.parse()?, &dir, limits::SBOM_TAR, NonZeroUsize::MIN).map(drop)
 }
 
 /// Looks at images that are named, but of which nothing more is known.

@@ -1,28 +1,31 @@
 //! Entries as files on disk.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, BufRead, Write as _};
+use std::io::{self, BufRead};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::thread::Scope;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, chmodat, fchmod, fstat, linkat, mkdirat, mknodat, openat, symlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, chmodat, linkat, mkdirat, mknodat, openat, symlinkat,
 };
 use rustix::io::Errno;
 
 use super::ExtractError;
 use super::late::LateModes;
 use super::names::{Below, Where};
+use super::small::{Files, SMALL, Shared, SmallFiles};
 use crate::entry::{Entry, Kind};
-use crate::error::ArchiveError;
 use crate::read::{Archive, Contents, Member};
 use crate::trail::{Trail, split_leaf};
 
-/// Makes files below one directory.
+/// Makes what an archive has below one directory.
 pub(super) struct Maker<'a> {
     below: Below,
     into: &'a Path,
+    /// Files: those that are small on their way, others at once.
+    small: SmallFiles<'a>,
+    large: Files<'a>,
     /// At the directory that holds the current entry.
     trail: Trail,
     /// For finding what hard links link to.
@@ -35,16 +38,28 @@ pub(super) struct Maker<'a> {
 
 impl<'a> Maker<'a> {
     /// Below the directory `into`; in the archive, it is called `named`.
-    pub(super) fn new(named: &Path, into: &'a Path) -> Result<Self, ExtractError> {
+    /// Small files are made by so many other threads, too.
+    pub(super) fn new(
+        scope: &'a Scope<'a, '_>,
+        shared: &'a Shared,
+        named: &Path,
+        into: &'a Path,
+        helpers: usize,
+    ) -> Result<Self, ExtractError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let trails = openat(CWD, into, flags, Mode::empty()).and_then(|root| {
-            let trail = Trail::reaching(root);
-            Ok((trail.another()?, trail))
-        });
-        let (targets, trail) = trails.map_err(|error| failure("open", into, b"", error))?;
+        let begin = || {
+            let trail = Trail::reaching(openat(CWD, into, flags, Mode::empty())?);
+            let [targets, small, large] = [trail.another()?, trail.another()?, trail.another()?];
+            let small = SmallFiles::start(scope, shared, Files::new(into, small), helpers)?;
+            Ok((trail, targets, small, Files::new(into, large)))
+        };
+        let (trail, targets, small, large) =
+            begin().map_err(|error: Errno| failure("open", into, b"", error))?;
         Ok(Self {
             below: Below::new(named),
             into,
+            small,
+            large,
             trail,
             targets,
             late_modes: LateModes::default(),
@@ -52,8 +67,13 @@ impl<'a> Maker<'a> {
         })
     }
 
-    /// Makes every entry of the archive.
+    /// Makes every entry of the archive. Of several that cannot be made, the first one counts.
     pub(super) fn make_all(&mut self, archive: &mut Archive<impl BufRead>) -> Result<(), ExtractError> {
+        let made = self.make_each(archive);
+        self.small.finish().and(made)
+    }
+
+    fn make_each(&mut self, archive: &mut Archive<impl BufRead>) -> Result<(), ExtractError> {
         let mut path = Vec::new();
         while let Some(Member { entry, contents }) = archive.read_next()? {
             let mode = permissions(&entry);
@@ -62,9 +82,9 @@ impl<'a> Maker<'a> {
                 Ok(Where::Itself) if entry.kind == Kind::Dir => self.own_mode = Some(mode),
                 Ok(Where::Above) if entry.kind == Kind::Dir => {}
                 Ok(Where::Above | Where::Itself) => {
-                    return Err(refused(&entry, "in its place belongs a directory"));
+                    return Err(refused(entry.name, "in its place belongs a directory"));
                 }
-                Err(reason) => return Err(refused(&entry, reason)),
+                Err(reason) => return Err(refused(entry.name, reason)),
             }
         }
         Ok(())
@@ -84,27 +104,28 @@ impl<'a> Maker<'a> {
         path: &[u8],
         contents: Contents<'_, impl BufRead>,
     ) -> Result<(), ExtractError> {
-        let Self { into, trail, .. } = self;
+        let Self { into, small, large, trail, .. } = self;
         let (parent, leaf) = split_leaf(path);
+        if trail.go_to(parent).is_err() {
+            // What is in the way may be a file that is not there yet.
+            small.finish()?;
+        }
         let dir = trail.go_to(parent).and_then(|()| Ok(trail.current()?.0));
         let dir = dir.map_err(|error| match error {
-            Errno::NOENT => refused(entry, "the directory that it is in does not come before it"),
+            Errno::NOENT => refused(entry.name, "the directory that it is in does not come before it"),
             Errno::NOTDIR | Errno::LOOP => {
-                refused(entry, "on the way to it is something else than a directory")
+                refused(entry.name, "on the way to it is something else than a directory")
             }
             error => failure("open", into, parent, error),
         })?;
         let not_created = |error| match error {
-            Errno::EXIST => refused(entry, "it comes twice"),
+            Errno::EXIST => refused(entry.name, "it comes twice"),
             error => failure("create", into, path, error),
         };
         let mode = permissions(entry);
         match entry.kind {
-            Kind::File { .. } => {
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-                let file = openat(dir, leaf, flags, mode).map_err(not_created)?;
-                self.fill(file.into(), path, mode, contents)
-            }
+            Kind::File { size } if size <= SMALL => small.add(entry.name, path, mode, contents),
+            Kind::File { .. } => large.make(entry.name, path, mode, contents),
             Kind::Dir => {
                 mkdirat(dir, leaf, mode | Mode::RWXU).map_err(not_created)?;
                 // It gets its permissions later if they would keep us from making what is in it.
@@ -113,21 +134,25 @@ impl<'a> Maker<'a> {
                 } else if self.late_modes.add(path, mode) {
                     Ok(())
                 } else {
-                    Err(refused(entry, "it is one of too many directories that their owner may not write to"))
+                    Err(refused(
+                        entry.name,
+                        "it is one of too many directories that their owner may not write to",
+                    ))
                 }
             }
             Kind::Symlink { target } => symlinkat(target, dir, leaf).map_err(not_created),
             Kind::HardLink { target } => {
                 let mut found = Vec::new();
                 if self.below.locate(target, &mut found) != Ok(Where::Below) {
-                    return Err(refused(entry, "it links to something outside"));
+                    return Err(refused(entry.name, "it links to something outside"));
                 }
+                small.finish()?;
                 let (found_in, found_leaf) = split_leaf(&found);
                 let reached = self.targets.go_to(found_in).and_then(|()| Ok(self.targets.current()?.0));
                 let linked = reached.and_then(|from| linkat(from, found_leaf, dir, leaf, AtFlags::empty()));
                 linked.map_err(|error| match error {
                     Errno::NOENT | Errno::NOTDIR | Errno::LOOP => {
-                        refused(entry, "what it links to is not there")
+                        refused(entry.name, "what it links to is not there")
                     }
                     error => not_created(error),
                 })
@@ -136,32 +161,10 @@ impl<'a> Maker<'a> {
                 mknodat(dir, leaf, FileType::Fifo, mode, 0).map_err(not_created)?;
                 self.change_mode(path, mode)
             }
-            Kind::CharDevice(_) | Kind::BlockDevice(_) => Err(refused(entry, "devices are not restored")),
-        }
-    }
-
-    /// Writes a new file's contents, and gives it its permissions whatever the umask.
-    fn fill(
-        &self,
-        mut file: File,
-        path: &[u8],
-        mode: Mode,
-        mut contents: Contents<'_, impl BufRead>,
-    ) -> Result<(), ExtractError> {
-        loop {
-            let piece = contents.fill_buf().map_err(ArchiveError::Read)?;
-            if piece.is_empty() {
-                break;
+            Kind::CharDevice(_) | Kind::BlockDevice(_) => {
+                Err(refused(entry.name, "devices are not restored"))
             }
-            file.write_all(piece).map_err(|error| failure("write", self.into, path, error))?;
-            let length = piece.len();
-            contents.consume(length);
         }
-        let changed = fstat(&file).and_then(|stat| {
-            // Asking is several times faster than changing, and most files are made with the right ones.
-            if Mode::from_raw_mode(stat.st_mode) == mode { Ok(()) } else { fchmod(&file, mode) }
-        });
-        changed.map_err(|error| failure("set the permissions of", self.into, path, error))
     }
 
     /// Changes the permissions of something that was made here and is no symlink; an empty path is the directory itself.
@@ -180,11 +183,18 @@ fn permissions(entry: &Entry<'_>) -> Mode {
     Mode::from_raw_mode(entry.mode) & (Mode::RWXU | Mode::RWXG | Mode::RWXO)
 }
 
-fn refused(entry: &Entry<'_>, reason: &'static str) -> ExtractError {
-    ExtractError::Refused { entry: String::from_utf8_lossy(entry.name).into_owned(), reason }
+/// The entry of this name is refused.
+pub(super) fn refused(name: &[u8], reason: &'static str) -> ExtractError {
+    ExtractError::Refused { entry: String::from_utf8_lossy(name).into_owned(), reason }
 }
 
-fn failure(action: &'static str, into: &Path, path: &[u8], error: impl Into<io::Error>) -> ExtractError {
+/// Something cannot be done with the file at `path`.
+pub(super) fn failure(
+    action: &'static str,
+    into: &Path,
+    path: &[u8],
+    error: impl Into<io::Error>,
+) -> ExtractError {
     let path = if path.is_empty() { into.to_owned() } else { into.join(OsStr::from_bytes(path)) };
     ExtractError::Restore { action, path, source: error.into() }
 }

@@ -8,9 +8,11 @@ mod input;
 mod late;
 mod make;
 mod names;
+mod small;
 
 use std::fs;
 use std::io::{self, Read};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -18,6 +20,7 @@ use drydock_model::digest::DiffId;
 
 use self::input::{HashedInput, Hashing};
 use self::make::Maker;
+use self::small::Shared;
 use crate::error::ArchiveError;
 use crate::read::Archive;
 use crate::remove::remove_all;
@@ -34,6 +37,8 @@ pub struct Extraction<'a> {
     pub into: &'a Path,
     /// Bytes that the tar may have. So many are on the disk at most, and an entry takes 512 of them.
     pub limit: u64,
+    /// How many threads make its files; one more hashes it.
+    pub threads: NonZeroUsize,
 }
 
 /// Why a tar was not extracted.
@@ -90,18 +95,18 @@ pub enum ExtractError {
 /// Restored are directories, files, symlinks (with any target), hard links to what is in `into`, and FIFOs: each with its
 /// permissions, but without setuid, setgid and sticky bits, and not with its owner, times and extended attributes.
 ///
-/// The tar is read to its end, and hashed. After an error, nothing of it is left.
+/// The tar is read to its end, and hashed. After an error, nothing of it is left. Of several errors, any one may be told.
 pub fn extract(tar: impl Read, extraction: &Extraction<'_>) -> Result<(), ExtractError> {
-    let Extraction { diff_id: expected, named, into, limit } = *extraction;
+    let Extraction { diff_id: expected, named, into, limit, threads } = *extraction;
     let failure = |action| move |source| ExtractError::Restore { action, path: into.to_owned(), source };
     remove_all(into).map_err(failure("remove"))?;
     fs::create_dir(into).map_err(failure("create"))?;
-    let extracted = Maker::new(named, into).and_then(|mut maker| {
-        let found = thread::scope(|scope| {
-            let mut archive = Archive::new(HashedInput::new(tar, limit, Hashing::start(scope)));
-            maker.make_all(&mut archive)?;
-            archive.into_inner().finish().map_err(ArchiveError::Read).map_err(ExtractError::from)
-        })?;
+    let shared = Shared::default();
+    let extracted = thread::scope(|scope| {
+        let mut archive = Archive::new(HashedInput::new(tar, limit, Hashing::start(scope)));
+        let mut maker = Maker::new(scope, &shared, named, into, threads.get() - 1)?;
+        maker.make_all(&mut archive)?;
+        let found = archive.into_inner().finish().map_err(ArchiveError::Read)?;
         if found == expected {
             maker.finish_directories()
         } else {

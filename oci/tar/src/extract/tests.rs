@@ -1,5 +1,5 @@
 use std::io::Cursor;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
 use proptest::prelude::*;
 use tar::EntryType::{self, Block, Char, Continuous, Directory, Fifo, Link, Regular, Symlink};
@@ -240,12 +240,56 @@ fn two_threads_extract_side_by_side() {
                 let all: Vec<_> = dirs.chain(files).collect();
                 let entries: Vec<_> = all.iter().map(|(name, kind)| (&**name, *kind, "")).collect();
                 let tar = tar_of(&entries);
-                let (diff_id, limit) = (DiffId::of(&tar), tar.len() as u64);
-                extract(&tar[..], &Extraction { diff_id, named: &named, into: &into, limit }).unwrap();
+                let (diff_id, limit, threads) = (DiffId::of(&tar), tar.len() as u64, NonZeroUsize::MIN);
+                extract(&tar[..], &Extraction { diff_id, named: &named, into: &into, limit, threads })
+                    .unwrap();
             });
         }
     });
     assert_eq!(describe(dir.path()).len(), 3 * (1 + 7 + 200));
+}
+
+/// More than batches take and threads have, of all sizes; links to files that have just come.
+#[test]
+fn small_and_large_files_come_side_by_side() {
+    let sizes = [0_usize, 1, 300, 5000, 65_536, 65_537, 200_000];
+    let text = |number: usize| "0123456789abcdef".repeat(sizes[number % sizes.len()].div_ceil(16));
+    let name = |number: usize| format!("/layers/bp/layer/{}/{number}", number % 5);
+    let mut all: Vec<_> =
+        (0..5).map(|dir| (format!("/layers/bp/layer/{dir}"), Directory, String::new())).collect();
+    for number in 0..600 {
+        all.push((name(number), Regular, text(number)[..sizes[number % sizes.len()]].to_owned()));
+        if number % 100 == 99 {
+            all.push((format!("/layers/bp/layer/link{number}"), Link, name(number)));
+        }
+    }
+    let tar = |all: &[(String, EntryType, String)]| {
+        let entries: Vec<_> = all.iter().map(|(name, kind, text)| (&**name, *kind, &**text)).collect();
+        tar_of(&entries)
+    };
+    let sandbox = Sandbox::new();
+    sandbox.extract(&tar(&all)).unwrap();
+    for (name, kind, text) in &all {
+        let path = sandbox.root().join(name.strip_prefix("/layers/bp/layer/").unwrap());
+        match *kind {
+            Regular => assert!(fs::read(&path).unwrap() == text.as_bytes(), "{name}"),
+            Link => assert_eq!(fs::metadata(&path).unwrap().nlink(), 2, "{name}"),
+            _ => assert!(path.is_dir(), "{name}"),
+        }
+    }
+    sandbox.assert_rest_is_untouched("");
+    // One in a batch of many.
+    for again in [0, 7, 300, 599] {
+        let mut all = all.clone();
+        all.insert(5 + again, (name(again), Regular, String::new()));
+        let sandbox = Sandbox::new();
+        let error = sandbox.extract(&tar(&all)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("the tar's entry `{}` is refused: it comes twice", name(again))
+        );
+        sandbox.assert_nothing_is_left(&name(again));
+    }
 }
 
 proptest! {

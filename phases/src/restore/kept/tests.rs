@@ -182,6 +182,36 @@ fn what_no_tar_brings_back_is_not_given_back() {
     }
 }
 
+/// That a tree is plain is found out once, and again when anything in it has changed.
+#[test]
+fn what_is_known_to_be_plain_is_plain() {
+    let changes: [Completed; 5] = [
+        ("nothing", nothing),
+        ("an attribute", |tree| {
+            setxattr(tree.join("d0/f1"), "user.x", b"y", XattrFlags::empty()).unwrap();
+        }),
+        ("an attribute of a folder", |tree| {
+            setxattr(tree.join("d0"), "user.x", b"y", XattrFlags::empty()).unwrap();
+        }),
+        ("an attribute of itself", |tree| setxattr(tree, "user.x", b"y", XattrFlags::empty()).unwrap()),
+        ("a socket in itself", |tree| drop(UnixListener::bind(tree.join("s")).unwrap())),
+    ];
+    for (what, change) in changes {
+        let setting = Setting::new(nothing);
+        setting.restore(false);
+        let index = LayerIndex::read(Some(&setting.path("cache/committed")));
+        let outline = || DirLayer::new(&setting.layer(), Owner::ROOT).look().unwrap().unwrap();
+        assert!(index.is_plain(&outline()), "{what}");
+        let before = identity(&setting.layer());
+        change(&setting.layer());
+        fs::create_dir(setting.path("layers/.kept")).unwrap();
+        fs::rename(setting.layer(), setting.kept()).unwrap();
+        let found = setting.restore(false);
+        assert_eq!(identity(&setting.layer()) == before, what == "nothing", "{what}");
+        assert_eq!(found, setting.extracted(), "{what}");
+    }
+}
+
 /// What happens between two builds.
 type Event = (&'static str, fn(&Setting));
 
