@@ -50,7 +50,9 @@ fn rule(line: &str) -> Result<Option<(Pattern, bool)>, String> {
         match name {
             "" | "." => {}
             ".." => {
-                names.pop().ok_or_else(|| format!("`{line}` leads out of the context: leave the `..` out"))?;
+                names
+                    .pop()
+                    .ok_or_else(|| format!("`{line}` leads out of the context: leave the `..` out"))?;
             }
             name => names.push(name),
         }
@@ -71,10 +73,7 @@ mod tests {
 
     #[test]
     fn the_last_rule_that_fits_counts() {
-        let rules = IgnoreRules::parse(
-            "# comment\n\n*.md\n!README.md\n/target/\n./a//c/../b\n",
-        )
-        .unwrap();
+        let rules = IgnoreRules::parse("# comment\n\n*.md\n!README.md\n/target/\n./a//c/../b\n").unwrap();
         for (path, want) in [
             ("x.md", true),
             ("doc/x.md", false),

@@ -95,7 +95,7 @@ impl Change {
     fn apply(&self, mode: u32, is_dir: bool) -> u32 {
         let runs = if self.runs_if_any && (is_dir || mode & 0o111 != 0) { 0o111 } else { 0 };
         let sticky = self.bits & 0o1000;
-        let like = self.like.iter().fold(0, |bits, shift| bits | (mode >> shift & 7) * 0o111);
+        let like = self.like.iter().fold(0, |bits, shift| bits | ((mode >> shift & 7) * 0o111));
         let bits = (self.bits | runs | like) & self.who | sticky;
         match self.operation {
             '+' => mode | bits,
