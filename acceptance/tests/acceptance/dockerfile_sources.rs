@@ -619,7 +619,7 @@ fn logs_are_kept(built: &Built) -> Result<()> {
     let is_log = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with(".drydock-log-");
     let began = Instant::now();
     while !fs::read_dir(&dir)?.flatten().any(|entry| is_log(&entry.file_name())) {
-        ensure!(began.elapsed() < Duration::from_secs(60), "there is no log while it is built");
+        ensure!(began.elapsed() < Duration::from_mins(1), "there is no log while it is built");
         thread::sleep(Duration::from_millis(50));
     }
     let followed = succeed(&mut site.command(&["log", "acme/x:1", "--follow"]))?.text();
