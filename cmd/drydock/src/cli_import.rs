@@ -29,6 +29,7 @@ that were imported; a git repository is locked by the hash of a commit.";
 
 /// `drydock import`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "they are flags of a command line")]
 pub(crate) struct Import {
     /// `docker://NAME`, `oci:DIR[:tag]`, `oci-archive:FILE[:tag]`, `docker-archive:FILE[:name]`,
     /// `rootfs:TAR-or-DIR`, `https://…` for an archive, `rootfs:https://…`, or `SOURCE/NAME` from the file of sources; to build a
@@ -84,7 +85,7 @@ pub(crate) struct DockerfileOptions {
     /// Carry every instruction out, whatever is known from earlier builds
     #[arg(long)]
     pub(crate) no_cache: bool,
-    /// When everything is said to have been made, in seconds since 1970, or `now`; no file is later [default: $SOURCE_DATE_EPOCH, else
+    /// When everything is said to have been made, in seconds since 1970, or `now`; no file is later [default: `$SOURCE_DATE_EPOCH`, else
     /// now, with files' own times]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) creation_time: Option<u64>,

@@ -52,12 +52,12 @@ fn commits_are_found_or_refused(built: &Built) -> Result<()> {
     let third = commit("third")?;
     git(&dir, &["tag", "--annotate", "heavy", "--message", "of three"])?;
     git(&dir, &["checkout", "--quiet", "-b", "side/way", &first])?;
-    let side = commit("aside")?;
+    let aside = commit("aside")?;
     git(&dir, &["tag", "both"])?;
     git(&dir, &["branch", "both"])?;
     // A commit that nothing leads to, as of a copy of the repository elsewhere.
     let lost = commit("lost")?;
-    git(&dir, &["reset", "--quiet", "--hard", &side])?;
+    git(&dir, &["reset", "--quiet", "--hard", &aside])?;
     git(&dir, &["checkout", "--quiet", "main"])?;
     git(&dir, &["config", "uploadpack.allowAnySHA1InWant", "true"])?;
     site.house.own()?;
@@ -72,8 +72,8 @@ fn commits_are_found_or_refused(built: &Built) -> Result<()> {
             ("#light", "second", &second),
             ("#heavy", "third", &third),
             ("#refs/tags/heavy", "third", &third),
-            ("#side/way", "aside", &side),
-            ("#refs/tags/both", "aside", &side),
+            ("#side/way", "aside", &aside),
+            ("#refs/tags/both", "aside", &aside),
             (&format!("#{first}"), "first", &first),
             (&format!("#{}", second.to_uppercase()), "second", &second),
             (&format!("#main@{second}"), "second", &second),
@@ -90,8 +90,8 @@ fn commits_are_found_or_refused(built: &Built) -> Result<()> {
             fs::remove_dir_all(site.house.path("home/files"))?;
         }
         for (fragment, exit, says) in [
-            (format!("#main@{side}"), 3, format!("has no commit {side} on branch `main`")),
-            (format!("#none@{side}"), 3, "has no branch `none`".to_owned()),
+            (format!("#main@{aside}"), 3, format!("has no commit {aside} on branch `main`")),
+            (format!("#none@{aside}"), 3, "has no branch `none`".to_owned()),
             (format!("#{lost}"), 3, format!("has no commit {lost} on any branch or tag")),
             (format!("#main@{}", "0".repeat(40)), 3, "on branch `main`".to_owned()),
             ("#none".to_owned(), 3, "has neither a branch nor a tag `none`".to_owned()),
@@ -263,7 +263,7 @@ fn a_signal_ends_git(built: &Built) -> Result<()> {
     let mut child = command.stdout(Stdio::null()).stderr(output).spawn()?;
     let began = Instant::now();
     while silent.seen().is_empty() {
-        ensure!(began.elapsed() < Duration::from_secs(60), "git asks for nothing");
+        ensure!(began.elapsed() < Duration::from_mins(1), "git asks for nothing");
         thread::sleep(Duration::from_millis(50));
     }
     kill_process(Pid::from_child(&child), Signal::INT)?;

@@ -16,7 +16,7 @@ use drydock_registry::sources::{Found, Kind, Lock, Place, Source};
 use drydock_sandbox::room::Room;
 use serde_json::json;
 
-use super::sandboxed::from_dockerfile::{Building, Built, Origin};
+use super::sandboxed::from_dockerfile::{Building, Built, Origin, can_be_had};
 use super::{Context, cores};
 use crate::cli_import::Import;
 use crate::exit::Usage;
@@ -34,6 +34,7 @@ pub(crate) struct Request {
 }
 
 /// What came of one.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Done {
     /// Of an image from a registry there is what it is called in the lock file, and its digest there.
     Imported { to: Name, imported: Imported, locked: Option<(String, Digest)> },
@@ -77,7 +78,9 @@ pub(crate) fn import(
             built.tell(context)?;
         }
         if let Some((path, lock)) = lock.as_mut().filter(|_| options.lock && !locked.is_empty()) {
-            locked.iter().for_each(|(name, digest)| lock.set(name, *digest));
+            for (name, digest) in &locked {
+                lock.set(name, *digest);
+            }
             lock.write(path)?;
         }
     }
@@ -193,7 +196,7 @@ impl Importer<'_> {
     fn first_of(&self, found: &Found<'_>, building: Option<&Building<'_>>) -> Result<Done> {
         let kind = found.source.map_or(Kind::Registry, |source| source.kind);
         let mut places = found.places.clone();
-        places.retain(|place| building.is_none_or(|building| building.has(place)));
+        places.retain(can_be_had);
         let (last, others) =
             places.split_last().with_context(|| format!("`{}` was not fetched", found.name))?;
         for place in others {

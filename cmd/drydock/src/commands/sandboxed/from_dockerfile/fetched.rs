@@ -144,7 +144,7 @@ fn one(
     match (outside.json, outside.quiet) {
         (_, true) => {}
         (true, _) => {
-            eprint_line(&json!({"event": "note", "text": format!("fetching {address}")}).to_string())
+            eprint_line(&json!({"event": "note", "text": format!("fetching {address}")}).to_string());
         }
         (false, false) => eprint_line(&printable(&format!("fetching {address}"))),
     }

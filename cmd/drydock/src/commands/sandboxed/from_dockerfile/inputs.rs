@@ -47,14 +47,12 @@ impl Inputs {
         let dockerfile =
             dockerfile.with_context(|| format!("there is no `{name}` in the source: --file names it"))?;
         let own = format!("{name}.dockerignore");
-        let (ignore_name, ignore) = match text(&own, MAX_IGNORE)? {
-            Some(text) => (own, Some(text)),
-            None => {
-                let name = ".dockerignore";
-                let text =
-                    self::text(&context, name, MAX_IGNORE).with_context(|| format!("cannot use `{name}`"));
-                (name.to_owned(), text?)
-            }
+        let (ignore_name, ignore) = if let Some(text) = text(&own, MAX_IGNORE)? {
+            (own, Some(text))
+        } else {
+            let name = ".dockerignore";
+            let text = self::text(&context, name, MAX_IGNORE).with_context(|| format!("cannot use `{name}`"));
+            (name.to_owned(), text?)
         };
         let ignore = IgnoreRules::parse(&ignore.unwrap_or_default());
         let ignore = ignore.map_err(|problem| anyhow!("`{ignore_name}`: {problem}"))?;

@@ -117,7 +117,9 @@ impl Journal {
         let mut shared = self.lock();
         if let Err(error) = built {
             let (text, last) = (format!("error: {error:#}"), std::mem::take(&mut shared.last));
-            last.iter().for_each(|line| eprint_line(line));
+            for line in last {
+                eprint_line(&line);
+            }
             shared.note(Stream::Stderr, &text, None);
         }
         let stopped = progress.signals.exit_code().unwrap_or(FAILED);
@@ -191,13 +193,12 @@ impl Shared {
     fn printed(&mut self, stream: Stream, lines: Vec<String>) {
         for line in lines {
             let line = self.hidden(&line);
-            match &mut self.screen {
+            if let Some(screen) = &mut self.screen {
                 // Where nobody reads, nobody is to be told.
-                Some(screen) => drop(screen.write_all(format!("{line}\n").as_bytes())),
-                None => {
-                    self.last.push_back(printable(&line));
-                    self.last.drain(..self.last.len().saturating_sub(LAST_LINES));
-                }
+                drop(screen.write_all(format!("{line}\n").as_bytes()));
+            } else {
+                self.last.push_back(printable(&line));
+                self.last.drain(..self.last.len().saturating_sub(LAST_LINES));
             }
             self.note(stream, &line, None);
         }

@@ -91,6 +91,14 @@ impl Origin {
     }
 }
 
+/// Whether something can be built from a place: git repositories are where they could be had.
+pub(crate) fn can_be_had(place: &Place) -> bool {
+    match place {
+        Place::Git(address) => fetched::find(address).is_ok(),
+        _ => true,
+    }
+}
+
 /// What it takes to build.
 pub(crate) struct Building<'a> {
     /// There is one if a Dockerfile was asked for.
@@ -116,14 +124,6 @@ pub(crate) struct Built {
 }
 
 impl Building<'_> {
-    /// Whether something can be built from a place: git repositories are where they could be had.
-    pub(crate) fn has(&self, place: &Place) -> bool {
-        match place {
-            Place::Git(address) => fetched::find(address).is_ok(),
-            _ => true,
-        }
-    }
-
     /// Builds an image and gives it a name, for one platform.
     pub(crate) fn build(
         &self,
@@ -198,8 +198,8 @@ impl Work<'_> {
         };
         let wanted = Wanted { target: options.target.as_deref(), args: &args, platform: &self.platform };
         let mut configuration = |name: &str, platform: &Platform| Ok(image(name, platform)?.config);
-        let build = Build::of(&dockerfile, &wanted, &mut configuration).with_context(wrong)?;
-        check_machine(&build).with_context(wrong)?;
+        let planned = Build::of(&dockerfile, &wanted, &mut configuration).with_context(wrong)?;
+        check_machine(&planned).with_context(wrong)?;
         let download = |url: &str, dir: &Path| {
             let by = rules.sources.permit(Kind::Dockerfile, url)?;
             remote::download(&rules.registry(by)?, url, dir, progress)
@@ -207,7 +207,7 @@ impl Work<'_> {
         let threads = cores();
         let compression = self.importer.request.compression;
         let task = Task {
-            build: &build,
+            build: &planned,
             image: &|name, platform| image(name, platform.unwrap_or(&self.platform)),
             context: &inputs.context,
             ignore: &inputs.ignore,
@@ -220,12 +220,12 @@ impl Work<'_> {
             uses_cache: !options.no_cache,
             listener: self.journal,
         };
-        let built = self.shop.build_dockerfile(&task, progress).with_context(wrong)?;
+        let made = self.shop.build_dockerfile(&task, progress).with_context(wrong)?;
         self.journal.pause();
 
         let now =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
-        let mut config = built.config.clone();
+        let mut config = made.config.clone();
         if config.created.is_none() || self.latest.is_some() {
             config.created = rfc3339(self.latest.unwrap_or(now));
         }
@@ -234,9 +234,9 @@ impl Work<'_> {
             descriptor: layer.descriptor.clone(),
             dir: layer.dir.clone(),
         };
-        let layers: Vec<PlacedLayer> = built.layers.iter().map(placed).collect();
-        let base = built.base.as_ref();
-        let annotations = annotations(&build, base, origin, commit.as_deref())?;
+        let layers: Vec<PlacedLayer> = made.layers.iter().map(placed).collect();
+        let base = made.base.as_ref();
+        let annotations = annotations(&planned, base, origin, commit.as_deref())?;
         let parts = Parts { base, layers: &layers, config, annotations };
         let flat = self.importer.request.flatten || by.is_some_and(|source| source.flatten);
         let how = flatten::Options { compression, threads, durability: Durability::OnDisk };
