@@ -83,6 +83,8 @@ def debian(root, packages=()):
     run("debootstrap", "--variant=minbase", f"--include={include}", SUITE, root)
     # Whatever stands between this machine and the registries is trusted there, too.
     shutil.copy("/etc/ssl/certs/ca-certificates.crt", root / "etc/ssl/certs")
+    for name in ["hosts", "hostname"]:
+        (root / "etc" / name).write_text("")
     for name in ["dev", "var/cache/apt/archives", "var/lib/apt/lists", "var/log", "run"]:
         for path in (root / name).iterdir():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -73,7 +73,7 @@ fn what_is_wrong(executables: &Built) -> Result<()> {
             .env("CNB_OCI_LAYOUT_PATH", &repository);
         let output = project::run(&mut command)?;
         let wanted = format!("Dockerfile: line {line}: {said}");
-        ensure!(output.exit == 1, "exit code {}: {case}\n{}", output.exit, output.text());
+        ensure!(output.exit == 4, "exit code {}: {case}\n{}", output.exit, output.text());
         ensure!(output.text().contains(&wanted), "`{wanted}` is not said of\n{text}\n{}", output.text());
         ensure!(!output.text().contains("RAN"), "a program has run: {case}\n{}", output.text());
     }

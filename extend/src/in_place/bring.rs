@@ -87,7 +87,9 @@ fn bring_with_parents(
         push(&mut into, name);
         let item = Item { below: b"", dir: CWD, leaf: b"", stat: &stat };
         let facts = CopiedFacts::of(&item, context.keeps_owners())?;
-        target.dir(&into, &facts.facts(&item))?;
+        if !target.is_dir(&into)? {
+            target.dir(&into, &facts.facts(&item))?;
+        }
     }
     bring_one(context, source, copying, &into, true, target)
 }
