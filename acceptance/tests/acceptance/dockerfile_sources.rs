@@ -610,7 +610,7 @@ fn logs_are_kept(built: &Built) -> Result<()> {
     ensure!(steps.len() == 2 && steps[0]["line"] == 3 && steps[0]["known"] == true, "{events}");
     // While it runs, it can be followed.
     site.put("Dockerfile", "FROM acme/run:base\nUSER 0\nRUN echo begun; sleep 10; echo over\n")?;
-    let mut build = site
+    let mut running = site
         .command(&["import", "dockerfile:app", "acme/x:1", "--network", "none"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -623,7 +623,7 @@ fn logs_are_kept(built: &Built) -> Result<()> {
         thread::sleep(Duration::from_millis(50));
     }
     let followed = succeed(&mut site.command(&["log", "acme/x:1", "--follow"]))?.text();
-    ensure!(build.wait()?.success(), "the build failed");
+    ensure!(running.wait()?.success(), "the build failed");
     ensure!(followed.contains("begun") && followed.contains("over"), "{followed}");
     Ok(())
 }

@@ -55,7 +55,10 @@ fn what_is_wrong(executables: &Built) -> Result<()> {
     fs::create_dir_all(home.join(".config/drydock"))?;
     fs::write(
         home.join(".config/drydock/sources.toml"),
-        format!("strict = true\n[source.here]\nkind = \"dockerfile\"\nlocation = {:?}\n", dir.path()),
+        format!(
+            "strict = true\n[source.here]\nkind = \"dockerfile\"\nlocation = \"{}\"\n",
+            dir.path().display()
+        ),
     )?;
     let before = tree::read(&repository)?;
     let cases: Vec<&str> = MALFORMED.trim_start_matches("=== ").split("\n=== ").collect();

@@ -63,14 +63,20 @@ USER ${user_id}
 ";
 
 /// A house whose builder has an extension that writes these Dockerfiles.
-fn house(built: &Built, houses: &Houses, who: Who, build: Option<&str>, run: Option<&str>) -> Result<House> {
+fn house(
+    executables: &Built,
+    houses: &Houses,
+    who: Who,
+    build: Option<&str>,
+    run: Option<&str>,
+) -> Result<House> {
     let dir = tempfile::tempdir().context("make a folder")?;
     let (cnb, app) = (dir.path().join("cnb"), dir.path().join("app"));
     write_buildpack(&cnb, BUILDPACK)?;
     write_extension(&cnb, build, run)?;
     fs::create_dir(&app)?;
     fs::write(app.join("name"), "the app\n")?;
-    houses.house(built, who, &cnb, &app)
+    houses.house(executables, who, &cnb, &app)
 }
 
 fn write_extension(cnb: &Path, build: Option<&str>, run: Option<&str>) -> Result<()> {
@@ -97,9 +103,9 @@ fn write_extension(cnb: &Path, build: Option<&str>, run: Option<&str>) -> Result
     Ok(())
 }
 
-fn both_images_are_extended(built: &Built, houses: &Houses) -> Result<()> {
+fn both_images_are_extended(executables: &Built, houses: &Houses) -> Result<()> {
     for who in EVERYBODY {
-        let house = house(built, houses, who, Some(BUILD), Some(RUN))?;
+        let house = house(executables, houses, who, Some(BUILD), Some(RUN))?;
         let mut digests = Vec::new();
         for (further, is_first) in [(&[][..], true), (&[], false), (&["--trust-builder"], false)] {
             let output = house.built(further).with_context(|| format!("{who:?} {further:?}"))?;
@@ -129,23 +135,23 @@ fn both_images_are_extended(built: &Built, houses: &Houses) -> Result<()> {
 }
 
 /// What is extended is known by what extensions write, by the app if they copy from it, and never if they ask for the build's ID.
-fn what_changes_is_extended_anew(built: &Built, houses: &Houses) -> Result<()> {
+fn what_changes_is_extended_anew(executables: &Built, houses: &Houses) -> Result<()> {
     let copies = format!("{BUILD}COPY name /from-app\n");
-    let house = house(built, houses, Who::Ordinary, Some(&copies), None)?;
+    let house = house(executables, houses, Who::Ordinary, Some(&copies), None)?;
     let installs = |output: &str| output.contains("Installing the tool\n");
     let build = || -> Result<bool> { Ok(installs(&house.build(&[])?.text())) };
     ensure!(build()? && !build()?, "the same is done twice");
     house.write("app/name", "another app\n")?;
     ensure!(build()? && !build()?, "another app is the same, or the same another");
     let asks = BUILD.replace("RUN echo", "ARG build_id\nRUN echo $build_id");
-    let house = self::house(built, houses, Who::Ordinary, Some(&asks), None)?;
+    let house = self::house(executables, houses, Who::Ordinary, Some(&asks), None)?;
     let build = || -> Result<bool> { Ok(house.build(&[])?.text().contains("Installing the tool")) };
     ensure!(build()? && build()?, "what asks for the build's ID is done once");
     Ok(())
 }
 
-fn the_run_image_is_switched(built: &Built, houses: &Houses) -> Result<()> {
-    let house = house(built, houses, Who::Ordinary, Some(BUILD), Some("FROM acme/other\n"))?;
+fn the_run_image_is_switched(executables: &Built, houses: &Houses) -> Result<()> {
+    let house = house(executables, houses, Who::Ordinary, Some(BUILD), Some("FROM acme/other\n"))?;
     let missing = house.build(&[])?;
     ensure!(missing.exit != 0 && missing.text().contains("acme/other"), "{}", missing.text());
     run_image::write(&house.path("layout-repo/index.docker.io/acme/other/latest"))?;
@@ -157,12 +163,12 @@ fn the_run_image_is_switched(built: &Built, houses: &Houses) -> Result<()> {
     Ok(())
 }
 
-fn what_fails_leaves_the_image(built: &Built, houses: &Houses) -> Result<()> {
+fn what_fails_leaves_the_image(executables: &Built, houses: &Houses) -> Result<()> {
     let script = "[ ! -e /workspace/broken ] || { echo 'It fails' >&2; exit 3; }";
     for who in EVERYBODY {
         // The app is no part of the image, but it is there.
         let run = RUN.replace("RUN echo", &format!("ARG build_id\nRUN {script}\nRUN echo"));
-        let house = house(built, houses, who, Some(BUILD), Some(&run))?;
+        let house = house(executables, houses, who, Some(BUILD), Some(&run))?;
         house.built(&[])?;
         let wanted = house.image()?.descriptor.digest;
         house.write("app/broken", "")?;
@@ -178,12 +184,12 @@ fn what_fails_leaves_the_image(built: &Built, houses: &Houses) -> Result<()> {
 }
 
 /// Kills 50 builds in which both images are extended; what is left is removed by the next one.
-fn killed_at_any_moment(built: &Built, houses: &Houses) -> Result<()> {
+fn killed_at_any_moment(executables: &Built, houses: &Houses) -> Result<()> {
     const KILLS: u64 = 25;
     let kill = |who| -> Result<()> {
         // Asked for, the ID of the build makes each of them do all of it.
         let asks = |text: &str| text.replace("RUN echo", "ARG build_id\nRUN sleep 300 & sleep 0.2; echo");
-        let house = house(built, houses, who, Some(&asks(BUILD)), Some(&asks(RUN)))?;
+        let house = house(executables, houses, who, Some(&asks(BUILD)), Some(&asks(RUN)))?;
         // No file is later, so that the same is made again.
         let time = ["--creation-time", "1700000000"];
         house.built(&time)?;

@@ -1,6 +1,7 @@
 //! Archives that are extracted: nothing outside the one directory changes, and nothing is left of a bad one.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use drydock_model::digest::DiffId;
@@ -36,8 +37,13 @@ fn run(input: &[u8]) -> String {
     fs::create_dir(dir.path().join("in")).expect("there is room");
     write("in/canary");
     let into = dir.path().join("in/layer");
-    let extraction =
-        Extraction { diff_id: DiffId::of(&tar), named: Path::new("/l/a"), into: &into, limit: 1 << 20 };
+    let extraction = Extraction {
+        diff_id: DiffId::of(&tar),
+        named: Path::new("/l/a"),
+        into: &into,
+        limit: 1 << 20,
+        threads: NonZeroUsize::MIN.saturating_add(1),
+    };
     let extracted = extract(&tar[..], &extraction);
     assert_eq!(names(dir.path()), ["canary", "in"]);
     let beside: &[&str] = if extracted.is_ok() { &["canary", "layer"] } else { &["canary"] };

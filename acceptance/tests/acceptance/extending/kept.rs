@@ -54,8 +54,7 @@ fn run_image(executables: &Built) -> Result<()> {
     extending.generate("context.run/file", "1")?;
     let extend = |wanted: &[&str]| -> Result<(String, String)> {
         let root = extending.root()?;
-        let output =
-            project::run(&mut extending.extender(&root, "run")?.env("SOURCE_DATE_EPOCH", "1700000000"))?;
+        let output = project::run(extending.extender(&root, "run")?.env("SOURCE_DATE_EPOCH", "1700000000"))?;
         said(&output, 0, wanted)?;
         let read = |path: &str| fs::read_to_string(root.join(path)).with_context(|| format!("read {path}"));
         ensure!(read("home/cnb/first")? == read("same")?, "the files are different");
