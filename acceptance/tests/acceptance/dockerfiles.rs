@@ -28,7 +28,7 @@ fn as_buildah_builds(executables: &Built) -> Result<()> {
     let mut script = Command::new("python3");
     script.arg("-B").arg(here("clients/dockerfiles.py"));
     // A user namespace, in which the tests may be, allows no more.
-    script.args(["--quick", "--isolation", "chroot", "--driver", "vfs", "--work"]).arg(work.path());
+    script.args(["--quick", "--isolation", "chroot", "--driver", "overlay", "--work"]).arg(work.path());
     script.arg("--drydock").arg(executables.get()?.dir().join("drydock"));
     let output = succeed(&mut script)?;
     ensure!(output.text().contains(" cases, 0 failed"), "{}", output.text());
