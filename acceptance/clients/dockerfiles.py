@@ -218,15 +218,19 @@ def main():
         (work / "logs").mkdir(parents=True, exist_ok=True)
         work.chmod(0o755)
         judge, may_differ, failed = Judge(options, work), known(HERE / "dockerfiles.md"), []
-        for case in wanted:
-            found, said = judge.compare(case)
-            allowed = {field for name, field in may_differ if name in (case.name, "each")}
-            never = {field for name, field in may_differ if name == case.name} - found.keys()
-            problems = [f"{field}: {what}" for field, what in found.items() if field not in allowed]
-            problems += [f"{field}: this does not differ, and is said to" for field in sorted(never)]
-            (work / f"logs/{case.name}.log").write_text(said)
-            print("\n    ".join([f"{'FAILED' if problems else 'ok'}: {case.name}", *problems[:MOST]]), flush=True)
-            failed += [case.name] if problems else []
+        try:
+            for case in wanted:
+                found, said = judge.compare(case)
+                allowed = {field for name, field in may_differ if name in (case.name, "each")}
+                never = {field for name, field in may_differ if name == case.name} - found.keys()
+                problems = [f"{field}: {what}" for field, what in found.items() if field not in allowed]
+                problems += [f"{field}: this does not differ, and is said to" for field in sorted(never)]
+                (work / f"logs/{case.name}.log").write_text(said)
+                print("\n    ".join([f"{'FAILED' if problems else 'ok'}: {case.name}", *problems[:MOST]]), flush=True)
+                failed += [case.name] if problems else []
+        finally:
+            # Builds that fail leave theirs mounted.
+            subprocess.run(["umount", "--recursive", "--lazy", work / "storage/overlay"], capture_output=True)
         print(f"{len(wanted)} cases, {len(failed)} failed")
     sys.exit(bool(failed) or not wanted)
 
