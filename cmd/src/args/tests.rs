@@ -450,10 +450,10 @@ fn a_log_is_kept_where_flag_or_variable_say() {
         (Phase::Build, env, &["-log-file", "log"], in_file("/work dir/log")),
         (Phase::Build, env, &["-log-file", "./auto"], in_file("/work dir/auto")),
         (Phase::Build, env, &["-log-file="], beside.clone()),
-        (Phase::Create, env, &["app"], beside),
+        (Phase::Create, env, &["app"], beside.clone()),
         (Phase::Create, &[("CNB_BUILD_LOG", "/x")], &["app"], in_file("/x")),
         (Phase::Rebase, env, &["app"], None),
-        (Phase::Extend, env, &[], None),
+        (Phase::Extend, env, &[], beside),
     ] {
         assert_eq!(options(phase, "0.14", env, arguments).build_log(), want, "{phase} {arguments:?}");
     }
@@ -481,7 +481,7 @@ fn each_phase_has_its_flags_at_each_version() {
         ),
         (
             Phase::Extend,
-            "analyzed app buildpacks generated gid group kaniko-cache-ttl layers plan platform uid \
+            "log-file analyzed app buildpacks generated gid group kaniko-cache-ttl layers plan platform uid \
             extended>12 kind>12",
         ),
         (Phase::Build, "log-file app buildpacks group layers plan platform build-config>11 analyzed>12"),

@@ -44,7 +44,7 @@ const ROWS: [Row; 8] = [
     ),
     (
         "extender",
-        "analyzed app buildpacks generated gid group kaniko-cache-ttl layers plan platform uid",
+        "analyzed app buildpacks generated gid group kaniko-cache-ttl layers log-file plan platform uid",
         &[(12, "extended kind")],
     ),
     (
