@@ -334,7 +334,7 @@ fn users_and_platforms(built: &Built, houses: &Houses) -> Result<()> {
             "--platform",
             if cfg!(target_arch = "aarch64") { "linux/arm64" } else { "linux/amd64" },
         ])?;
-        // Who is not there to write Dockerfiles for is told so.
+        // An extension that nobody here has heard of takes part.
         let extension = house.path("home/e");
         fs::create_dir_all(extension.join("bin"))?;
         for (file, text) in [
@@ -345,8 +345,8 @@ fn users_and_platforms(built: &Built, houses: &Houses) -> Result<()> {
             fs::write(extension.join(file), text)?;
         }
         house.own()?;
-        let output = house.build(&["--extension", "home/e"])?;
-        ensure!(output.exit != 0 && output.text().contains("me/e@1"), "{who:?}: {}", output.text());
+        let output = house.built(&["--extension", "home/e"])?;
+        ensure!(output.text().contains("me/e"), "{who:?}: {}", output.text());
         house.is_clean()?;
     }
     Ok(())

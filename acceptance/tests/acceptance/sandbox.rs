@@ -32,7 +32,6 @@ pub(crate) fn trials(executables: &Arc<Built>, houses: &Arc<Houses>) -> Vec<Tria
             ("sandbox::published_ports", published_ports),
             ("sandbox::full_disks", full_disks),
             ("sandbox::processes_are_limited", processes_are_limited),
-            ("sandbox::extensions_are_refused", extensions_are_refused),
             ("sandbox::phases_run_no_foreign_library", phases_run_no_foreign_library),
             ("sandbox::shells", shells),
             ("sandbox::gc_removes_what_is_old", gc_removes_what_is_old),
@@ -290,34 +289,6 @@ fn processes_are_limited(built: &Built, houses: &Houses) -> Result<()> {
         house.is_clean()?;
     }
     Ok(())
-}
-
-fn extensions_are_refused(built: &Built, houses: &Houses) -> Result<()> {
-    let dir = tempfile::tempdir().context("make a folder")?;
-    let cnb = dir.path().join("cnb");
-    crate::building::write_buildpack(&cnb, GREETER)?;
-    let extension = cnb.join("extensions/acme_e/1");
-    fs::create_dir_all(extension.join("bin"))?;
-    fs::write(extension.join("extension.toml"), "api = '0.10'\n[extension]\nid = 'acme/e'\nversion = '1'\n")?;
-    for name in ["detect", "generate"] {
-        let path = extension.join("bin").join(name);
-        fs::write(
-            &path,
-            "#!/bin/sh\nprintf 'ARG base_image\\nFROM ${base_image}\\n' >\"${CNB_OUTPUT_DIR:-/tmp}/build.Dockerfile\"\n",
-        )?;
-        succeed(Command::new("chmod").arg("755").arg(path))?;
-    }
-    let order = "[[order]]\n[[order.group]]\nid = 'acme/a'\nversion = '1'\n[[order-extensions]]\n[[order-extensions.group]]\nid = 'acme/e'\nversion = '1'\n";
-    fs::write(cnb.join("order.toml"), order)?;
-    fs::create_dir(dir.path().join("app"))?;
-    let house = houses.house(built, Who::Ordinary, &cnb, &dir.path().join("app"))?;
-    for (trust, says) in [(&[][..], "acme/e@1"), (&["--trust-builder"][..], "extension")] {
-        let output = house.build(trust)?;
-        ensure!(output.exit != 0 && output.text().contains(says), "{}\n{}", output.exit, output.text());
-        house.is_clean()?;
-    }
-    // Without them, the same builder builds.
-    house.built(&["--buildpack", "acme/a"]).map(drop)
 }
 
 fn phases_run_no_foreign_library(built: &Built, houses: &Houses) -> Result<()> {
