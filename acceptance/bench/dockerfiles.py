@@ -132,7 +132,7 @@ def snapshots(found, options, dir):
     command = ["/cnb/lifecycle/extender", "-kind", "run"]
 
     def extend():
-        shutil.rmtree(place / "kaniko/layers", ignore_errors=True)
+        shutil.rmtree(place / "kaniko/cache/layers", ignore_errors=True)
         return run(containers.words(root, tempfile.mkdtemp(dir=dir), volumes, {"PATH": "/bin", "CNB_PLATFORM_API": "0.14"}, command), reads=[root])
 
     def hash_all():
