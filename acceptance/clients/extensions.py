@@ -161,6 +161,9 @@ class Samples:
         self.repository = work / "layout-repo"
         shutil.rmtree(self.repository, ignore_errors=True)
         self.repository.mkdir()
+        # What an earlier run extended would be found.
+        for kept in (work / ".cache/drydock/roots").glob("extended-*"):
+            shutil.rmtree(kept)
         self.env = {"PATH": os.environ["PATH"], "HOME": str(work), "CNB_OCI_LAYOUT_PATH": str(self.repository)}
         config = {"User": f"{USER}:{GROUP}", "Env": [f"{bases.PATH}:/usr/games", f"CNB_USER_ID={USER}", f"CNB_GROUP_ID={GROUP}"],
                   "Labels": {"io.buildpacks.base.distro.name": "debian", "io.buildpacks.base.distro.version": "12"}}
