@@ -170,7 +170,7 @@ END
 }
 
 fn what_is_known_is_not_done_again(executables: &Built) -> Result<()> {
-    let dockerfile = "FROM acme/run:base\nUSER root\nARG WHO=one\nRUN echo \"installs\" && date +%N >/time\nCOPY file /file\n\
+    let dockerfile = "FROM acme/run:base\nUSER root\nARG WHO=one\nRUN echo \"installs\" && cat /proc/sys/kernel/random/uuid >/once\nCOPY file /file\n\
                       RUN echo \"for $WHO\"\n";
     for who in EVERYBODY {
         let house = house(executables, who, dockerfile)?;
