@@ -24,8 +24,7 @@ pub(super) struct Maker<'a> {
     below: Below,
     into: &'a Path,
     /// Files: those that are small on their way, others at once.
-    small: SmallFiles<'a>,
-    large: Files<'a>,
+    files: SmallFiles<'a>,
     /// At the directory that holds the current entry.
     trail: Trail,
     /// For finding what hard links link to.
@@ -49,17 +48,15 @@ impl<'a> Maker<'a> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let begin = || {
             let trail = Trail::reaching(openat(CWD, into, flags, Mode::empty())?);
-            let [targets, small, large] = [trail.another()?, trail.another()?, trail.another()?];
-            let small = SmallFiles::start(scope, shared, Files::new(into, small), helpers)?;
-            Ok((trail, targets, small, Files::new(into, large)))
+            let [targets, files] = [trail.another()?, trail.another()?];
+            let files = SmallFiles::start(scope, shared, Files::new(into, files), helpers)?;
+            Ok((trail, targets, files))
         };
-        let (trail, targets, small, large) =
-            begin().map_err(|error: Errno| failure("open", into, b"", error))?;
+        let (trail, targets, files) = begin().map_err(|error: Errno| failure("open", into, b"", error))?;
         Ok(Self {
             below: Below::new(named),
             into,
-            small,
-            large,
+            files,
             trail,
             targets,
             late_modes: LateModes::default(),
@@ -70,7 +67,7 @@ impl<'a> Maker<'a> {
     /// Makes every entry of the archive. Of several that cannot be made, the first one counts.
     pub(super) fn make_all(&mut self, archive: &mut Archive<impl BufRead>) -> Result<(), ExtractError> {
         let made = self.make_each(archive);
-        self.small.finish().and(made)
+        self.files.finish().and(made)
     }
 
     fn make_each(&mut self, archive: &mut Archive<impl BufRead>) -> Result<(), ExtractError> {
@@ -104,13 +101,15 @@ impl<'a> Maker<'a> {
         path: &[u8],
         contents: Contents<'_, impl BufRead>,
     ) -> Result<(), ExtractError> {
-        let Self { into, small, large, trail, .. } = self;
+        let Self { into, files, trail, .. } = self;
         let (parent, leaf) = split_leaf(path);
-        if trail.go_to(parent).is_err() {
+        let mut reached = trail.go_to(parent);
+        if reached.is_err() {
             // What is in the way may be a file that is not there yet.
-            small.finish()?;
+            files.finish()?;
+            reached = trail.go_to(parent);
         }
-        let dir = trail.go_to(parent).and_then(|()| Ok(trail.current()?.0));
+        let dir = reached.and_then(|()| Ok(trail.current()?.0));
         let dir = dir.map_err(|error| match error {
             Errno::NOENT => refused(entry.name, "the directory that it is in does not come before it"),
             Errno::NOTDIR | Errno::LOOP => {
@@ -124,8 +123,8 @@ impl<'a> Maker<'a> {
         };
         let mode = permissions(entry);
         match entry.kind {
-            Kind::File { size } if size <= SMALL => small.add(entry.name, path, mode, contents),
-            Kind::File { .. } => large.make(entry.name, path, mode, contents),
+            Kind::File { size } if size <= SMALL => files.add(entry.name, path, mode, contents),
+            Kind::File { .. } => files.make_now(entry.name, path, mode, contents),
             Kind::Dir => {
                 mkdirat(dir, leaf, mode | Mode::RWXU).map_err(not_created)?;
                 // It gets its permissions later if they would keep us from making what is in it.
@@ -146,7 +145,7 @@ impl<'a> Maker<'a> {
                 if self.below.locate(target, &mut found) != Ok(Where::Below) {
                     return Err(refused(entry.name, "it links to something outside"));
                 }
-                small.finish()?;
+                files.finish()?;
                 let (found_in, found_leaf) = split_leaf(&found);
                 let reached = self.targets.go_to(found_in).and_then(|()| Ok(self.targets.current()?.0));
                 let linked = reached.and_then(|from| linkat(from, found_leaf, dir, leaf, AtFlags::empty()));

@@ -156,6 +156,17 @@ impl SmallFiles<'_> {
         self.hand_over()
     }
 
+    /// Makes a file of any size at once.
+    pub(super) fn make_now(
+        &mut self,
+        name: &[u8],
+        path: &[u8],
+        mode: Mode,
+        contents: impl BufRead,
+    ) -> Result<(), ExtractError> {
+        self.files.make(name, path, mode, contents)
+    }
+
     fn hand_over(&mut self) -> Result<(), ExtractError> {
         let batch = std::mem::take(&mut self.batch);
         let mut state = self.shared.lock();
@@ -231,7 +242,7 @@ impl<'a> Files<'a> {
     }
 
     /// A file, called `name` in the tar.
-    pub(super) fn make(
+    fn make(
         &mut self,
         name: &[u8],
         path: &[u8],
