@@ -79,6 +79,12 @@ impl Looks {
         }
     }
 
+    /// Others on the same file system.
+    pub fn add_print(&mut self, others: &Print) {
+        self.changed = self.changed.max(others.changed);
+        self.hash.update(others.hash.hex().as_bytes());
+    }
+
     /// Something else that makes a difference.
     pub fn add_bytes(&mut self, bytes: &[u8]) {
         self.hash.update(bytes);

@@ -24,7 +24,8 @@ pub struct Outline {
 pub(super) struct Outliner {
     shape: Hasher,
     looks: Option<Looks>,
-    tree: Option<Looks>,
+    /// Of what is no file.
+    others: Option<Looks>,
 }
 
 impl Outliner {
@@ -32,7 +33,7 @@ impl Outliner {
     pub(super) fn new(dir: Option<BorrowedFd<'_>>, owner: Owner) -> Self {
         // Where it cannot be found out, looks tell nothing.
         let looks = || dir.and_then(|dir| Looks::on(dir).ok().flatten());
-        let mut outliner = Self { shape: Hasher::new(), looks: looks(), tree: looks() };
+        let mut outliner = Self { shape: Hasher::new(), looks: looks(), others: looks() };
         outliner.add_owner(owner);
         outliner
     }
@@ -68,24 +69,26 @@ impl Outliner {
         if let Some(looks) = &mut self.looks {
             looks.add(stat);
         }
-        self.look_at_other(stat);
     }
 
     /// Anything else below the root. None: there is no telling how it looks.
     pub(super) fn look_at_other<'a>(&mut self, stat: impl Into<Option<&'a Stat>>) {
-        match (&mut self.tree, stat.into()) {
-            (Some(tree), Some(stat)) => tree.add(stat),
-            (tree, _) => *tree = None,
+        match (&mut self.others, stat.into()) {
+            (Some(others), Some(stat)) => others.add(stat),
+            (others, _) => *others = None,
         }
     }
 
     pub(super) fn finish(self) -> Outline {
         let shape = Digest::from_hash(self.shape);
-        let print = |looks: Option<Looks>| {
-            let mut looks = looks?;
+        let print = self.looks.and_then(|mut looks| {
             looks.add_bytes(shape.to_string().as_bytes());
             looks.finish()
-        };
-        Outline { shape, print: print(self.looks), tree: print(self.tree) }
+        });
+        let tree = print.as_ref().zip(self.others).and_then(|(files, mut others)| {
+            others.add_print(files);
+            others.finish()
+        });
+        Outline { shape, print, tree }
     }
 }
