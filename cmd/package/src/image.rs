@@ -4,7 +4,7 @@
 //! Specification: OCI image-spec `image-layout.md`, `config.md`.
 
 use anyhow::{Context as _, Result};
-use drydock_model::config::{History, ImageConfig, RootFs, Settings};
+use drydock_model::config::{History, ImageConfig, Settings};
 use drydock_model::digest::{DiffId, Digest};
 use drydock_model::manifest::{Annotations, Descriptor, Index, Manifest, REF_NAME};
 use drydock_model::media;
@@ -35,21 +35,17 @@ pub fn layout(descriptor: &descriptor::Descriptor, lifecycle: &[Entry]) -> Resul
         created_by: created_by.to_owned(),
         ..History::default()
     };
-    let config = ImageConfig {
+    let mut config = ImageConfig {
         created: Some(CREATED.to_owned()),
-        architecture: platform.architecture.clone(),
-        variant: None,
-        os: platform.os.clone(),
-        os_version: None,
         config: Settings {
             working_dir: "/layers".to_owned(),
             labels: descriptor.labels(),
             ..Settings::default()
         },
-        rootfs: RootFs { r#type: "layers".to_owned(), diff_ids: vec![user_id, lifecycle_id] },
         history: vec![history("User"), history("Lifecycle")],
-        rest: Map::new(),
+        ..ImageConfig::empty(&platform)
     };
+    config.rootfs.diff_ids = vec![user_id, lifecycle_id];
     let manifest = Manifest {
         schema_version: 2,
         media_type: media::MANIFEST.to_owned(),

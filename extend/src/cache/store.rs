@@ -10,13 +10,12 @@ use anyhow::{Context as _, Result, ensure};
 use drydock_layout::{
     BlobSource, Durability, ImageLayer, Layout, LayoutError, LinkMode, NewImage, NewLayer, Transaction,
 };
-use drydock_model::config::{ImageConfig, RootFs, Settings};
+use drydock_model::config::ImageConfig;
 use drydock_model::digest::Digest;
 use drydock_model::manifest::{Annotations, Descriptor};
 use drydock_model::platform::Platform;
 use drydock_model::reference::{LayoutDir, LayoutPath};
 use rustix::process::geteuid;
-use serde_json::Map;
 
 use crate::in_place::Layer;
 
@@ -122,20 +121,8 @@ impl Room {
             descriptor: Descriptor::new(layer.blob.media_type, layer.blob.digest, layer.blob.size),
             blob: BlobSource::Temporary(layer.blob.file),
         });
-        let Platform { os, architecture, .. } = Platform::host();
-        let config = ImageConfig {
-            created: None,
-            architecture,
-            variant: None,
-            os,
-            os_version: None,
-            config: Settings::default(),
-            rootfs: RootFs { r#type: "layers".to_owned(), diff_ids: Vec::new() },
-            history: Vec::new(),
-            rest: Map::new(),
-        };
         let image = NewImage {
-            config,
+            config: ImageConfig::empty(&Platform::host()),
             layers: layers.into_iter().collect(),
             annotations: Annotations::new(),
             replaces: None,

@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use drydock_model::config::{ImageConfig, RootFs, Settings};
+use drydock_model::config::{ImageConfig, Settings};
 use drydock_model::platform::{InvalidPlatform, Platform};
-use serde_json::Map;
 
 use super::planner::{AROUND, Args, Globals, Planner, Spent};
 use super::{Base, Build, From, PlannedStage, settings};
@@ -126,18 +125,8 @@ impl Build {
 
 /// A configuration for no files.
 fn scratch(platform: &Platform) -> ImageConfig {
-    let Platform { architecture, os, variant, os_version, .. } = platform.clone();
-    ImageConfig {
-        created: None,
-        architecture,
-        variant,
-        os,
-        os_version,
-        config: Settings { working_dir: "/".to_owned(), ..Settings::default() },
-        rootfs: RootFs { r#type: "layers".to_owned(), diff_ids: Vec::new() },
-        history: Vec::new(),
-        rest: Map::new(),
-    }
+    let config = Settings { working_dir: "/".to_owned(), ..Settings::default() };
+    ImageConfig { config, ..ImageConfig::empty(platform) }
 }
 
 /// The numbers of the stages by their names.

@@ -84,10 +84,7 @@ pub(super) fn write(
 
 /// Adds a step for each layer to the history, which may have told of others only in part.
 pub(super) fn tell(config: &mut ImageConfig, layers_before: usize, layers: &[Layer<'_>], by: &str) {
-    let told = config.history.iter().filter(|step| !step.empty_layer).count();
-    if told != layers_before {
-        config.history = vec![History::default(); layers_before];
-    }
+    config.complete_history(layers_before);
     config.history.extend(layers.iter().map(|layer| History {
         created: Some(CREATED.to_owned()),
         created_by: format!("{by}: {}", layer.purpose),

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use drydock_layout::{Committed, Durability, Layout, LinkMode, NewImage, Transaction};
-use drydock_model::config::{ImageConfig, RootFs, Settings};
+use drydock_model::config::{ImageConfig, Settings};
 use drydock_model::manifest::Annotations;
 use drydock_spec::analyzed::Target;
 use drydock_spec::builder::{ModuleSource, PackageToml};
@@ -17,7 +17,6 @@ use drydock_spec::json;
 use drydock_spec::module::{
     ModuleLayers, ModuleName, ModuleStack, ModuleToml, PACKAGE_METADATA, PackageMetadata, first_mismatch,
 };
-use serde_json::Map;
 
 use super::layers::{self, Layer, Source};
 use super::module::{Content, Loader, Module};
@@ -195,20 +194,13 @@ impl<'a> Package<'a> {
             (PACKAGE_METADATA, json::to_string(&metadata)?),
             (self.main.kind.layers_label(), json::to_string(&of_kind)?),
         ];
-        let platform = options.platform.clone();
         let mut config = ImageConfig {
             created: Some(CREATED.to_owned()),
-            architecture: platform.architecture,
-            variant: platform.variant,
-            os: platform.os,
-            os_version: None,
             config: Settings {
                 labels: labels.map(|(key, text)| (key.to_owned(), text)).into(),
                 ..Settings::default()
             },
-            rootfs: RootFs { r#type: "layers".to_owned(), diff_ids: Vec::new() },
-            history: Vec::new(),
-            rest: Map::new(),
+            ..ImageConfig::empty(&options.platform)
         };
         layers::tell(&mut config, 0, &plan, MADE_BY);
         let new = NewImage { config, layers: written, annotations: Annotations::new(), replaces: None };

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result};
 use drydock_encode::compress::decompressed;
 use drydock_io::sink::Sink;
 use drydock_layout::Transaction;
-use drydock_model::config::{History, ImageConfig, RootFs, Settings};
+use drydock_model::config::{History, ImageConfig};
 use drydock_model::manifest::{Annotations, Descriptor, Manifest};
 use drydock_model::media;
 use drydock_model::platform::Platform;
@@ -69,17 +69,12 @@ pub(super) fn write(
     let layer = layer.put(transaction)?;
     let platform = options.platforms.first().cloned().unwrap_or_else(Platform::host);
     let created = Some(CREATED.to_owned());
-    let config = ImageConfig {
+    let mut config = ImageConfig {
         created: created.clone(),
-        architecture: platform.architecture.clone(),
-        variant: platform.variant.clone(),
-        os: platform.os.clone(),
-        os_version: None,
-        config: Settings::default(),
-        rootfs: RootFs { r#type: "layers".to_owned(), diff_ids: vec![diff_id] },
         history: vec![History { created, created_by: MADE_BY.to_owned(), ..History::default() }],
-        rest: serde_json::Map::new(),
+        ..ImageConfig::empty(&platform)
     };
+    config.rootfs.diff_ids.push(diff_id);
     let manifest = Manifest {
         schema_version: 2,
         media_type: media::MANIFEST.to_owned(),

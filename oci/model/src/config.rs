@@ -97,6 +97,29 @@ pub struct History {
 }
 
 impl ImageConfig {
+    /// Of an image without layers.
+    pub fn empty(platform: &Platform) -> Self {
+        let Platform { architecture, os, variant, os_version, .. } = platform.clone();
+        Self {
+            created: None,
+            architecture,
+            variant,
+            os,
+            os_version,
+            config: Settings::default(),
+            rootfs: RootFs { r#type: "layers".to_owned(), diff_ids: Vec::new() },
+            history: Vec::new(),
+            rest: Map::new(),
+        }
+    }
+
+    /// Makes the history tell of each of so many layers, if it does not: with steps of which nothing is known.
+    pub fn complete_history(&mut self, layers: usize) {
+        if self.history.iter().filter(|step| !step.empty_layer).count() != layers {
+            self.history = vec![History::default(); layers];
+        }
+    }
+
     /// What the image runs on.
     pub fn platform(&self) -> Platform {
         Platform {

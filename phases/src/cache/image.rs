@@ -22,7 +22,7 @@ use drydock_layout::seen::Seen;
 use drydock_layout::{
     BlobSource, Durability, Image, ImageLayer, Layout, LayoutError, LinkMode, NewImage, NewLayer, Transaction,
 };
-use drydock_model::config::{ImageConfig, RootFs, Settings};
+use drydock_model::config::{ImageConfig, Settings};
 use drydock_model::digest::DiffId;
 use drydock_model::manifest::{Annotations, Descriptor};
 use drydock_model::media;
@@ -159,20 +159,12 @@ impl CacheWriter for ImageCacheWriter {
     }
 
     fn commit(self: Box<Self>, metadata: &CacheMetadata, log: &dyn Log) -> anyhow::Result<()> {
-        let platform = Platform::host();
         let config = ImageConfig {
-            created: None,
-            architecture: platform.architecture,
-            variant: platform.variant,
-            os: platform.os,
-            os_version: platform.os_version,
             config: Settings {
                 labels: [(METADATA_NAME.to_owned(), metadata.to_json()?)].into(),
                 ..Settings::default()
             },
-            rootfs: RootFs { r#type: "layers".to_owned(), diff_ids: Vec::new() },
-            history: Vec::new(),
-            rest: serde_json::Map::new(),
+            ..ImageConfig::empty(&Platform::host())
         };
         let image = NewImage { config, layers: self.layers, annotations: Annotations::new(), replaces: None };
         let left = self.transaction.prepare_image(image)?.publish()?;

@@ -95,7 +95,8 @@ impl Inputs {
     }
 }
 
-fn open_to_all(path: &Path, mode: u32) -> Result<()> {
+/// Lets whoever runs in an image read, and maybe enter, something.
+pub(super) fn open_to_all(path: &Path, mode: u32) -> Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
         .with_context(|| format!("cannot change the mode of `{}`", path.display()))
 }

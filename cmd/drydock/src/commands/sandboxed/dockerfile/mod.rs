@@ -13,7 +13,6 @@ mod program;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -43,6 +42,7 @@ use self::kept::{Done, Kept, LayerNote};
 use self::mounts::{Maker, Mounts};
 use self::program::{Programs, SCRIPTS};
 use super::Shop;
+use super::inputs::open_to_all;
 use crate::progress::Progress;
 
 /// A Dockerfile that is built, and what it is given.
@@ -225,7 +225,7 @@ impl Builder<'_> {
             }
             Base::Scratch => {
                 let empty = self.contexts.folder("scratch")?;
-                open_to_all(&empty)?;
+                open_to_all(&empty, 0o755)?;
                 let key = cache::first_key("scratch");
                 Stage {
                     base: None,
@@ -238,13 +238,15 @@ impl Builder<'_> {
             }
             Base::Image { name, platform } => {
                 let (image, files) = self.contexts.image(name, Some(platform))?;
+                let mut config = image.config.clone();
+                config.complete_history(image.layers().count());
                 Stage {
                     base: Some(image.clone()),
                     stack: vec![files.to_owned()],
                     layers: Vec::new(),
                     key: cache::first_key(&image.digest().to_string()),
-                    history: history_of(image),
-                    created: image.config.created.clone(),
+                    history: config.history,
+                    created: config.created,
                 }
             }
         })
@@ -290,7 +292,7 @@ impl Builder<'_> {
         let work = self.contexts.folder("work")?;
         let above = Above { upper: make(&dir, "files")?, work: make(&work, "work")? };
         let (at, points, scripts) = (make(&work, "root")?, make(&work, "points")?, make(&work, "scripts")?);
-        open_to_all(&scripts)?;
+        open_to_all(&scripts, 0o755)?;
         let lowers: Vec<&Path> = stage.stack.iter().map(PathBuf::as_path).collect();
         let before = Tree::stacked(&lowers, None, &make(&work, "before")?, &self.shop.room)?;
         let mut programs = Programs {
@@ -329,19 +331,4 @@ impl Builder<'_> {
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
         self.kept.add(name, dir, layer, self.task.latest.unwrap_or(now))
     }
-}
-
-/// Lets whoever runs in an image read a folder.
-fn open_to_all(dir: &Path) -> Result<()> {
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))
-        .with_context(|| format!("cannot change the mode of `{}`", dir.display()))
-}
-
-/// What an image says of how it was made, one entry for each layer at least.
-fn history_of(image: &Image) -> Vec<History> {
-    let (history, layers) = (&image.config.history, image.layers().count());
-    if history.iter().filter(|entry| !entry.empty_layer).count() == layers {
-        return history.clone();
-    }
-    vec![History::default(); layers]
 }
