@@ -1,14 +1,13 @@
 //! An image of layers that lie elsewhere: those of a base, and new ones above them.
 
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use drydock_io::file::TempFile;
 use drydock_layout::{BlobSource, Committed, Image, LinkMode, NewImage, NewLayer, NewLog, Transaction};
 use drydock_model::config::ImageConfig;
-use drydock_model::digest::{DiffId, Digest};
-use drydock_model::hash::Hasher;
+use drydock_model::digest::{DiffId, HashingWriter};
 use drydock_model::manifest::{Annotations, Descriptor, Manifest};
 use drydock_model::media;
 use serde_json::Map;
@@ -113,16 +112,10 @@ fn new_log(log: &mut dyn Read, transaction: &Transaction) -> Result<NewLog> {
     let dir = transaction.blobs_dir();
     let mut copy = || -> io::Result<NewLog> {
         let mut file = TempFile::create_in(&dir)?;
-        let (mut hasher, mut size, mut buffer) = (Hasher::new(), 0, vec![0; 64 << 10]);
-        loop {
-            let n = log.read(&mut buffer)?;
-            if n == 0 {
-                return Ok(NewLog { file, digest: Digest::from_hash(hasher), size });
-            }
-            hasher.update(&buffer[..n]);
-            file.file().write_all(&buffer[..n])?;
-            size += n as u64;
-        }
+        let mut writer = HashingWriter::new(file.file());
+        io::copy(log, &mut writer)?;
+        let (_, digest, size) = writer.finish();
+        Ok(NewLog { file, digest, size })
     };
     copy().with_context(|| format!("cannot write the log of the build to `{}`", dir.display()))
 }

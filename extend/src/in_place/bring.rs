@@ -5,9 +5,9 @@ use std::fs::File;
 use std::io::{self, Seek as _};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use drydock_model::digest::Digest;
+use drydock_model::digest::{Digest, HashingWriter};
 use drydock_model::hash::Hasher;
-use drydock_tar::{Device, NO_XATTRS, Owner, Time, Xattrs, split_leaf};
+use drydock_tar::{Device, NO_XATTRS, Owner, Xattrs, split_leaf};
 use rustix::fs::{CWD, FileType, Stat, fstat, major, minor, readlinkat};
 
 use super::archive::{self, Packed};
@@ -203,22 +203,10 @@ impl Sum {
 }
 
 fn digest_of(mut file: File) -> io::Result<Digest> {
-    let mut hash = Hashed(Hasher::new());
+    let mut hash = HashingWriter::new(io::sink());
     io::copy(&mut file, &mut hash)?;
-    Ok(Digest::from_hash(hash.0))
-}
-
-struct Hashed(Hasher);
-
-impl io::Write for Hashed {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    let (_, digest, _) = hash.finish();
+    Ok(digest)
 }
 
 /// Downloads a file, and checks it.
@@ -339,13 +327,6 @@ impl CopiedFacts {
     }
 
     fn facts(&self, item: &Item<'_>) -> Facts<'_> {
-        let Stat { st_mode, st_mtime, st_mtime_nsec, .. } = *item.stat;
-        let nanoseconds = u32::try_from(st_mtime_nsec).unwrap_or(0);
-        Facts {
-            mode: st_mode & 0o7777,
-            owner: self.owner,
-            modified: Some(Time { seconds: st_mtime, nanoseconds }),
-            xattrs: &self.xattrs,
-        }
+        Facts { owner: self.owner, xattrs: &self.xattrs, ..Facts::of(item.stat) }
     }
 }

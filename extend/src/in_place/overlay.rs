@@ -9,8 +9,8 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use drydock_tar::{Device, Found, NO_XATTRS, Owner, Time, Walk, split_leaf};
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fgetxattr, openat, statat};
+use drydock_tar::{Device, Found, NO_XATTRS, Owner, Walk, split_leaf};
+use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, Stat, fgetxattr, openat};
 use rustix::io::Errno;
 
 use super::scope::{Scope, names, push};
@@ -90,17 +90,9 @@ fn is_full(scope: &mut Scope, path: &[u8]) -> Result<bool> {
 
 /// What is at a path; no link on the way is followed.
 fn find(scope: &mut Scope, path: &[u8]) -> Result<Option<Stat>> {
-    let (parent, leaf) = split_leaf(path);
-    let found = match scope.dir(parent) {
-        Ok(dir) if leaf.is_empty() => statat(dir, c".", AtFlags::empty()),
-        Ok(dir) => statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW),
-        Err(error) if is_missing(&error) => return Ok(None),
-        Err(error) => return Err(error).with_context(|| shown(path)),
-    };
-    match found {
-        Ok(stat) => Ok(Some(stat)),
-        Err(Errno::NOENT) => Ok(None),
-        Err(error) => Err(error).with_context(|| shown(path)),
+    match scope.stat(path) {
+        Err(error) if is_missing(&error) => Ok(None),
+        found => found.with_context(|| shown(path)),
     }
 }
 
@@ -138,7 +130,7 @@ pub fn add_mount_points(before: &Path, points: &Path, wanted: &[MountPoint<'_>])
             if let Some(stat) = find(&mut before, &on_way)? {
                 let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
                 ensure!(is_dir, "`{path}` cannot be mounted: `{}` is no folder", shown(&on_way));
-                target.dir(&on_way, &facts(&stat))?;
+                target.dir(&on_way, &Facts::of(&stat))?;
             }
         }
         match point {
@@ -152,16 +144,6 @@ pub fn add_mount_points(before: &Path, points: &Path, wanted: &[MountPoint<'_>])
         }
     }
     target.finish().with_context(failed)
-}
-
-fn facts(stat: &Stat) -> Facts<'static> {
-    let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
-    Facts {
-        mode: stat.st_mode & 0o7777,
-        owner: Owner { uid: stat.st_uid, gid: stat.st_gid },
-        modified: Some(Time { seconds: stat.st_mtime, nanoseconds }),
-        xattrs: NO_XATTRS,
-    }
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use anyhow::{Context as _, Result, ensure};
-use drydock_tar::{Device, Owner, Time, Xattrs, split_leaf};
+use drydock_tar::{Device, NO_XATTRS, Owner, Time, Xattrs, split_leaf};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fsetxattr,
-    linkat, makedev, mkdirat, mknodat, openat, renameat, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
+    fsetxattr, linkat, makedev, mkdirat, mknodat, openat, renameat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -34,6 +34,19 @@ pub(super) struct Facts<'a> {
     /// None: now.
     pub(super) modified: Option<Time>,
     pub(super) xattrs: &'a Xattrs,
+}
+
+impl Facts<'_> {
+    /// As something is, but for its attributes.
+    pub(super) fn of(stat: &Stat) -> Self {
+        let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
+        Self {
+            mode: stat.st_mode & 0o7777,
+            owner: Owner { uid: stat.st_uid, gid: stat.st_gid },
+            modified: Some(Time { seconds: stat.st_mtime, nanoseconds }),
+            xattrs: NO_XATTRS,
+        }
+    }
 }
 
 /// Something that is neither a file nor a folder.
