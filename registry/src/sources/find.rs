@@ -250,9 +250,8 @@ impl Source {
             let url = git_url(location).ok_or_else(|| wrong("the source has no address".to_owned()))?;
             let address = url.join(path).and_then(|url| GitAddress::new(url, fragment));
             let address = address.map_err(|e| wrong(e.to_string()))?;
-            let below = git_url(location).and_then(|location| Some(address.url.below(&location)?.to_owned()));
-            let below = below.ok_or_else(|| wrong("it is not in the source".to_owned()))?;
-            self.allows_git(given, source_name, &below, &address.revision)?;
+            let below = address.url.below(&url).ok_or_else(|| wrong("it is not in the source".to_owned()))?;
+            self.allows_git(given, source_name, below, &address.revision)?;
             Ok(Place::Git(address))
         };
         let places = self.mirrors.iter().chain([&self.location]).map(place).collect::<Result<_, _>>()?;

@@ -20,8 +20,8 @@ use super::sandboxed::from_dockerfile::{Building, Built, Origin, can_be_had};
 use super::{Context, cores};
 use crate::cli_import::Import;
 use crate::exit::Usage;
-use crate::output::bytes;
-use crate::progress::Progress;
+use crate::output::{bytes, printable};
+use crate::progress::{Progress, Signals};
 use crate::remote;
 use crate::rules::Rules;
 
@@ -64,19 +64,16 @@ pub(crate) fn import(
         };
         let building =
             Building { room, options: &options.dockerfile, json: context.json, quiet: context.quiet };
-        let (done, locked) = match importer.any(source, Some(&building))? {
+        let locked = match importer.any(source, Some(&building))? {
             Done::Imported { to, imported, locked } => {
                 told(context, &to, &imported)?;
-                (None, locked.into_iter().collect())
+                locked.into_iter().collect()
             }
             Done::Built(built) => {
-                let locked = built.locked.clone();
-                (Some(built), locked)
+                built.tell(context)?;
+                built.locked
             }
         };
-        if let Some(built) = done {
-            built.tell(context)?;
-        }
         if let Some((path, lock)) = lock.as_mut().filter(|_| options.lock && !locked.is_empty()) {
             for (name, digest) in &locked {
                 lock.set(name, *digest);
@@ -114,16 +111,8 @@ impl Importer<'_> {
     fn any(&self, source: &import::Source, building: Option<&Building<'_>>) -> Result<Done> {
         let rules = self.rules;
         let permit = |kind, place: &str| rules.sources.permit(kind, place);
-        let is_dockerfile = match source {
-            import::Source::Dockerfile(_) => true,
-            import::Source::Named(name) => {
-                let found = rules.sources.find(name, None).ok();
-                found.and_then(|found| found.source).is_some_and(|source| is_built(source.kind))
-            }
-            _ => false,
-        };
-        if let Some(option) =
-            building.and_then(|building| building.options.given()).filter(|_| !is_dockerfile)
+        if let Some(option) = building.and_then(|building| building.options.given())
+            && !is_built(rules, source)
         {
             return Err(
                 Usage(format!("{option} is for what is built by a Dockerfile: `dockerfile:…`")).into()
@@ -197,19 +186,10 @@ impl Importer<'_> {
         let kind = found.source.map_or(Kind::Registry, |source| source.kind);
         let mut places = found.places.clone();
         places.retain(can_be_had);
-        let (last, others) =
-            places.split_last().with_context(|| format!("`{}` was not fetched", found.name))?;
-        for place in others {
-            match self.place(kind, place, found, building) {
-                Ok(done) => return Ok(done),
-                Err(error) if self.progress.signals.exit_code().is_some() => return Err(error),
-                Err(error) => {
-                    let text = format!("warning: not from the first place: {error:#}");
-                    self.progress.say(&crate::output::printable(&text));
-                }
-            }
-        }
-        self.place(kind, last, found, building)
+        let Progress { signals, .. } = self.progress;
+        let place = |place: &Place| self.place(kind, place, found, building);
+        let done = first_of(&places, signals, &|text| self.progress.say(text), place)?;
+        done.with_context(|| format!("`{}` was not fetched", found.name))
     }
 
     fn place(
@@ -311,9 +291,35 @@ impl Importer<'_> {
     }
 }
 
-/// Whether it is a Dockerfile that is there.
-pub(super) fn is_built(kind: Kind) -> bool {
-    matches!(kind, Kind::Dockerfile | Kind::Git)
+/// What the first place gives that has it; why the others do not is said. None if there is no place.
+pub(super) fn first_of<P, T>(
+    places: &[P],
+    signals: &Signals,
+    say: &dyn Fn(&str),
+    get: impl Fn(&P) -> Result<T>,
+) -> Result<Option<T>> {
+    let Some((last, others)) = places.split_last() else { return Ok(None) };
+    for place in others {
+        match get(place) {
+            Err(error) if signals.exit_code().is_none() => {
+                say(&printable(&format!("warning: not from the first place: {error:#}")));
+            }
+            done => return done.map(Some),
+        }
+    }
+    get(last).map(Some)
+}
+
+/// Whether it is built by a Dockerfile. What cannot be found is told of when it is imported.
+pub(super) fn is_built(rules: &Rules, source: &import::Source) -> bool {
+    match source {
+        import::Source::Dockerfile(_) => true,
+        import::Source::Named(name) => {
+            let by = rules.sources.find(name, None).ok().and_then(|found| found.source);
+            by.is_some_and(|source| matches!(source.kind, Kind::Dockerfile | Kind::Git))
+        }
+        _ => false,
+    }
 }
 
 /// The platforms that are asked for, within what the source allows; all, if there is none.

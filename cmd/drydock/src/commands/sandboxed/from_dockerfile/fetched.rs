@@ -15,7 +15,7 @@ use drydock_sandbox::session::Session;
 use serde_json::json;
 
 use crate::cli_import::Import;
-use crate::commands::import::{is_built, sources};
+use crate::commands::import::{first_of, is_built, sources};
 use crate::commands::sandboxed::{Outside, cache_dir};
 use crate::env;
 use crate::output::printable;
@@ -45,15 +45,7 @@ impl Fetched {
 
 /// Whether something is to be built by a Dockerfile.
 pub(in crate::commands::sandboxed) fn is_asked_for(rules: &Rules, options: &Import) -> Result<bool> {
-    let is_dockerfile = |source: &import::Source| match source {
-        import::Source::Dockerfile(_) => true,
-        import::Source::Named(name) => {
-            let found = rules.sources.find(name, None);
-            found.is_ok_and(|found| found.source.is_some_and(|source| is_built(source.kind)))
-        }
-        _ => false,
-    };
-    Ok(sources(rules, options)?.iter().any(is_dockerfile))
+    Ok(sources(rules, options)?.iter().any(|source| is_built(rules, source)))
 }
 
 /// Fetches all git repositories that are asked for.
@@ -70,12 +62,13 @@ pub(in crate::commands::sandboxed) fn fetch(
     let cache = cache_dir()?;
     let session = Session::begin(&cache)?;
     for places in &wanted {
-        match first_of(rules, options, places, &session, &signals, outside) {
+        let get = |place: &_| one(rules, options, place, &session, &signals, outside);
+        match first_of(places, &signals, &eprint_line, get) {
             Err(_) if signals.exit_code().is_some() => {
                 session.end()?;
                 return Ok(Some(Fetched::Stopped(signals.exit_code().unwrap_or_default())));
             }
-            fetched => fetched?,
+            fetched => fetched.map(drop)?,
         }
     }
     Ok(Some(Fetched::All(session)))
@@ -110,27 +103,6 @@ fn wanted<'a>(rules: &'a Rules, options: &Import) -> Result<Vec<Places<'a>>> {
         }
     }
     Ok(wanted)
-}
-
-fn first_of(
-    rules: &Rules,
-    options: &Import,
-    places: &Places<'_>,
-    session: &Session,
-    signals: &Signals,
-    outside: &Outside<'_>,
-) -> Result<()> {
-    let (last, others) = places.split_last().context("what is found is somewhere")?;
-    for place in others {
-        match one(rules, options, place, session, signals, outside) {
-            Ok(()) => return Ok(()),
-            Err(error) if signals.exit_code().is_some() => return Err(error),
-            Err(error) => {
-                eprint_line(&printable(&format!("warning: not from the first place: {error:#}")));
-            }
-        }
-    }
-    one(rules, options, last, session, signals, outside)
 }
 
 fn one(
