@@ -393,6 +393,7 @@ fn before_anything_runs(executables: &Built) -> Result<()> {
         ("FROM x\n", "line 4: a second stage is not supported here"),
         ("ENV a=${b:?'b is missing'}\n", "line 4: `b` is not set or empty: b is missing"),
         ("USER 0\n", "extending run image: the final user ID is 0 (root)"),
+        ("USER ${user_id}:${group_id}\n", "extending run image: the final user ID is empty (root)"),
         ("RUN <<E\n", "line 4: the here-document `E` does not end"),
     ] {
         extending.generate("run.Dockerfile", &format!("{from}{rest}"))?;

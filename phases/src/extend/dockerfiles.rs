@@ -104,7 +104,7 @@ pub(super) fn plan(
     }
     let config = planned.last().map_or(&base.config, |last| &last.plan.config);
     let (user, was) = (user_of(config).0, user_of(&base.config).0);
-    check_user(inputs.kind, user)?;
+    check_user(inputs.kind, user, was)?;
     if user != was {
         log.warn(&format!(
             "The original user ID was {was} but the final extension left the user ID set to {user}."
@@ -167,11 +167,13 @@ pub(super) fn is_root(user: &str) -> bool {
         || !user.is_empty() && identify(Path::new("/"), user).is_ok_and(|found| found.owner.uid == 0)
 }
 
-/// That the user that is left in the end is not root.
-pub(super) fn check_user(kind: ExtendKind, user: &str) -> Result<(), Error> {
-    if kind != ExtendKind::Run || !is_root(user) {
+/// That the user that is left in the end is not root. An image that says nobody is root's, too: none may come to that.
+pub(super) fn check_user(kind: ExtendKind, user: &str, was: &str) -> Result<(), Error> {
+    let is_lost = user.is_empty() && !was.is_empty();
+    if kind != ExtendKind::Run || !is_root(user) && !is_lost {
         return Ok(());
     }
+    let user = if is_lost { "empty" } else { user };
     let error = anyhow!("extending run image: the final user ID is {user} (root)");
     Err(Error::from(error)
         .with_help("let the last extension set the user back, as with `ARG user_id` and `USER ${user_id}`"))

@@ -147,7 +147,7 @@ fn extend_image(inputs: &Inputs, signals: &Signals, log: &dyn Log) -> Result<Ext
             let image = NewRunImage::begin(work.dir.path())?;
             let made = extension.apply(Some(&image.blobs_dir()), store.as_ref(), &held)?;
             // By now it is known who has which name.
-            dockerfiles::check_user(inputs.kind, user_of(&config).0)?;
+            dockerfiles::check_user(inputs.kind, user_of(&config).0, user_of(&base.config).0)?;
             let created =
                 crate::export::created(inputs.source_date_epoch.as_deref(), inputs.platform_api, log);
             let run_dir = image.publish(&base, config.clone(), made, &created, &inputs.extended_dir)?;
