@@ -194,6 +194,14 @@ fn what_is_known_is_not_done_again(executables: &Built) -> Result<()> {
         house.write("app/file", "of the context\n")?;
         built(&house, &[])?;
         ensure!(digest()? != first, "{who:?}: what was done anew is forgotten");
+        // How other machines are reached changes nothing, but for a variable of the image that is called so.
+        let proxied =
+            |value: &str| dockerfile.replace("ARG WHO", &format!("ENV HTTP_PROXY={value}\nARG WHO"));
+        for (value, argument, is_done) in [("a", "x", true), ("a", "y", false), ("b", "y", true)] {
+            house.write("app/Dockerfile", &proxied(value))?;
+            let text = built(&house, &["--build-arg", &format!("https_proxy={argument}")])?;
+            ensure!(says(&text).0 == is_done, "{who:?}: HTTP_PROXY={value}, https_proxy={argument}: {text}");
+        }
     }
     Ok(())
 }

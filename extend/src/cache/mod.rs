@@ -2,11 +2,13 @@
 
 mod store;
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result};
 use drydock_model::digest::{DiffId, Digest};
 
 use crate::in_place::{Contexts, digest_of_copied, digest_of_path};
-use crate::plan::{Action, Mount, PREDEFINED, Program, Step};
+use crate::plan::{Action, Mount, Program, Step};
 
 pub use self::store::Store;
 pub(crate) use self::store::{Known, Room};
@@ -78,9 +80,7 @@ pub fn key(before: &Digest, step: &Step, contexts: &mut dyn Contexts) -> Result<
                 let digest = digest_of_path(contexts.open(from)?, source);
                 files.push(digest.with_context(|| format!("`{source}`, which is to be mounted"))?);
             }
-            let mut env = program.env.clone();
-            env.retain(|name, _| !PREDEFINED.contains(&name.as_str()));
-            format!("{:?}", Program { env, ..program.clone() })
+            format!("{:?}", Program { proxies: BTreeMap::new(), ..program.clone() })
         }
         Action::MakeDir { .. } => format!("{:?}", step.action),
     };

@@ -297,6 +297,7 @@ impl Prepared {
     fn of(program: &Program, place: &Place<'_>, scope: &mut Scope) -> Result<Self> {
         let identity = users::identify_in(scope, &program.user)?;
         let mut program = program.clone();
+        program.env.append(&mut program.proxies);
         program.env.entry("HOME".to_owned()).or_insert_with(|| identity.home.clone());
         Target::new(scope, None, None).make_dirs(program.dir.as_bytes())?;
         let (words, script) = match &program.command {

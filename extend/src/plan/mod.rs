@@ -130,6 +130,8 @@ pub struct Program {
     pub command: Command,
     /// Its variables, in byte order of their names.
     pub env: BTreeMap<String, String>,
+    /// How it reaches other machines: [`PREDEFINED`] arguments that are given, but for those among `env`. No part of what it does.
+    pub proxies: BTreeMap<String, String>,
     /// Where it runs, absolute.
     pub dir: String,
     /// Who runs it, as `USER` says; empty for root.

@@ -358,14 +358,19 @@ impl<'a> Planner<'a> {
             Mount::of(flag, from, &self.config.config.working_dir, &|word| self.expand(word))
         });
         let mounts = mounts.collect::<Result<Vec<_>, _>>()?;
-        let predefined = PREDEFINED.into_iter().filter_map(|name| self.globals.given.get_key_value(name));
-        let variables = predefined.chain(&self.args).chain(&self.env);
+        let variables = self.args.iter().chain(&self.env);
         let env: BTreeMap<String, String> =
             variables.map(|(name, value)| (name.clone(), value.clone())).collect();
-        self.spent.add(env.iter().map(|(name, value)| name.len() + value.len() + AROUND).sum())?;
+        let predefined = PREDEFINED.into_iter().filter_map(|name| self.globals.given.get_key_value(name));
+        let proxies = predefined.filter(|(name, _)| !env.contains_key(*name));
+        let proxies: BTreeMap<String, String> =
+            proxies.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let all = env.iter().chain(&proxies);
+        self.spent.add(all.map(|(name, value)| name.len() + value.len() + AROUND).sum())?;
         let program = Program {
             command: self.command(run),
             env,
+            proxies,
             dir: below("/", &self.config.config.working_dir),
             user: self.config.config.user.clone(),
             mounts,

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::*;
@@ -53,7 +55,7 @@ fn arguments_have_scopes() {
             &[],
             &[("TARGETARCH", "arm64"), ("TARGETPLATFORM", "linux/arm64/v8")],
         ),
-        ("FROM x\nRUN :", &[("http_proxy", "p"), ("other", "q")], &[("http_proxy", "p")]),
+        ("FROM x\nRUN :", &[("http_proxy", "p"), ("other", "q")], &[]),
         ("FROM x\nRUN :\nARG late=1", &[], &[]),
     ] {
         let plan = plan(text, args);
@@ -62,6 +64,20 @@ fn arguments_have_scopes() {
         assert_eq!(found.remove("LANG").as_deref(), Some("C"), "{text}");
         let found: Vec<_> = found.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(found, want, "{text}");
+    }
+}
+
+#[test]
+fn arguments_that_need_not_be_declared_are_the_file_s_own_if_they_are() {
+    for (declared, env, proxy) in [
+        ("", None, Some("given")),
+        ("ARG http_proxy", Some("given"), None),
+        ("ENV http_proxy=own", Some("own"), None),
+    ] {
+        let plan = plan(&format!("FROM x\n{declared}\nRUN :"), &[("http_proxy", "given")]);
+        let Program { env: variables, proxies, .. } = program(&plan);
+        let of = |all: &BTreeMap<String, String>| all.get("http_proxy").cloned();
+        assert_eq!((of(variables).as_deref(), of(proxies).as_deref()), (env, proxy), "{declared}");
     }
 }
 
