@@ -135,6 +135,14 @@ fn mount_overlay(lowers: &[&Path], above: Option<&Above>, at: &Path, room: &Room
     Ok(mount("overlay", at, "overlay", MountFlags::empty(), Some(options.as_c_str()))?)
 }
 
+/// By which attribute of a folder the overlays of such a room note that it hides what is below it.
+pub fn opaque_attribute(ids: Ids) -> &'static str {
+    match ids {
+        Ids::All => "trusted.overlay.opaque",
+        Ids::Several | Ids::One => "user.overlay.opaque",
+    }
+}
+
 /// Copies what is in a folder into another that is there, with owners, times and attributes as far as this process may.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
     let output = Command::new("cp")

@@ -18,18 +18,22 @@ use super::snapshot::{Change, look};
 use super::target::{Facts, Target, shown};
 use super::{Layer, Layers, make_layer};
 
-/// A folder with this attribute hides what is below it; ordinary users note it in the second one.
-const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
-
 /// What was written to `upper`, which lay on what is now at `before`, as a layer; none if that is nothing. Nothing is mounted on `upper`
-/// any more.
-pub fn layer_of_upper(upper: &Path, before: &Path, layers: &Layers<'_>, text: &str) -> Result<Option<Layer>> {
-    let changes = changes(upper, before)
+/// any more. Folders with the attribute `opaque` hide what is below: which one it is depends on how the overlay was mounted, and
+/// programs may have set the other one.
+pub fn layer_of_upper(
+    upper: &Path,
+    opaque: &str,
+    before: &Path,
+    layers: &Layers<'_>,
+    text: &str,
+) -> Result<Option<Layer>> {
+    let changes = changes(upper, opaque, before)
         .with_context(|| format!("cannot look at what was written to `{}`", upper.display()))?;
     make_layer(upper, &changes, layers, text)
 }
 
-fn changes(upper: &Path, before: &Path) -> Result<Vec<Change>> {
+fn changes(upper: &Path, opaque: &str, before: &Path) -> Result<Vec<Change>> {
     let mut before = Scope::open(before)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut walk = Walk::new(upper, openat(CWD, upper, flags, Mode::empty())?)?;
@@ -38,16 +42,18 @@ fn changes(upper: &Path, before: &Path) -> Result<Vec<Change>> {
         let mut below = path.to_vec();
         push(&mut below, leaf);
         let look = look(dir, leaf, None).with_context(|| shown(&below))?;
-        match file_type {
-            // When nobody listens any more, it means nothing: no layer has it.
-            FileType::Socket => {}
-            FileType::CharacterDevice if look.device == (Device { major: 0, minor: 0 }) => {
-                if find(&mut before, &below)?.is_some() {
-                    changes.push(Change::Gone(below));
-                }
+        let mut gone = |path: Vec<u8>| -> Result<()> {
+            if find(&mut before, &path)?.is_some() {
+                changes.push(Change::Gone(path));
             }
+            Ok(())
+        };
+        match file_type {
+            // When nobody listens any more, it means nothing: no layer has it, nor what was in its place.
+            FileType::Socket => gone(below)?,
+            FileType::CharacterDevice if look.device == (Device { major: 0, minor: 0 }) => gone(below)?,
             _ => {
-                let hides = file_type == FileType::Directory && is_opaque(dir)?;
+                let hides = file_type == FileType::Directory && is_opaque(dir, opaque)?;
                 changes.push(Change::There(below.clone(), look));
                 if hides && is_full(&mut before, &below)? {
                     changes.push(Change::Emptied(below));
@@ -60,17 +66,14 @@ fn changes(upper: &Path, before: &Path) -> Result<Vec<Change>> {
 }
 
 /// The kernel notes it of new folders, too, where there is nothing to hide.
-fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool> {
-    for name in OPAQUE {
-        let mut value = [0; 1];
-        match fgetxattr(dir, name, &mut value) {
-            Ok(1) if value == *b"y" => return Ok(true),
-            // Longer values are something else.
-            Ok(_) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => {}
-            Err(error) => return Err(error).context("read an extended attribute"),
-        }
+fn is_opaque(dir: BorrowedFd<'_>, attribute: &str) -> Result<bool> {
+    let mut value = [0; 1];
+    match fgetxattr(dir, attribute, &mut value) {
+        // Longer values are something else.
+        Ok(length) => Ok(length == 1 && value == *b"y"),
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
+        Err(error) => Err(error).context("read an extended attribute"),
     }
-    Ok(false)
 }
 
 /// Whether something is in a folder, which need not be there.
@@ -155,6 +158,8 @@ mod tests {
 
     use super::*;
 
+    const OPAQUE: &str = "user.overlay.opaque";
+
     fn told(changes: &[Change]) -> Vec<String> {
         let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
         let tell = |change: &Change| match change {
@@ -178,17 +183,34 @@ mod tests {
         for dir in ["full", "empty", "kept", "new/inner", "was-file"] {
             fs::create_dir_all(upper.join(dir)).unwrap();
         }
+        for name in ["kept/socket", "kept/new-socket"] {
+            let _ = std::os::unix::net::UnixListener::bind(upper.join(name)).unwrap();
+        }
+        fs::write(before.join("kept/socket"), "").unwrap();
         for dir in ["full", "empty", "new", "new/inner", "was-file"] {
-            setxattr(upper.join(dir), OPAQUE[1], b"y", XattrFlags::empty()).unwrap();
+            setxattr(upper.join(dir), OPAQUE, b"y", XattrFlags::empty()).unwrap();
         }
         fs::write(upper.join("full/new"), "").unwrap();
         for whiteout in ["kept/gone", "kept/never"] {
             mknodat(CWD, upper.join(whiteout), FileType::CharacterDevice, Mode::empty(), 0).unwrap();
         }
-        let found = told(&changes(&upper, &before).unwrap());
-        let want =
-            ["empty", "full", "= full", "full/new", "kept", "- kept/gone", "new", "new/inner", "was-file"];
+        let found = told(&changes(&upper, OPAQUE, &before).unwrap());
+        let want = [
+            "empty",
+            "full",
+            "= full",
+            "full/new",
+            "kept",
+            "- kept/gone",
+            "- kept/socket",
+            "new",
+            "new/inner",
+            "was-file",
+        ];
         assert_eq!(found, want);
+        // What this mount does not use, a program has set.
+        let found = told(&changes(&upper, "trusted.overlay.opaque", &before).unwrap());
+        assert!(!found.contains(&"= full".to_owned()), "{found:?}");
     }
 
     #[test]

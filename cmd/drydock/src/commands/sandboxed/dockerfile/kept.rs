@@ -123,6 +123,12 @@ impl<'a> Kept<'a> {
     }
 }
 
+/// Has a step done again whose folder of the cache this is. Who uses the folder can go on.
+pub(in crate::commands::sandboxed) fn forget(dir: &Path) -> Result<()> {
+    let note = dir.join(NOTE);
+    fs::remove_file(&note).with_context(|| format!("cannot remove `{}`", note.display()))
+}
+
 /// What a folder of the cache says of its step, if it has the layer.
 fn read_note(dir: &Path) -> Result<Note> {
     let text = drydock_io::read::read_to_string(&dir.join(NOTE), MAX_NOTE)?;

@@ -34,10 +34,11 @@ use drydock_sandbox::bundle;
 use drydock_sandbox::ids::Ids;
 use drydock_sandbox::limits::Limits;
 use drydock_sandbox::roots::Root;
-use drydock_sandbox::tree::{Above, MAX_LOWER, Tree, make_alike};
+use drydock_sandbox::tree::{Above, MAX_LOWER, Tree, make_alike, opaque_attribute};
 use drydock_spec::time::rfc3339;
 
 use self::contexts::{Contexts, Stack};
+pub(super) use self::kept::forget;
 use self::kept::{Done, Kept, LayerNote};
 use self::mounts::{Maker, Mounts};
 use self::program::{Programs, SCRIPTS};
@@ -325,8 +326,14 @@ impl Builder<'_> {
         drop((tree, programs));
         let blobs = make(&blobs_dir(&dir), "")?;
         let layers = Layers { dir: &blobs, settings: self.task.settings, latest: self.task.latest };
-        let layer = layer_of_upper(&above.upper, before.path(), &layers, &step.text)
-            .with_context(|| format!("line {}: {}", step.line, step.text))?;
+        let layer = layer_of_upper(
+            &above.upper,
+            opaque_attribute(self.shop.room.ids),
+            before.path(),
+            &layers,
+            &step.text,
+        )
+        .with_context(|| format!("line {}: {}", step.line, step.text))?;
         let now =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
         self.kept.add(name, dir, layer, self.task.latest.unwrap_or(now))

@@ -41,7 +41,7 @@ use serde_json::json;
 pub(super) use self::fetched::{Fetched, fetch, is_asked_for};
 use self::inputs::Inputs;
 use self::journal::Journal;
-use super::dockerfile::{BuiltLayer, Task};
+use super::dockerfile::{BuiltLayer, Task, forget};
 use super::{Shop, variable};
 use crate::cli_import::{DockerfileOptions, Secret, SecretPlace};
 use crate::commands::import::{Importer, platforms};
@@ -242,7 +242,8 @@ impl Work<'_> {
         let how = flatten::Options { compression, threads, durability: Durability::OnDisk };
         let mut log = self.journal.so_far()?;
         let log = log.as_mut().map(|log| log as &mut dyn std::io::Read);
-        let assembled = assemble(parts, log, to, flat, how, progress)?;
+        let assembled =
+            assemble(parts, log, to, flat, how, progress).map_err(|error| forget_damaged(error, &layers))?;
         let image = self.importer.repository.image(to.text(), &self.platform)?;
         Ok(Built {
             locked: locked.into_inner(),
@@ -290,6 +291,21 @@ impl Work<'_> {
                 Ok((inputs::folder(&root, folder)?, Some(commit)))
             }
         }
+    }
+}
+
+/// What the cache has of a step, and is damaged, is made anew by the next build.
+fn forget_damaged(error: anyhow::Error, layers: &[PlacedLayer]) -> anyhow::Error {
+    let Some(LayoutError::Corrupt { path, .. } | LayoutError::WrongSize { path, .. }) = error.downcast_ref()
+    else {
+        return error;
+    };
+    match layers.iter().find(|layer| path.starts_with(&layer.dir)).map(|layer| forget(&layer.dir)) {
+        None => error,
+        Some(Ok(())) => {
+            anyhow!("{error:#}; it was kept of an earlier build, and is forgotten now: build again")
+        }
+        Some(Err(failed)) => failed.context(format!("{error:#}; build with --no-cache")),
     }
 }
 
