@@ -42,6 +42,10 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("dockerfile_sources::others_read_what_was_built", others_read_what_was_built),
             ("dockerfile_sources::sources_say_what_may_be_built", sources_say_what_may_be_built),
             ("dockerfile_sources::bases_come_from_registries", bases_come_from_registries),
+            (
+                "dockerfile_sources::bases_are_for_the_platform_and_have_the_digest",
+                bases_are_for_the_platform_and_have_the_digest,
+            ),
             ("dockerfile_sources::nothing_leads_out_of_a_source", nothing_leads_out_of_a_source),
             ("dockerfile_sources::options_say_what_is_built", options_say_what_is_built),
             ("dockerfile_sources::what_fails_leaves_nothing", what_fails_leaves_nothing),
@@ -389,6 +393,34 @@ fn bases_come_from_registries(built: &Built) -> Result<()> {
         output.exit == 4 && said.contains("line 1: image `acme/none`") && said.contains("strict"),
         "{said}"
     );
+    Ok(())
+}
+
+/// Images of the repository, for which nothing is asked from outside.
+fn bases_are_for_the_platform_and_have_the_digest(built: &Built) -> Result<()> {
+    let site = Site::new(built, Who::Ordinary, &[("Dockerfile", "FROM acme/run:base\nCOPY Dockerfile /\n")])?;
+    site.house
+        .write("sources.toml", "strict = true\n[source.ctx]\nkind = 'dockerfile'\nlocation = 'app'\n")?;
+    let arguments = with_rules(&["dockerfile:app", "acme/x:1"]);
+    site.imported(&arguments)?;
+    site.refused(
+        4,
+        "the file of sources is strict",
+        &[&arguments[..], &["--platform", "linux/s390x"]].concat(),
+    )?;
+    let digest = site.image("acme/run/base")?.descriptor.digest;
+    for (name, is_there) in [
+        (format!("acme/run:base@{digest}"), true),
+        (format!("acme/run:base@sha256:{}", "0".repeat(64)), false),
+        (format!("acme/run@{digest}"), false),
+    ] {
+        site.put("Dockerfile", &format!("FROM {name}\nCOPY Dockerfile /\n"))?;
+        if is_there {
+            site.imported(&arguments)?;
+        } else {
+            site.refused(4, "the file of sources is strict", &arguments)?;
+        }
+    }
     Ok(())
 }
 

@@ -68,22 +68,30 @@ impl Layout {
     /// The image for a platform. The only image of a layout is taken whatever its platform; if the layout's name is a
     /// digest, only what has that digest counts.
     pub fn image(&self, platform: &Platform) -> Result<Image, LayoutError> {
-        let mut images = self.images();
-        if let Some(pin) = self.path.digest() {
-            let pinned = self.entries.iter().find_map(|entry| entry.find(&pin));
-            images = pinned.map(Entry::images).ok_or_else(|| self.no_manifest(pin))?;
+        match self.path.digest() {
+            Some(pin) => self.pinned_image(pin, platform),
+            None => self.choose(&self.images(), platform),
         }
+    }
+
+    /// The same of what has this digest: an image, or an index of several.
+    pub fn pinned_image(&self, pin: Digest, platform: &Platform) -> Result<Image, LayoutError> {
+        let pinned = self.entries.iter().find_map(|entry| entry.find(&pin));
+        self.choose(&pinned.map(Entry::images).ok_or_else(|| self.no_manifest(pin))?, platform)
+    }
+
+    fn choose(&self, images: &[(&Descriptor, &Platform)], platform: &Platform) -> Result<Image, LayoutError> {
         if images.is_empty()
             && let Some(error) = self.unusable()
         {
             return Err(error);
         }
-        if let Some(only) = only(&images) {
+        if let Some(only) = only(images) {
             return self.load(only);
         }
         // An image for another variant will do only where there is no choice.
         for fits in [Platform::is_same, Platform::is_same_machine] {
-            let mut several = images.clone();
+            let mut several = images.to_vec();
             several.retain(|(_, other)| fits(other, platform));
             if several.is_empty() {
                 continue;

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use drydock_encode::compress::Compression;
 use drydock_images::import::{self, BuildPlace, Imported, Opened};
 use drydock_images::{Name, Repository, Unknown, Watch as _, flatten};
 use drydock_io::file::remove_stale;
-use drydock_layout::{Durability, Image};
+use drydock_layout::{Durability, Image, LayoutError};
 use drydock_model::digest::Digest;
 use drydock_model::platform::Platform;
 use drydock_model::reference::ImageRef;
@@ -274,21 +274,53 @@ impl Importer<'_> {
             match self.repository.image(name, platform) {
                 // What is locked is looked for where the lock file says.
                 Ok(_) if self.lock.is_some() && reference.digest().is_none() => break,
-                Ok(image) => return Ok((image, None)),
+                // The only image of a layout is given whatever its platform.
+                Ok(image) if is_for(&image, platform) => return Ok((image, None)),
+                Ok(_) => {}
                 Err(error) if error.is::<Unknown>() => {}
+                Err(error) if matches!(error.downcast_ref(), Some(LayoutError::NoPlatform { .. })) => {}
                 Err(error) => return Err(error),
             }
         }
-        self.progress.note(&format!("`{name}` is not in the repository"));
+        if let Some(image) = self.pinned(&reference, platform)? {
+            return Ok((image, None));
+        }
+        self.progress.note(&format!("`{name}` is not in the repository for {platform}"));
         self.progress.advance(0)?;
         let request = Request { platform: Some(platform.clone()), flatten: false, ..self.request.clone() };
         let Self { repository, progress, rules, lock, .. } = *self;
         let importer = Importer { repository, progress, rules, request, name: Some(&called), lock };
         match importer.any(&import::Source::Registry(name.to_owned()), None)? {
-            Done::Imported { locked, .. } => Ok((self.repository.image(&called, platform)?, locked)),
+            Done::Imported { locked, .. } => {
+                let image = self.repository.image(&called, platform)?;
+                let own = image.config.platform();
+                ensure!(is_for(&image, platform), "`{name}` is for {own}, not for {platform}");
+                Ok((image, locked))
+            }
             Done::Built(_) => unreachable!("what comes from a registry is not built"),
         }
     }
+
+    /// What a reference by digest means, if its tag has that in the repository.
+    fn pinned(&self, reference: &ImageRef, platform: &Platform) -> Result<Option<Image>> {
+        let Some(pin) = reference.digest() else { return Ok(None) };
+        let tag = reference.tag().unwrap_or("latest");
+        match self.repository.open(&format!("{}/{}:{tag}", reference.registry(), reference.repository())) {
+            Ok((_, layout)) => match layout.pinned_image(pin, platform) {
+                Ok(image) => Ok(Some(image).filter(|image| is_for(image, platform))),
+                Err(LayoutError::NoManifest { .. } | LayoutError::NoPlatform { .. }) => Ok(None),
+                Err(error) => Err(error.into()),
+            },
+            Err(error) if error.is::<Unknown>() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whether an image runs on machines of a platform; of one that does not say, nobody knows better.
+fn is_for(image: &Image, platform: &Platform) -> bool {
+    let own = image.config.platform();
+    own.architecture.is_empty() || own.is_same_machine(platform)
 }
 
 /// What the first place gives that has it; why the others do not is said. None if there is no place.
