@@ -24,19 +24,8 @@ impl Session {
     pub fn begin(cache: &Path) -> Result<Self> {
         let parent = cache.join(FOLDER);
         make_private(&parent)?;
-        // Who removes what is left may take a folder that is not locked yet.
-        for _ in 0..100 {
-            let made = tempfile::Builder::new().prefix("s").tempdir_in(&parent);
-            let dir = made.with_context(|| format!("cannot make a folder in `{}`", parent.display()))?.keep();
-            match Lock::acquire(&dir, &|| {}) {
-                Ok(lock) => return Ok(Self { dir, lock: Some(lock) }),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    return Err(error).with_context(|| format!("cannot lock `{}`", dir.display()));
-                }
-            }
-        }
-        bail!("somebody removes every folder that is made in `{}`", parent.display())
+        let (dir, lock) = make_locked(&parent, "s")?;
+        Ok(Self { dir, lock: Some(lock) })
     }
 
     /// The folder.
@@ -102,6 +91,21 @@ pub(crate) fn remove_unlocked(
         }
     }
     Ok(removed)
+}
+
+/// Makes a folder that is locked, whose name begins with `prefix`.
+pub(crate) fn make_locked(parent: &Path, prefix: &str) -> Result<(PathBuf, Lock)> {
+    // Who removes what is left may take a folder that is not locked yet.
+    for _ in 0..100 {
+        let made = tempfile::Builder::new().prefix(prefix).tempdir_in(parent);
+        let dir = made.with_context(|| format!("cannot make a folder in `{}`", parent.display()))?.keep();
+        match Lock::acquire(&dir, &|| {}) {
+            Ok(lock) => return Ok((dir, lock)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot lock `{}`", dir.display())),
+        }
+    }
+    bail!("somebody removes every folder that is made in `{}`", parent.display())
 }
 
 /// A folder that only its owner can look into: there are files of images in it that are setuid.
