@@ -1,5 +1,4 @@
 //! Work on several threads.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
