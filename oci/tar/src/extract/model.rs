@@ -17,7 +17,7 @@ use crate::trail::Trail;
 #[allow(dead_code, reason = "nobody but these tests uses it")]
 mod small;
 
-const ORDERS: usize = 200;
+const ORDERS: usize = 40;
 
 /// Makes files of these names, two of which fill a batch, so that some have to wait.
 fn make_files(into: &Path, names: &[&str], helpers: usize) -> Result<(), ExtractError> {
@@ -39,8 +39,8 @@ fn make_files(into: &Path, names: &[&str], helpers: usize) -> Result<(), Extract
 #[test]
 fn all_are_made_or_the_first_error_comes_in_every_order() {
     in_many_orders(ORDERS, || {
-        let names = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10"];
-        for helpers in [1, 3] {
+        let names = ["0", "1", "2", "3", "4", "5", "6", "7", "8"];
+        for helpers in [1, 2] {
             let dir = tempfile::tempdir().unwrap();
             make_files(dir.path(), &names, helpers).unwrap();
             assert_eq!(fs::read_dir(dir.path()).unwrap().count(), names.len());
