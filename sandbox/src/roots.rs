@@ -238,22 +238,6 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_on_its_way_is_not_taken_for_left() {
-        let cache = tempfile::tempdir().unwrap();
-        std::thread::scope(|scope| {
-            let making = scope.spawn(|| {
-                for number in 0..50 {
-                    get(cache.path(), &number.to_string(), "", &mut |to| Ok(fs::create_dir(to)?)).unwrap();
-                }
-            });
-            while !making.is_finished() {
-                clean(cache.path(), KEPT).unwrap();
-            }
-        });
-        assert_eq!(fs::read_dir(cache.path().join(FOLDER)).unwrap().count(), 50);
-    }
-
-    #[test]
     fn what_fails_leaves_nothing() {
         let cache = tempfile::tempdir().unwrap();
         let failed = get(cache.path(), "a", "", &mut |to| {

@@ -56,7 +56,8 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if self.lock.take().is_some() {
+        // Held until the folder is gone: others remove what nobody has locked.
+        if let Some(_lock) = self.lock.take() {
             // The command has failed and says why; the next one tries again.
             let _ = remove_all(&self.dir);
         }
@@ -141,5 +142,20 @@ mod tests {
         assert!(!dir.exists());
         drop(Session::begin(cache.path()).unwrap());
         assert_eq!(fs::read_dir(cache.path().join(FOLDER)).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_that_is_taken_before_it_is_locked_is_made_again() {
+        let cache = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            let making = scope.spawn(|| {
+                for _ in 0..5000 {
+                    drop(Session::begin(cache.path()).unwrap());
+                }
+            });
+            while !making.is_finished() {
+                remove_stale(cache.path(), &|_| {}).unwrap();
+            }
+        });
     }
 }
