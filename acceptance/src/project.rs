@@ -127,7 +127,12 @@ impl Project {
 
     /// The creator with the flags that say where its files are. Further flags and the image are to be added.
     pub fn creator(&self) -> Result<Command> {
-        let mut command = self.phase(&PATIENT, "creator")?;
+        self.creator_under(&PATIENT)
+    }
+
+    /// The creator, started by another program: its words come first.
+    pub fn creator_under(&self, starter: &[&str]) -> Result<Command> {
+        let mut command = self.phase(starter, "creator")?;
         command.arg("-app").arg(self.path("app"));
         command.arg("-launcher").arg(self.path("cnb/launcher"));
         Ok(command)

@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 use drydock_io::lock::Identity;
-use drydock_layout::{Layout, blob_path};
+use drydock_layout::{Layout, LayoutError, blob_path};
 use drydock_model::digest::Digest;
 use drydock_model::manifest::{Descriptor, Manifest};
 use drydock_model::media;
@@ -59,7 +59,7 @@ pub struct Listed {
 /// whole repository.
 pub fn list(repository: &Repository, pattern: Option<&str>) -> Result<Vec<Listed>> {
     let fits = pattern.map(fits).transpose()?;
-    let mut all: Vec<Listed> = repository.names()?.iter().map(look_at).collect();
+    let mut all: Vec<Listed> = repository.names()?.iter().filter_map(look_at).collect();
     let mut files: BTreeMap<Identity, BTreeSet<usize>> = BTreeMap::new();
     let mut digests: BTreeMap<Digest, BTreeSet<usize>> = BTreeMap::new();
     for (number, listed) in all.iter().enumerate() {
@@ -89,7 +89,8 @@ pub fn list(repository: &Repository, pattern: Option<&str>) -> Result<Vec<Listed
     Ok(all)
 }
 
-fn look_at(name: &Name) -> Listed {
+/// None if somebody has removed it since it was listed.
+fn look_at(name: &Name) -> Option<Listed> {
     let (repository, tag) = split(name);
     let mut listed = Listed {
         name: name.text().to_owned(),
@@ -108,10 +109,12 @@ fn look_at(name: &Name) -> Listed {
         damage: None,
         blobs: BTreeMap::new(),
     };
-    if let Err(error) = fill(name, &mut listed) {
-        listed.damage = Some(format!("{error:#}"));
+    match fill(name, &mut listed) {
+        Err(error) if matches!(error.downcast_ref(), Some(LayoutError::NotFound(_))) => return None,
+        Err(error) => listed.damage = Some(format!("{error:#}")),
+        Ok(()) => {}
     }
-    listed
+    Some(listed)
 }
 
 fn fill(name: &Name, listed: &mut Listed) -> Result<()> {
@@ -172,6 +175,13 @@ fn fits(pattern: &str) -> Result<impl Fn(&str) -> bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_removed_meanwhile_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let repository = Repository::new(dir.path()).unwrap();
+        assert!(look_at(&repository.locate("app").unwrap()).is_none());
+    }
 
     #[test]
     fn patterns_fit_names() {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -158,7 +159,12 @@ impl Repository {
             }
             let is_layout = depth > 0 && (dir.join("oci-layout").exists() || dir.join("index.json").exists());
             let list = || format!("cannot list `{}`", dir.display());
-            for entry in fs::read_dir(&dir).with_context(list)? {
+            let entries = match fs::read_dir(&dir) {
+                // Somebody has removed what was listed above.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && depth > 0 => continue,
+                entries => entries.with_context(list)?,
+            };
+            for entry in entries {
                 let entry = entry.with_context(list)?;
                 let is_own = is_layout && entry.file_name() == "blobs";
                 if !is_own && entry.path().is_dir() {

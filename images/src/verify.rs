@@ -97,7 +97,8 @@ impl Job {
 
 type Jobs = BTreeMap<(Identity, Digest), Job>;
 
-/// Checks layouts, on so many threads, and adds to what is proven. An error is one of the work, not of what was found.
+/// Checks layouts, on so many threads, and adds to what is proven. An error is one of the work, not of what was found. Of a
+/// layout that is not there nothing is said: somebody has removed it since it was listed.
 pub fn verify(
     names: &[Name],
     threads: NonZeroUsize,
@@ -106,11 +107,12 @@ pub fn verify(
 ) -> Result<Vec<Verified>> {
     let mut jobs = Jobs::new();
     let mut found = Vec::new();
-    for (number, name) in names.iter().enumerate() {
-        let mut walk = Walk::new(name, number, &mut jobs);
-        walk.layout();
+    for name in names {
+        let mut walk = Walk::new(name, found.len(), &mut jobs);
+        if walk.layout() {
+            found.push(walk.found);
+        }
         watch.advance(0)?;
-        found.push(walk.found);
     }
     let mut jobs: Vec<Job> = jobs.into_values().collect();
     // The largest first, so that no thread ends long after the others.
@@ -277,8 +279,10 @@ impl<'a> Walk<'a> {
         Self { name, number, jobs, seen, blobs, descriptors: 0, found }
     }
 
-    fn layout(&mut self) {
+    /// `false` if it is not there.
+    fn layout(&mut self) -> bool {
         match Layout::read_index(self.name.path()) {
+            Err(LayoutError::NotFound(_)) => return false,
             Ok(index) => {
                 self.index(&index, 0);
                 if self.found.images == 0 && !self.found.lacks.is_empty() {
@@ -287,6 +291,7 @@ impl<'a> Walk<'a> {
             }
             Err(error) => self.problem(told(&error)),
         }
+        true
     }
 
     fn problem(&mut self, problem: String) {
@@ -444,4 +449,20 @@ impl<'a> Walk<'a> {
 fn told(error: &LayoutError) -> String {
     let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
     format!("{error}{source}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::Repository;
+    use crate::watch::Nobody;
+
+    #[test]
+    fn of_what_was_removed_meanwhile_nothing_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let repository = Repository::new(dir.path()).unwrap();
+        let names = [repository.locate("app").unwrap()];
+        let found = verify(&names, NonZeroUsize::MIN, &mut Proven::default(), &Nobody).unwrap();
+        assert!(found.is_empty(), "{found:?}");
+    }
 }

@@ -17,7 +17,7 @@ use drydock_io::file::TEMPORARY_PREFIX;
 use drydock_io::lock::Lock;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::session::{make_private, remove_unlocked};
+use crate::session::{make_locked, make_private, remove_unlocked};
 
 /// The folder of the cache that has them.
 const FOLDER: &str = "roots";
@@ -144,10 +144,8 @@ fn locked(
 
 fn fill(parent: &Path, entry: &Path, make: &mut Make<'_>) -> Result<()> {
     let failed = || format!("cannot make a folder in `{}`", parent.display());
-    let temporary =
-        tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempdir_in(parent).with_context(failed)?.keep();
+    let (temporary, lock) = make_locked(parent, TEMPORARY_PREFIX)?;
     let filled = (|| {
-        let lock = Lock::acquire(&temporary, &|| {}).with_context(failed)?;
         make(&temporary.join("files"))?;
         // What has its name is whole, after a power failure too.
         rustix::fs::syncfs(lock.dir()).with_context(failed)?;

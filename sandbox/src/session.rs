@@ -24,19 +24,8 @@ impl Session {
     pub fn begin(cache: &Path) -> Result<Self> {
         let parent = cache.join(FOLDER);
         make_private(&parent)?;
-        // Who removes what is left may take a folder that is not locked yet.
-        for _ in 0..100 {
-            let made = tempfile::Builder::new().prefix("s").tempdir_in(&parent);
-            let dir = made.with_context(|| format!("cannot make a folder in `{}`", parent.display()))?.keep();
-            match Lock::acquire(&dir, &|| {}) {
-                Ok(lock) => return Ok(Self { dir, lock: Some(lock) }),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    return Err(error).with_context(|| format!("cannot lock `{}`", dir.display()));
-                }
-            }
-        }
-        bail!("somebody removes every folder that is made in `{}`", parent.display())
+        let (dir, lock) = make_locked(&parent, "s")?;
+        Ok(Self { dir, lock: Some(lock) })
     }
 
     /// The folder.
@@ -67,7 +56,8 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if self.lock.take().is_some() {
+        // Held until the folder is gone: others remove what nobody has locked.
+        if let Some(_lock) = self.lock.take() {
             // The command has failed and says why; the next one tries again.
             let _ = remove_all(&self.dir);
         }
@@ -104,6 +94,21 @@ pub(crate) fn remove_unlocked(
     Ok(removed)
 }
 
+/// Makes a folder that is locked, whose name begins with `prefix`.
+pub(crate) fn make_locked(parent: &Path, prefix: &str) -> Result<(PathBuf, Lock)> {
+    // Who removes what is left may take a folder that is not locked yet.
+    for _ in 0..100 {
+        let made = tempfile::Builder::new().prefix(prefix).tempdir_in(parent);
+        let dir = made.with_context(|| format!("cannot make a folder in `{}`", parent.display()))?.keep();
+        match Lock::acquire(&dir, &|| {}) {
+            Ok(lock) => return Ok((dir, lock)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot lock `{}`", dir.display())),
+        }
+    }
+    bail!("somebody removes every folder that is made in `{}`", parent.display())
+}
+
 /// A folder that only its owner can look into: there are files of images in it that are setuid.
 pub(crate) fn make_private(dir: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
@@ -137,5 +142,20 @@ mod tests {
         assert!(!dir.exists());
         drop(Session::begin(cache.path()).unwrap());
         assert_eq!(fs::read_dir(cache.path().join(FOLDER)).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_that_is_taken_before_it_is_locked_is_made_again() {
+        let cache = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            let making = scope.spawn(|| {
+                for _ in 0..5000 {
+                    drop(Session::begin(cache.path()).unwrap());
+                }
+            });
+            while !making.is_finished() {
+                remove_stale(cache.path(), &|_| {}).unwrap();
+            }
+        });
     }
 }

@@ -1,7 +1,7 @@
 //! The executable `drydock` on repositories of layouts: those that are checked in, those that other people's tools and the
 //! phases make, and damaged and hostile ones.
 
-mod at_once;
+pub(crate) mod at_once;
 pub(crate) mod builders;
 mod carrying;
 mod damaged;
@@ -146,18 +146,8 @@ impl Repository {
         self.is_tidy().with_context(said)
     }
 
-    /// No temporary file is there, and every blob is whole, whether anything leads to it or not.
     fn is_tidy(&self) -> Result<()> {
-        for entry in WalkDir::new(self.dir.path()) {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy();
-            ensure!(!name.starts_with(".drydock-"), "{} is left", entry.path().display());
-            if entry.path().parent().is_some_and(|dir| dir.ends_with("blobs/sha256")) {
-                let found = sha256(&fs::read(entry.path())?);
-                ensure!(found == format!("sha256:{name}"), "{} is {found}", entry.path().display());
-            }
-        }
-        Ok(())
+        is_tidy(self.dir.path())
     }
 
     /// Writes an image of these tars, which are its layers as they are.
@@ -184,6 +174,20 @@ impl Repository {
         fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
         fs::write(dir.join("index.json"), index.to_string()).context("write the index")
     }
+}
+
+/// In a repository no temporary file is there, and every blob is whole, whether anything leads to it or not.
+fn is_tidy(repository: &Path) -> Result<()> {
+    for entry in WalkDir::new(repository) {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy();
+        ensure!(!name.starts_with(".drydock-"), "{} is left", entry.path().display());
+        if entry.path().parent().is_some_and(|dir| dir.ends_with("blobs/sha256")) {
+            let found = sha256(&fs::read(entry.path())?);
+            ensure!(found == format!("sha256:{name}"), "{} is {found}", entry.path().display());
+        }
+    }
+    Ok(())
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

@@ -23,6 +23,7 @@ mod killed;
 mod layer_index;
 mod leftovers;
 mod libcnb;
+mod long;
 mod messages;
 mod node_app;
 mod other_run_images;
@@ -86,6 +87,8 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(chosen::trials(&executables, &houses));
     trials.extend(sandbox::trials(&executables, &houses));
     trials.extend(rebuilds::trials(&executables, &houses));
+    trials.extend(drydock::at_once::builds::trials(&executables, &houses));
+    trials.extend(long::trials(&executables, &houses));
     trials.extend(build_logs::trials(&executables));
     trials.extend(killed::trials(&executables));
     trials.extend(layer_index::trials(&executables));
@@ -155,6 +158,15 @@ fn with_executables<const N: usize>(executables: &Arc<Built>, tests: [(&str, Tes
         test(name, move || run(&executables))
     };
     tests.map(trial).into()
+}
+
+/// How many rounds a test goes that shows more the longer it goes: `usual`, unless `DRYDOCK_TEST_ROUNDS` says it.
+fn rounds(usual: u32) -> Result<u32> {
+    #[expect(clippy::disallowed_methods, reason = "for runs by hand, which nothing else reads")]
+    match std::env::var("DRYDOCK_TEST_ROUNDS") {
+        Ok(text) => text.parse().context("DRYDOCK_TEST_ROUNDS is no number"),
+        Err(_) => Ok(usual),
+    }
 }
 
 /// A file in this folder that `main.rs` does not name would never run.

@@ -2,4 +2,9 @@
 //! one pass ([`pipeline`]).
 
 pub mod compress;
+#[cfg(test)]
+mod model;
 pub mod pipeline;
+mod sync;
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,9 @@
 pub mod file;
 pub mod lines;
 pub mod lock;
+#[cfg(test)]
+mod model;
 pub mod read;
 pub mod sink;
+mod sync;
 pub mod threads;

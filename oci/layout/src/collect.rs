@@ -167,20 +167,16 @@ impl References {
 }
 
 /// Removes what killed processes left behind, and blobs that have been of no use for [`GRACE`]: `keep` leads to what
-/// is of use now and was before this transaction, and the index before was written at `switched`. Whoever calls it holds
-/// the layout's lock. If anything cannot be read that is of use, nothing is removed.
-pub(super) fn collect(
-    layout: &Path,
-    keep: &[&Members],
-    switched: Option<SystemTime>,
-) -> Result<(), LayoutError> {
+/// is of use now and was before this transaction, and the index before was written, or removed, at `switched`. Whoever calls it
+/// holds the layout's lock. If anything cannot be read that is of use, nothing is removed.
+pub(super) fn collect(layout: &Path, keep: &[&Members], switched: SystemTime) -> Result<(), LayoutError> {
     collect_at(layout, keep, switched, SystemTime::now())
 }
 
 pub(super) fn collect_at(
     layout: &Path,
     keep: &[&Members],
-    switched: Option<SystemTime>,
+    switched: SystemTime,
     now: SystemTime,
 ) -> Result<(), LayoutError> {
     let blobs = blobs_dir(layout);
@@ -188,7 +184,7 @@ pub(super) fn collect_at(
         remove(dir, |name, _| name.starts_with(TEMPORARY_PREFIX) && !is_running(&dir.join(name)))?;
     }
     let is_over = |since: SystemTime| now.duration_since(since).is_ok_and(|age| age > GRACE);
-    if !switched.is_none_or(is_over) {
+    if !is_over(switched) {
         return Ok(());
     }
     let kept = in_use(layout, keep)?;
@@ -249,12 +245,16 @@ pub(super) fn changed(file: &Metadata) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(file.ctime()).unwrap_or_default())
 }
 
-/// The names in a folder that are UTF-8, and what they name.
+/// The names in a folder that are UTF-8, and what they name. What goes meanwhile is passed over: logs of builds, and what other
+/// programs write, come and go without the lock.
 pub(super) fn list(dir: &Path) -> Result<Vec<(String, Metadata)>, LayoutError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).at("list", dir)? {
         let entry = entry.at("list", dir)?;
-        let metadata = entry.metadata().at("look at", &entry.path())?;
+        let metadata = match entry.metadata() {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            metadata => metadata.at("look at", &entry.path())?,
+        };
         found.extend(entry.file_name().into_string().ok().map(|name| (name, metadata)));
     }
     Ok(found)
@@ -264,9 +264,16 @@ pub(super) fn list(dir: &Path) -> Result<Vec<(String, Metadata)>, LayoutError> {
 fn remove(dir: &Path, condemned: impl Fn(&str, &Metadata) -> bool) -> Result<(), LayoutError> {
     for (name, metadata) in list(dir)? {
         if !metadata.is_dir() && condemned(&name, &metadata) {
-            let path = dir.join(name);
-            fs::remove_file(&path).at("remove", &path)?;
+            remove_file(&dir.join(name))?;
         }
     }
     Ok(())
+}
+
+/// Removes a file that may be gone.
+pub(super) fn remove_file(path: &Path) -> Result<(), LayoutError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.at("remove", path),
+    }
 }

@@ -2,9 +2,12 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::ErrorKind;
+use std::mem;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+
+use drydock_io::lock::Lock;
 
 use super::blobs_dir;
 use super::error::{IoContext as _, LayoutError};
@@ -67,6 +70,53 @@ impl Drop for Undo {
     }
 }
 
+/// The same before there is a lock: folders stay if somebody else has it, who is about to put something there.
+#[derive(Debug)]
+pub(super) struct Unlocked {
+    layout: PathBuf,
+    pub(super) undo: Undo,
+}
+
+impl Unlocked {
+    /// For the layout in this folder.
+    pub(super) fn new(layout: &Path) -> Self {
+        Self { layout: layout.to_owned(), undo: Undo::default() }
+    }
+
+    /// For whoever has the lock.
+    pub(super) fn locked(mut self) -> Undo {
+        mem::take(&mut self.undo)
+    }
+}
+
+impl Drop for Unlocked {
+    fn drop(&mut self) {
+        if self.undo.made().is_empty() {
+            return;
+        }
+        let lock = Lock::try_acquire(&self.layout);
+        if matches!(lock, Ok(None)) {
+            self.undo.forget();
+        }
+        // While the lock is held.
+        drop(mem::take(&mut self.undo));
+    }
+}
+
+/// Does it again as long as folders go meanwhile: others remove those above theirs that have become empty.
+pub(super) fn while_folders_go<T>(
+    mut make: impl FnMut() -> Result<T, LayoutError>,
+) -> Result<T, LayoutError> {
+    const TRIES: usize = 100;
+    for _ in 1..TRIES {
+        match make() {
+            Err(LayoutError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+            result => return result,
+        }
+    }
+    make()
+}
+
 /// Makes the folders from the layout directory down to the layout; no symlink may lead out of the former.
 pub(super) fn make_layout_dir(root: &Path, path: &Path, undo: &mut Undo) -> Result<(), LayoutError> {
     for dir in root.ancestors().collect::<Vec<_>>().into_iter().rev() {
@@ -105,12 +155,17 @@ pub(super) fn make_blobs_dir(layout: &Path, undo: &mut Undo) -> Result<(), Layou
 
 /// Makes a folder of mode 0755 whatever the umask; one that is there already will do.
 fn make_dir(path: &Path, undo: &mut Undo) -> Result<(), LayoutError> {
-    match DirBuilder::new().mode(0o755).create(path) {
+    let source = match DirBuilder::new().mode(0o755).create(path) {
         Ok(()) => {
             undo.dirs.push(path.to_owned());
-            fs::set_permissions(path, Permissions::from_mode(0o755)).at("set the mode of", path)
+            return fs::set_permissions(path, Permissions::from_mode(0o755)).at("set the mode of", path);
         }
-        Err(_) if path.is_dir() => Ok(()),
-        Err(source) => Err(LayoutError::Io { action: "make folder", path: path.to_owned(), source }),
-    }
+        Err(_) if path.is_dir() => return Ok(()),
+        // It was there, and is not any more.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && fs::symlink_metadata(path).is_err() => {
+            ErrorKind::NotFound.into()
+        }
+        Err(error) => error,
+    };
+    Err(LayoutError::Io { action: "make folder", path: path.to_owned(), source })
 }

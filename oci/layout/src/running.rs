@@ -14,7 +14,7 @@ use drydock_model::reference::{LayoutDir, LayoutPath};
 
 use super::collect::list;
 use super::error::{IoContext as _, LayoutError};
-use super::folders::{Undo, make_blobs_dir, make_layout_dir};
+use super::folders::{Unlocked, make_blobs_dir, make_layout_dir, while_folders_go};
 
 /// What the file's name begins with; a process's number follows.
 const PREFIX: &str = "log-";
@@ -24,23 +24,26 @@ const PREFIX: &str = "log-";
 pub struct Spool {
     path: PathBuf,
     file: File,
-    _undo: Undo,
+    _made: Unlocked,
 }
 
 impl Spool {
     /// In the layout's folder, which is made if need be, and goes with the file if there is nothing else in it.
     pub fn create(dir: &LayoutDir, layout: &LayoutPath) -> Result<Self, LayoutError> {
-        let mut undo = Undo::default();
-        make_layout_dir(dir.path(), layout.path(), &mut undo)?;
-        make_blobs_dir(layout.path(), &mut undo)?;
-        for path in spools(layout)? {
-            if !is_running(&path) {
-                // Another build may be faster, or it is not ours to remove.
-                let _ = fs::remove_file(&path);
+        let (made, path, file) = while_folders_go(|| {
+            let mut made = Unlocked::new(layout.path());
+            make_layout_dir(dir.path(), layout.path(), &mut made.undo)?;
+            make_blobs_dir(layout.path(), &mut made.undo)?;
+            for path in spools(layout)? {
+                if !is_running(&path) {
+                    // Another build may be faster, or it is not ours to remove.
+                    let _ = fs::remove_file(&path);
+                }
             }
-        }
-        let (path, file) = create_in(layout.path())?;
-        let spool = Self { path, file, _undo: undo };
+            let (path, file) = create_in(layout.path())?;
+            Ok((made, path, file))
+        })?;
+        let spool = Self { path, file, _made: made };
         if !mark_written(&spool.file) {
             let source = io::Error::other("another program has it locked");
             return Err(LayoutError::Io { action: "lock", path: spool.path.clone(), source });

@@ -10,7 +10,7 @@ use drydock_io::lock::{Identity, Lock};
 use drydock_model::digest::Digest;
 use drydock_model::reference::{LayoutDir, LayoutPath};
 
-use super::collect::{GRACE, changed, digest_of, in_use, list};
+use super::collect::{GRACE, changed, digest_of, in_use, list, remove_file};
 use super::error::{IoContext as _, LayoutError};
 use super::read::Layout;
 use super::running::is_running;
@@ -47,7 +47,8 @@ pub struct Unused {
 /// refers to it leads to, once nothing in the layout has been changed for [`GRACE`]; and then, if there is no index, the
 /// layout's folder, with those above it that are empty. With `dry_run` it only says what that would be.
 ///
-/// None: somebody is writing to the layout. Blobs behind a symlink are not the layout's own, and left alone.
+/// None: somebody is writing to the layout. Blobs behind a symlink are not the layout's own, and left alone. A folder that
+/// somebody else has removed meanwhile is in order.
 pub fn sweep(dir: &LayoutDir, path: &LayoutPath, dry_run: bool) -> Result<Option<Swept>, LayoutError> {
     sweep_at(dir, path, dry_run, SystemTime::now())
 }
@@ -59,7 +60,12 @@ pub(super) fn sweep_at(
     now: SystemTime,
 ) -> Result<Option<Swept>, LayoutError> {
     let layout = path.path();
-    let Some(_lock) = Lock::try_acquire(layout).at("lock", layout)? else { return Ok(None) };
+    let _lock = match Lock::try_acquire(layout) {
+        Ok(Some(lock)) => lock,
+        Ok(None) => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Some(Swept::default())),
+        Err(error) => return Err(error).at("lock", layout),
+    };
     let blobs = blobs_dir(layout);
     let own = [layout, &layout.join("blobs"), &blobs].map(|dir| fs::symlink_metadata(dir).ok());
     let [Some(layout_dir), Some(between), Some(blobs_dir)] = own else { return Ok(Some(Swept::default())) };
@@ -109,7 +115,7 @@ pub(super) fn sweep_at(
     if !dry_run {
         let unused = swept.blobs.iter().map(|blob| blob_path(layout, &blob.digest));
         for file in swept.temporary.iter().cloned().chain(unused) {
-            fs::remove_file(&file).at("remove", &file)?;
+            remove_file(&file)?;
         }
         swept.folder = swept.folder && remove_folder(dir.path(), layout)?;
     }
@@ -118,16 +124,14 @@ pub(super) fn sweep_at(
 
 /// Removes a layout's folder unless there is something else in it.
 fn remove_folder(root: &Path, layout: &Path) -> Result<bool, LayoutError> {
-    let marker = layout.join("oci-layout");
-    match fs::remove_file(&marker) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).at("remove", &marker),
-        _ => {}
-    }
+    remove_file(&layout.join("oci-layout"))?;
     let own = [blobs_dir(layout), layout.join("blobs")];
     let above = layout.ancestors().take_while(|dir| dir.starts_with(root) && *dir != root);
     for dir in own.iter().map(PathBuf::as_path).chain(above) {
         match fs::remove_dir(dir) {
             Ok(()) => {}
+            // Who removes the last name in a folder beside this one removes that, too.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => break,
             Err(error) => return Err(error).at("remove", dir),
         }

@@ -16,11 +16,11 @@ use drydock_model::reference::{LayoutDir, LayoutPath};
 use serde::Serialize;
 
 use super::build_log;
-use super::collect::collect;
+use super::collect::{changed, collect};
 use super::edit::{self, Change};
 use super::error::{IoContext as _, LayoutError};
 use super::files::Early;
-use super::folders::{Undo, make_blobs_dir, make_layout_dir};
+use super::folders::{Undo, Unlocked, make_blobs_dir, make_layout_dir, while_folders_go};
 use super::read::Layout;
 use super::transaction::Durability;
 use super::tree::{self, Damage, Entry};
@@ -47,8 +47,10 @@ pub(super) struct Target {
 struct Before {
     index: Index,
     entries: Vec<Entry>,
-    /// The text of `index.json`, and when it was written; none if there is none.
-    text: Option<(Vec<u8>, SystemTime)>,
+    /// The text of `index.json`; none if there is none.
+    text: Option<Vec<u8>>,
+    /// When that was written. Without it: when something in the layout's folder changed, as when the name was removed.
+    switched: SystemTime,
 }
 
 impl Before {
@@ -56,21 +58,22 @@ impl Before {
         let index_path = path.path().join("index.json");
         match Layout::read_index(path) {
             Ok(index) => {
-                let text = Early::default().read(&index_path)?;
+                let text = Some(Early::default().read(&index_path)?);
                 let written = fs::metadata(&index_path).and_then(|file| file.modified());
-                let text = Some((text, written.at("look at", &index_path)?));
+                let switched = written.at("look at", &index_path)?;
                 let entries = tree::read(path, &index, &Early::default(), damage)?;
-                Ok(Self { index, entries, text })
+                Ok(Self { index, entries, text, switched })
             }
             Err(LayoutError::NotFound(_)) => {
-                Ok(Self { index: Index::empty(), entries: Vec::new(), text: None })
+                let switched = changed(&fs::metadata(path.path()).at("look at", path.path())?);
+                Ok(Self { index: Index::empty(), entries: Vec::new(), text: None, switched })
             }
             Err(error) => Err(error),
         }
     }
 
     fn text(&self) -> Option<&[u8]> {
-        self.text.as_ref().map(|(text, _)| text.as_slice())
+        self.text.as_deref()
     }
 }
 
@@ -85,7 +88,7 @@ impl Target {
     pub(super) fn lock(
         dir: &LayoutDir,
         path: &LayoutPath,
-        mut undo: Undo,
+        mut made: Unlocked,
         damage: Damage,
         waiting: &dyn Fn(),
     ) -> Result<Self, LayoutError> {
@@ -93,11 +96,12 @@ impl Target {
             match Lock::acquire(path.path(), waiting) {
                 // Whoever had the lock has removed the folder again, after a failure.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    folder(dir, path, &mut undo)?;
+                    folder(dir, path, &mut made.undo)?;
                 }
                 lock => break lock.at("lock", path.path())?,
             }
         };
+        let mut undo = made.locked();
         make_blobs_dir(path.path(), &mut undo)?;
         let before = Before::read(path, damage)?;
         let (path, root) = (path.clone(), dir.path().to_owned());
@@ -220,8 +224,7 @@ impl Target {
         if durability == Durability::OnDisk {
             sync(layout)?;
         }
-        let switched = self.before.text.as_ref().map(|(_, written)| *written);
-        collect(layout, &[manifests, &self.before.index.manifests], switched)
+        collect(layout, &[manifests, &self.before.index.manifests], self.before.switched)
     }
 }
 
@@ -246,22 +249,10 @@ pub(super) fn switch_back(
 
 /// Makes a layout's folder, and tells which one it is.
 pub(super) fn folder(dir: &LayoutDir, name: &LayoutPath, undo: &mut Undo) -> Result<Identity, LayoutError> {
-    const TRIES: usize = 100;
-    let mut make = || {
+    while_folders_go(|| {
         make_layout_dir(dir.path(), name.path(), undo)?;
         Identity::of(name.path()).at("look at", name.path())
-    };
-    // Others remove folders above theirs that have become empty.
-    let gone = io::ErrorKind::NotFound;
-    let is_gone =
-        |error: &LayoutError| matches!(error, LayoutError::Io { source, .. } if source.kind() == gone);
-    for _ in 1..TRIES {
-        match make() {
-            Err(error) if is_gone(&error) => {}
-            result => return result,
-        }
-    }
-    make()
+    })
 }
 
 pub(super) fn to_json(value: &impl Serialize) -> Vec<u8> {
@@ -277,4 +268,24 @@ fn sync(path: &Path) -> Result<(), LayoutError> {
 fn sync_all(paths: &[PathBuf]) -> Result<(), LayoutError> {
     const AT_A_TIME: NonZeroUsize = NonZeroUsize::new(8).expect("eight is not zero");
     each(paths, AT_A_TIME, |path| sync(path)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::GRACE;
+
+    /// Who was reading the image still reads its blobs, which may be old.
+    #[test]
+    fn what_was_removed_was_of_use_until_then() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = LayoutDir::new(temp.path()).unwrap();
+        let path = dir.resolve("app").unwrap();
+        fs::create_dir_all(blobs_dir(path.path())).unwrap();
+        fs::write(path.path().join("index.json"), "{}").unwrap();
+        fs::remove_file(path.path().join("index.json")).unwrap();
+        let target = Target::lock(&dir, &path, Unlocked::new(path.path()), Damage::Refused, &|| {}).unwrap();
+        let age = SystemTime::now().duration_since(target.before.switched).unwrap();
+        assert!(age < GRACE / 2, "{age:?}");
+    }
 }

@@ -26,7 +26,7 @@ use super::collect::reachable;
 use super::edit::Change;
 use super::error::{IoContext as _, LayoutError};
 use super::files::{BlobReader, open_blob};
-use super::folders::Undo;
+use super::folders::Unlocked;
 use super::read::ImageLayer;
 use super::seen::Seen;
 use super::share::{LinkMode, Shared, share, whole};
@@ -152,20 +152,20 @@ impl Transaction {
         damage: Damage,
         waiting: &dyn Fn(&LayoutPath),
     ) -> Result<Self, LayoutError> {
-        let mut made: Vec<(Identity, usize, Undo)> = Vec::new();
+        let mut made: Vec<(Identity, usize, Unlocked)> = Vec::new();
         for (number, name) in names.iter().enumerate() {
-            let mut undo = Undo::default();
-            let identity = folder(dir, name, &mut undo)?;
+            let mut folders = Unlocked::new(name.path());
+            let identity = folder(dir, name, &mut folders.undo)?;
             if made.iter().all(|(other, ..)| *other != identity) {
-                made.push((identity, number, undo));
+                made.push((identity, number, folders));
             }
         }
         // In one order, so that two transactions cannot wait for each other.
         made.sort_by_key(|(identity, ..)| *identity);
         let mut targets = Vec::with_capacity(made.len());
-        for (_, number, undo) in made {
+        for (_, number, folders) in made {
             let path = &names[number];
-            targets.push((number, Target::lock(dir, path, undo, damage, &|| waiting(path))?));
+            targets.push((number, Target::lock(dir, path, folders, damage, &|| waiting(path))?));
         }
         targets.sort_by_key(|(number, _)| *number);
         let targets = targets.into_iter().map(|(_, target)| target).collect();

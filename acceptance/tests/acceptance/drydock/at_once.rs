@@ -1,4 +1,9 @@
-//! Two imports, an export, a clean-up and an exporter at once on one repository, with names that share blobs.
+//! Commands at once on one repository or with one cache, some of them killed.
+
+pub(crate) mod builds;
+mod creators;
+mod exports;
+mod works;
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -17,29 +22,25 @@ use super::registries::{named, sources};
 use super::served::Served;
 use super::{Repository, tar_of};
 use crate::killed::noise;
-use crate::{Built, with_executables};
+use crate::{Built, rounds, with_executables};
 
-/// This module's test.
+/// This module's tests, without those of whole builds.
 pub(super) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
-    with_executables(
+    let mut trials = exports::trials(executables);
+    trials.extend(creators::trials(executables));
+    trials.extend(with_executables(
         executables,
-        [("drydock::writers_and_readers_at_once", |executables: &Built| {
-            writers_and_readers_at_once(executables, rounds()?)
+        [("drydock::at_once::writers_and_readers", |executables: &Built| {
+            writers_and_readers_at_once(executables, rounds(ROUNDS)?)
         })],
-    )
+    ));
+    trials
 }
 
-/// Rounds, unless `DRYDOCK_TEST_ROUNDS` says how many.
+/// Rounds in the suite.
 const ROUNDS: u32 = 5;
 
-fn rounds() -> Result<u32> {
-    #[expect(clippy::disallowed_methods, reason = "for runs by hand, which nothing else reads")]
-    match std::env::var("DRYDOCK_TEST_ROUNDS") {
-        Ok(text) => text.parse().context("DRYDOCK_TEST_ROUNDS is no number"),
-        Err(_) => Ok(ROUNDS),
-    }
-}
-
+/// Two imports, an export, a clean-up and an exporter, with names that share blobs.
 fn writers_and_readers_at_once(executables: &Built, rounds: u32) -> Result<()> {
     // Two images that share two of three layers.
     let source = Repository::new(executables)?;

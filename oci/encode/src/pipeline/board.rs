@@ -2,12 +2,12 @@
 //! nothing.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::{mem, thread};
+use std::mem;
 
 use super::chunk::Chunk;
 use super::output::Output;
 use super::resources::Resources;
+use super::sync::{Condvar, Mutex, MutexGuard, PoisonError, thread};
 use super::{Done, Error, Settings};
 use crate::compress::Encoder;
 

@@ -38,14 +38,14 @@ use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::thread;
 
+use super::sync::{self, thread};
 use crate::compress::Compression;
 use board::{Board, StopOnPanic};
 use drydock_io::file::TempFile;
 use drydock_io::sink::Sink;
 use drydock_model::digest::{DiffId, Digest};
-use resources::Resources;
+pub(crate) use resources::Resources;
 
 /// Writes a layer's tar. The same bytes each time: it may be called twice.
 ///
@@ -129,8 +129,16 @@ pub enum Error<E> {
 /// Does all jobs. The results are in the order of the jobs; the error is that of the first job that failed by
 /// itself.
 pub fn run<E: Send>(jobs: &[Job<'_, E>], settings: Settings) -> Result<Vec<Done>, Error<E>> {
-    let resources = Resources::of(jobs.len(), settings);
-    let board = &Board::new(jobs.len(), settings, &resources);
+    run_with(jobs, settings, &Resources::of(jobs.len(), settings))
+}
+
+/// The same with as many threads, encoders and chunks as is said.
+pub(crate) fn run_with<E: Send>(
+    jobs: &[Job<'_, E>],
+    settings: Settings,
+    resources: &Resources,
+) -> Result<Vec<Done>, Error<E>> {
+    let board = &Board::new(jobs.len(), settings, resources);
     thread::scope(|scope| {
         for number in 1..resources.workers + resources.sources {
             let thread = move || {
@@ -146,6 +154,3 @@ pub fn run<E: Send>(jobs: &[Job<'_, E>], settings: Settings) -> Result<Vec<Done>
     });
     board.outcome()
 }
-
-#[cfg(test)]
-mod tests;

@@ -11,12 +11,12 @@ const MOST_SOURCES: usize = 8;
 
 /// What a run may use.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Resources {
+pub(crate) struct Resources {
     /// Threads that run sources, the calling one among them: as many layers are in work at once.
-    pub(super) sources: usize,
+    pub(crate) sources: usize,
     /// Threads that do everything else; and so many encoders.
-    pub(super) workers: usize,
-    pub(super) chunks: usize,
+    pub(crate) workers: usize,
+    pub(crate) chunks: usize,
 }
 
 impl Resources {

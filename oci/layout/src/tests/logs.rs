@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use drydock_io::lock::is_written;
+use drydock_io::lock::{Lock, is_written};
 
 use super::*;
 use crate::sweep::sweep_at;
@@ -145,4 +145,17 @@ fn what_a_killed_build_left_is_found_by_nobody_and_removed_by_all() {
     std::os::unix::fs::symlink("index.json", &left).unwrap();
     assert!(running(&path).unwrap().is_none());
     let _spool = Spool::create(dir, &path).unwrap();
+}
+
+#[test]
+fn its_folder_stays_with_whoever_has_that_locked() {
+    let repository = Repository::new();
+    let path = repository.path("team/app");
+    let spool = Spool::create(&repository.dir, &path).unwrap();
+    let lock = Lock::acquire(path.path(), &|| {}).unwrap();
+    drop(spool);
+    assert!(blobs_dir(path.path()).is_dir(), "a blob is about to be put there");
+    drop(lock);
+    drop(Spool::create(&repository.dir, &path).unwrap());
+    assert!(path.path().is_dir(), "it was there before");
 }

@@ -329,8 +329,8 @@ fn what_is_foreign_stays_with_its_blobs() {
         repository.age("app");
         let layout = repository.open("app").unwrap();
         let later = SystemTime::now() + 2 * GRACE;
-        collect::collect_at(repository.path("app").path(), &[&layout.index().manifests], None, later)
-            .unwrap();
+        let (path, index) = (repository.path("app"), &layout.index().manifests);
+        collect::collect_at(path.path(), &[index], SystemTime::UNIX_EPOCH, later).unwrap();
         let mut members = listed(&repository);
         if nested {
             let index: Digest = members[0]["digest"].as_str().unwrap().parse().unwrap();

@@ -1,6 +1,7 @@
 //! What a sweep removes, and when.
 
 use std::collections::BTreeSet;
+use std::thread;
 use std::time::Duration;
 
 use super::*;
@@ -96,4 +97,42 @@ fn nothing_goes_behind_a_writer_or_a_link_or_a_damaged_index() {
     assert!(error.is_damage(), "{error}");
     fs::write(layout.join("index.json"), index).unwrap();
     assert_eq!(repository.snapshot(), all);
+}
+
+#[test]
+fn sweeps_at_once_are_as_good_as_one() {
+    for _ in 0..200 {
+        let repository = Repository::new();
+        let names = ["team/app:a", "team/app:b"];
+        for name in names {
+            export(&repository, name, "amd64", &[b"a"]);
+            unname(&repository, name);
+        }
+        let sweep = |name| drop(sweep_at(&repository.dir, &repository.path(name), false, later()).unwrap());
+        thread::scope(|scope| {
+            scope.spawn(|| names.map(sweep));
+            names.into_iter().rev().for_each(sweep);
+        });
+        assert_eq!(repository.snapshot(), []);
+    }
+}
+
+/// Logs of builds are written and removed without the lock.
+#[test]
+fn what_goes_meanwhile_is_passed_over() {
+    let repository = Repository::new();
+    export(&repository, "app", "amd64", &[b"a"]);
+    let path = repository.path("app");
+    let work = |number: u8| {
+        for round in 0..50 {
+            export(&repository, "app", "amd64", &[&[number, round]]);
+            sweep_at(&repository.dir, &path, false, SystemTime::now()).unwrap();
+        }
+    };
+    thread::scope(|scope| {
+        let works = [1, 2].map(|number| scope.spawn(move || work(number)));
+        while !works.iter().all(thread::ScopedJoinHandle::is_finished) {
+            drop(Spool::create(&repository.dir, &path).unwrap());
+        }
+    });
 }

@@ -163,10 +163,10 @@ fn what_nothing_leads_to_is_collected_and_nothing_else() {
     repository.put_blob("app", b"unreferenced");
     fs::write(blobs_dir(&layout).join("README"), "not a blob").unwrap();
     let index = repository.open("app").unwrap().index().manifests.clone();
-    collect::collect_at(&layout, &[&index], Some(SystemTime::now()), SystemTime::now()).unwrap();
+    collect::collect_at(&layout, &[&index], SystemTime::now(), SystemTime::now()).unwrap();
     assert_eq!(digests_there(&repository, "app").len(), kept.len() + 2, "it is too early");
     let later = SystemTime::now() + 2 * GRACE;
-    collect::collect_at(&layout, &[&index], Some(SystemTime::now()), later).unwrap();
+    collect::collect_at(&layout, &[&index], SystemTime::now(), later).unwrap();
     let mut want = kept;
     want.push("README".to_owned());
     want.sort();
@@ -354,6 +354,26 @@ fn a_second_writer_waits() {
         // Dropped, the first one removes the folder that it made: the second must notice and make its own.
         drop(transaction);
         assert_eq!(waiting.join().unwrap().unwrap(), blobs_dir(repository.path("app").path()));
+    });
+}
+
+/// Whoever gives up takes the folders along that are above several names.
+#[test]
+fn folders_that_others_remove_are_made_again() {
+    let repository = Repository::new();
+    let path = repository.path("team/app");
+    let above = path.path().parent().unwrap();
+    fs::create_dir_all(above).unwrap();
+    std::thread::scope(|scope| {
+        let others = scope.spawn(|| {
+            for _ in 0..20_000 {
+                let _ = fs::remove_dir(above);
+                let _ = fs::create_dir(above);
+            }
+        });
+        while !others.is_finished() {
+            target::folder(&repository.dir, &path, &mut folders::Undo::default()).unwrap();
+        }
     });
 }
 

@@ -7,8 +7,11 @@
 mod input;
 mod late;
 mod make;
+#[cfg(test)]
+mod model;
 mod names;
 mod small;
+mod sync;
 
 use std::fs;
 use std::io::{self, Read};

@@ -7,14 +7,14 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, Write as _};
 use std::path::Path;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, Scope};
 
 use rustix::fs::{Mode, OFlags, fchmod, fstat, openat};
 use rustix::io::Errno;
 
 use super::ExtractError;
 use super::make::{failure, refused};
+use super::sync::thread::{self, Scope};
+use super::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use crate::error::ArchiveError;
 use crate::trail::{Trail, split_leaf};
 

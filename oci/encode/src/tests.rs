@@ -2,9 +2,16 @@ use std::fs;
 use std::io::Read as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::*;
-use crate::compress::{CHUNK, decompressed};
+use std::io;
+use std::num::NonZeroUsize;
 use std::panic;
+use std::path::Path;
+
+use drydock_io::sink::Sink;
+use drydock_model::digest::{DiffId, Digest};
+
+use crate::compress::{CHUNK, Compression, decompressed};
+use crate::pipeline::{Done, Error, Job, Settings, Source, run};
 
 const FAST: Compression = Compression::FAST_GZIP;
 
