@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use drydock_io::read::look;
+
 use super::blobs_dir;
 use super::error::{IoContext as _, LayoutError};
 
@@ -110,7 +112,11 @@ fn make_dir(path: &Path, undo: &mut Undo) -> Result<(), LayoutError> {
             undo.dirs.push(path.to_owned());
             fs::set_permissions(path, Permissions::from_mode(0o755)).at("set the mode of", path)
         }
-        Err(_) if path.is_dir() => Ok(()),
-        Err(source) => Err(LayoutError::Io { action: "make folder", path: path.to_owned(), source }),
+        Err(source) => match look(path) {
+            Ok(Some(found)) if found.is_dir() => Ok(()),
+            // It may well be a folder.
+            Err(why) if source.kind() == ErrorKind::AlreadyExists => Err(why).at("look at", path),
+            _ => Err(source).at("make folder", path),
+        },
     }
 }
