@@ -18,6 +18,7 @@ mod drop_in;
 mod drydock;
 mod extending;
 mod extensions;
+mod faults;
 mod foreign_files;
 mod killed;
 mod layer_index;
@@ -87,6 +88,7 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(sandbox::trials(&executables, &houses));
     trials.extend(rebuilds::trials(&executables, &houses));
     trials.extend(build_logs::trials(&executables));
+    trials.extend(faults::trials(&executables, &houses));
     trials.extend(killed::trials(&executables));
     trials.extend(layer_index::trials(&executables));
     trials.extend(other_run_images::trials(&executables));
