@@ -303,8 +303,9 @@ impl Scene<'_> {
             ensure!(!said.contains(never), "`{never}` is said");
         }
         // That there is none in the tests' builder is always said.
-        let warns =
-            said.lines().any(|line| line.to_lowercase().contains("warning: ") && !line.contains("SBOM"));
+        let warns = said
+            .lines()
+            .any(|line| line.to_lowercase().contains("warning: ") && !line.contains("Did not find SBOM"));
         let is_like = |wanted: &State| all_but_caches(&left.names).eq(all_but_caches(&wanted.names));
         let is_known = |name: &String| before.names.contains(name) || after.names.contains(name);
         let is_whole = (is_like(before) || is_like(after)) && left.names.iter().all(is_known);
@@ -338,7 +339,7 @@ impl Scene<'_> {
         let is_named = |path: &PathBuf| {
             let below = path.strip_prefix(&self.root).unwrap_or(path);
             let near = path.ancestors().take(3).filter(|near| near.starts_with(&self.root) || *near == path);
-            let near = near.chain(below.ancestors().take(2).filter(|near| near.components().count() > 1));
+            let near = near.chain(below.ancestors().take(2).filter(|near| !near.as_os_str().is_empty()));
             // A blob is named by its digest, what lies in an image by its path there.
             let leaf = path.file_name().unwrap_or_default().to_string_lossy();
             let is_leaf = |word: &str| word.rsplit('/').next().is_some_and(|last| last.ends_with(&*leaf));
@@ -384,10 +385,11 @@ fn disks(begin: &Path, rounds: usize) -> Result<Vec<Trouble>> {
     }
     let sizes = (1..=32).map(|more| size + more * more).collect();
     let inodes = (1..=48).map(|more| files + more).collect();
-    let sizes = spread(&sizes, rounds).into_iter().map(|size| format!("size={size}k"));
-    let inodes = spread(&inodes, rounds).into_iter().map(|files| format!("size=256m,nr_inodes={files}"));
+    let sizes = spread(&sizes, rounds).into_iter().map(|size| format!("mode=0755,size={size}k"));
+    let inodes =
+        spread(&inodes, rounds).into_iter().map(|files| format!("mode=0755,size=256m,nr_inodes={files}"));
     let full = sizes.chain(inodes).map(|options| Trouble::Disk(options, ""));
-    Ok(full.chain([Trouble::Disk("size=256m".to_owned(), "ro")]).collect())
+    Ok(full.chain([Trouble::Disk("mode=0755,size=256m".to_owned(), "ro")]).collect())
 }
 
 /// At most so many of these, spread evenly.

@@ -185,7 +185,7 @@ fn creator(executables: &Built) -> Result<()> {
         ] {
             command.env(variable, project.path(path));
         }
-        command.args(CACHE).args(NAMES);
+        command.args(CACHE).args(["-tag", NAMES[1], NAMES[0]]);
         Ok(command)
     };
     let exits = [1, 3, 12, 20, 21, 22, 32, 42, 51, 52, 62];
