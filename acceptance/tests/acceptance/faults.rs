@@ -152,7 +152,7 @@ fn differs(wanted: &Tree, found: &Tree, parts: bool) -> Vec<String> {
         };
         let is_part =
             node.kind == Kind::Dir || name == "oci-layout" || path.to_string_lossy().contains(".drydock-");
-        wanted.contains_key(path) || !is_spare && !(parts && is_part)
+        wanted.contains_key(path) || !(is_spare || parts && is_part)
     });
     tree::differences(&wanted, &found)
 }
@@ -338,7 +338,7 @@ impl Scene<'_> {
         ensure!(shown.contains(&cause.to_lowercase()), "`{cause}` is not said");
         let is_named = |path: &PathBuf| {
             let below = path.strip_prefix(&self.root).unwrap_or(path);
-            let near = path.ancestors().take(3).filter(|near| near.starts_with(&self.root) || *near == path);
+            let near = path.ancestors().take(5).filter(|near| near.starts_with(&self.root) || *near == path);
             let near = near.chain(below.ancestors().take(2).filter(|near| !near.as_os_str().is_empty()));
             // A blob is named by its digest, what lies in an image by its path there.
             let leaf = path.file_name().unwrap_or_default().to_string_lossy();

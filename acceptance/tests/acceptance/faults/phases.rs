@@ -110,12 +110,12 @@ fn restorer(executables: &Built) -> Result<()> {
 }
 
 /// An export may have put another image in the place of the one that the analyzer saw.
-fn analyzed_again(project: &Project) -> Option<Start<'_>> {
-    Some(Box::new(|words| {
+fn analyzed_again(project: &Project) -> Start<'_> {
+    Box::new(|words| {
         let mut command = project.phase(words, "analyzer")?;
         command.arg(APP_IMAGE);
         Ok(command)
-    }))
+    })
 }
 
 fn exporter(executables: &Built) -> Result<()> {
@@ -126,7 +126,7 @@ fn exporter(executables: &Built) -> Result<()> {
         Ok(command)
     };
     let scene = scene("exporter", &project, &[1, 3, 62], Box::new(start));
-    Scene { prepare: analyzed_again(&project), kept: &["layout-repo", "cache"], ..scene }.try_all()
+    Scene { prepare: Some(analyzed_again(&project)), kept: &["layout-repo", "cache"], ..scene }.try_all()
 }
 
 fn exporter_with_a_cache_image(executables: &Built) -> Result<()> {
@@ -138,7 +138,7 @@ fn exporter_with_a_cache_image(executables: &Built) -> Result<()> {
         Ok(command)
     };
     let scene = scene("exporter with a cache image", &project, &[1, 3, 62], Box::new(start));
-    Scene { prepare: analyzed_again(&project), kept: &["layout-repo"], ..scene }.try_all()
+    Scene { prepare: Some(analyzed_again(&project)), kept: &["layout-repo"], ..scene }.try_all()
 }
 
 fn rebaser(executables: &Built) -> Result<()> {
@@ -162,7 +162,7 @@ fn creator(executables: &Built) -> Result<()> {
         "api = \"0.10\"\n[buildpack]\nid = \"acme/a\"\nversion = \"1\"\n[[targets]]\nos = \"linux\"\n",
     )?;
     project.write("cnb/order.toml", "[[order]]\n[[order.group]]\nid = \"acme/a\"\nversion = \"1\"\n")?;
-    let build = "#!/bin/sh\nset -e\ncd \"$CNB_LAYERS_DIR\"\nmkdir -p made\ncat \"$CNB_APP_DIR/file\" >made/file\n\
+    let build = "#!/bin/sh\nset -e\napp=$PWD\ncd \"$CNB_LAYERS_DIR\"\nmkdir -p made\ncat \"$app/file\" >made/file\n\
                  for layer in made stays; do printf '[types]\\nlaunch = true\\ncache = true\\n' >$layer.toml; done\n\
                  printf '[[processes]]\\ntype = \"web\"\\ncommand = [\"server\"]\\n' >launch.toml\n";
     for (name, text) in [("detect", "#!/bin/sh\n"), ("build", build)] {
