@@ -159,7 +159,7 @@ fn creator(executables: &Built) -> Result<()> {
     let buildpack = "cnb/buildpacks/acme_a/1";
     project.write(
         &format!("{buildpack}/buildpack.toml"),
-        "api = \"0.10\"\n[buildpack]\nid = \"acme/a\"\nversion = \"1\"\n[[targets]]\nos = \"linux\"\n",
+        "api = \"0.10\"\n[buildpack]\nid = \"acme/a\"\nversion = \"1\"\nsbom-formats = [\"application/vnd.cyclonedx+json\"]\n[[targets]]\nos = \"linux\"\n",
     )?;
     project.write("cnb/order.toml", "[[order]]\n[[order.group]]\nid = \"acme/a\"\nversion = \"1\"\n")?;
     let build = "#!/bin/sh\nset -e\napp=$PWD\ncd \"$CNB_LAYERS_DIR\"\nmkdir -p made\ncat \"$app/file\" >made/file\n\
@@ -174,6 +174,8 @@ fn creator(executables: &Built) -> Result<()> {
         chmod(&project.path(&program), 0o755)?;
     }
     let start = |words: &[&str]| {
+        // As in a new container.
+        super::empty(&project.path("layers"))?;
         let mut command = project.phase(words, "creator")?;
         command.args(["-run-image", RUN_IMAGE, "-launcher"]).arg(project.path("cnb/launcher"));
         for (variable, path) in [
@@ -189,7 +191,8 @@ fn creator(executables: &Built) -> Result<()> {
         Ok(command)
     };
     let exits = [1, 3, 12, 20, 21, 22, 32, 42, 51, 52, 62];
-    scene("creator", &project, &exits, Box::new(start)).try_all()
+    // What is left in the layers directory depends on the previous image.
+    Scene { kept: &["layout-repo"], ..scene("creator", &project, &exits, Box::new(start)) }.try_all()
 }
 
 /// With a cache of instructions.
