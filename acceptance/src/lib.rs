@@ -16,6 +16,7 @@
 pub mod app_build;
 pub mod compare;
 pub mod executables;
+pub mod faults;
 pub mod layout;
 pub mod namespace;
 pub mod packaged;
@@ -28,6 +29,7 @@ pub mod scenario;
 pub mod snapshot;
 pub mod stage;
 pub mod tools;
+pub mod trace;
 pub mod tree;
 
 use std::path::{Path, PathBuf};

@@ -9,6 +9,8 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
+use crate::trace::Call;
+
 /// The calls that [`Disk::replay`] must see: those that change something, and those that name something.
 pub const TRACED: &str = "trace=%file,write,writev,pwrite64,pwritev,pwritev2,ftruncate,fallocate,copy_file_range,\
                           sendfile,splice,ioctl,fsync,fdatasync,syncfs";
@@ -309,60 +311,5 @@ impl Dice {
             Luck::Some(_) => self.below(whole + 1),
             _ => 0,
         }
-    }
-}
-
-/// A system call that succeeded.
-#[derive(Debug)]
-pub struct Call {
-    name: String,
-    /// Its arguments and result, as `strace -y` writes them.
-    text: String,
-}
-
-impl Call {
-    /// Those of a trace that `strace -f -y -s 4096 -o FILE` has written, in the order in which they ended.
-    pub fn parse(trace: &str) -> Vec<Self> {
-        let mut begun: BTreeMap<&str, &str> = BTreeMap::new();
-        let mut calls = Vec::new();
-        for line in trace.lines() {
-            let Some((pid, rest)) = line.split_once(' ') else { continue };
-            let rest = rest.trim_start();
-            let whole = if let Some(beginning) = rest.strip_suffix("<unfinished ...>") {
-                begun.insert(pid, beginning);
-                continue;
-            } else if let Some(end) = rest.strip_prefix("<... ") {
-                let end = end.split_once("resumed>").map_or("", |(_, end)| end);
-                format!("{}{end}", begun.remove(pid).unwrap_or_default())
-            } else {
-                rest.to_owned()
-            };
-            if let Some((name, text)) = whole.split_once('(')
-                && !text.contains(" = -1 ")
-            {
-                calls.push(Self { name: name.to_owned(), text: text.to_owned() });
-            }
-        }
-        calls
-    }
-
-    /// The files behind its descriptors.
-    fn handles(&self) -> Vec<PathBuf> {
-        let parts = self.text.split('<').skip(1);
-        parts.filter_map(|part| part.split_once('>')).map(|(path, _)| PathBuf::from(path)).collect()
-    }
-
-    /// The paths that it names; of a call with descriptors of folders, each below its folder.
-    fn paths(&self, is_at: bool) -> Result<Vec<PathBuf>> {
-        let mut found = Vec::new();
-        let mut rest = self.text.as_str();
-        while let Some((before, after)) = rest.split_once('"') {
-            let (text, after) = after.split_once('"').with_context(|| format!("quotes in {self:?}"))?;
-            ensure!(!text.contains('\\'), "an escaped path in {self:?}");
-            let dir = before.rsplit_once('<').and_then(|(_, dir)| dir.split_once('>')).filter(|_| is_at);
-            found.push(dir.map_or_else(|| PathBuf::from(text), |(dir, _)| Path::new(dir).join(text)));
-            rest = after;
-        }
-        Ok(found)
     }
 }

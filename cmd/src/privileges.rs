@@ -339,7 +339,10 @@ fn read_database(path: &str) -> anyhow::Result<String> {
 
 /// The groups that the user with this number is in besides its own; none if this machine does not know the user.
 fn groups(uid: u32) -> anyhow::Result<Vec<Gid>> {
-    let read = |path: &str| if Path::new(path).exists() { read_database(path) } else { Ok(String::new()) };
+    let read = |path: &str| match read::look(Path::new(path)) {
+        Ok(None) => Ok(String::new()),
+        _ => read_database(path),
+    };
     let Some(account) = Account::find(&read(PASSWD)?, uid) else { return Ok(Vec::new()) };
     Ok(groups_with(&read(GROUP)?, &account.name).into_iter().map(Gid::from_raw).collect())
 }

@@ -15,7 +15,7 @@ use serde_json::Map;
 use crate::flatten::{self, flatten_in};
 use crate::repository::Name;
 use crate::watch::{Watch, waiting};
-use crate::write;
+use crate::write::{self, Published};
 
 /// A layer, and the layout's folder in which its blob lies.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub struct Assembled {
     pub committed: Committed,
     /// What went wrong after the image was there: old blobs that could not be removed.
     pub left: Option<String>,
+    /// Why the log of its build is not beside it, if there is one.
+    pub unlogged: Option<String>,
 }
 
 /// Writes an image under a name, where it takes the place of the image for the same platform, and beside it the log of its build; with
@@ -74,19 +76,22 @@ pub fn assemble(
         transaction.bring_blob(dir, descriptor)?;
         layers.push((*diff_id, descriptor.clone()));
     }
-    let log = log.map(|log| new_log(log, &transaction)).transpose()?;
+    let log = log.map(|log| new_log(log, &transaction)).transpose();
+    let (log, failed) = log.map_or_else(|error| (None, Some(format!("{error:#}"))), |log| (log, None));
     let Parts { config, annotations, .. } = parts;
-    let (committed, left) = if flatten {
+    let (committed, left, unlogged) = if flatten {
         let root = put_manifest(&transaction, config, &layers, annotations)?;
         let image = Image::read(to.path().path(), &root)?;
         let flat = flatten_in(transaction, &image, log, options, watch)?;
-        (flat.committed, flat.left)
+        (flat.committed, flat.left, flat.unlogged)
     } else {
         let placed = |(diff_id, descriptor)| NewLayer { diff_id, descriptor, blob: BlobSource::Placed };
         let layers = layers.into_iter().map(placed).collect();
-        write::publish_image(transaction, NewImage { config, layers, annotations, replaces: None }, log)?
+        let image = NewImage { config, layers, annotations, replaces: None };
+        let Published { committed, left, unlogged } = write::publish_image(transaction, image, log)?;
+        (committed, left, unlogged)
     };
-    Ok(Assembled { committed, left })
+    Ok(Assembled { committed, left, unlogged: failed.or(unlogged) })
 }
 
 /// A manifest that nothing leads to yet.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use drydock_io::lock::Identity;
+use drydock_io::read::look_at_link;
 use drydock_layout::{Change, Durability, Layout, LayoutError, Transaction, leads_to, sweep};
 use drydock_model::digest::Digest;
 use serde::Serialize;
@@ -25,7 +26,8 @@ pub fn remove(
 ) -> Result<Option<String>> {
     let place = repository.locate(name)?;
     let path = place.path().path();
-    if path.is_symlink() {
+    let found = look_at_link(path).with_context(|| format!("failed to look at `{}`", path.display()))?;
+    if found.is_some_and(|found| found.is_symlink()) {
         fs::remove_file(path).with_context(|| format!("failed to remove `{}`", path.display()))?;
         return Ok(None);
     }
@@ -45,7 +47,7 @@ pub fn remove(
     }
     let digests: BTreeSet<Digest> =
         leads_to(path, named.iter().copied())?.iter().map(|blob| blob.digest).collect();
-    let beside = crate::tag::referrers(&layout, path, &digests);
+    let beside = crate::tag::referrers(&layout, path, &digests)?;
     // The name goes first: what else there is decides what it stands for.
     let mut changes = vec![Change::Unname];
     changes.extend(beside.into_iter().map(|descriptor| Change::Remove(descriptor.digest)));

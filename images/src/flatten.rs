@@ -21,7 +21,7 @@ use crate::files::{Contents, Files, Node, NodeKind};
 use crate::layer::{self, refused, unreadable};
 use crate::repository::Name;
 use crate::watch::{Watch, waiting};
-use crate::write;
+use crate::write::{self, Published};
 
 /// What made the layer, for the history.
 const MADE_BY: &str = "drydock flatten";
@@ -48,6 +48,8 @@ pub struct Flattened {
     pub after: u64,
     /// What went wrong after the image was there: old blobs that could not be removed.
     pub left: Option<String>,
+    /// Why the log of the image's build is not beside it, if there is one.
+    pub unlogged: Option<String>,
 }
 
 /// Writes an image of one layer with the files of `image` under a name, where it takes the place of the image for the same
@@ -101,8 +103,8 @@ fn write_flat(
     let config = config(image.config.clone());
     let annotations = image.manifest.annotations.clone();
     let new = NewImage { config, layers: vec![layer.into()], annotations, replaces: None };
-    let (committed, left) = write::publish_image(transaction, new, log)?;
-    Ok(Flattened { committed, before: size, after, left })
+    let Published { committed, left, unlogged } = write::publish_image(transaction, new, log)?;
+    Ok(Flattened { committed, before: size, after, left, unlogged })
 }
 
 /// Of an image with one layer. What led to the old layers stays in the history as steps that made none.

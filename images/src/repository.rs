@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use drydock_io::read::{look, look_at_link};
 use drydock_layout::{Image, Layout, LayoutError, blobs_dir};
 use drydock_model::platform::Platform;
 use drydock_model::reference::{LayoutDir, LayoutPath};
@@ -131,24 +132,28 @@ impl Repository {
 
     /// The names of all layouts, sorted.
     pub fn names(&self) -> Result<Vec<Name>> {
-        self.walk(|dir, _| dir.join("index.json").exists())
+        self.walk(|dir, _| Ok(look(&dir.join("index.json"))?.is_some()))
     }
 
     /// The names of all layouts, and of folders that were one or were to become one; but no links.
     pub fn folders(&self) -> Result<Vec<Name>> {
         self.walk(|dir, depth| {
-            let is_there = |path: PathBuf| fs::symlink_metadata(path).is_ok();
-            let was_one = is_there(dir.join("oci-layout")) || depth >= DEPTH_OF_LAYOUTS;
-            !dir.is_symlink() && (is_there(dir.join("index.json")) || was_one && is_there(blobs_dir(dir)))
+            if look_at_link(dir)?.is_none_or(|found| found.is_symlink()) {
+                return Ok(false);
+            }
+            let is_there = |path: PathBuf| look_at_link(&path).map(|found| found.is_some());
+            let was_one = is_there(dir.join("oci-layout"))? || depth >= DEPTH_OF_LAYOUTS;
+            Ok(is_there(dir.join("index.json"))? || was_one && is_there(blobs_dir(dir))?)
         })
     }
 
-    fn walk(&self, is_wanted: impl Fn(&Path, usize) -> bool) -> Result<Vec<Name>> {
+    fn walk(&self, is_wanted: impl Fn(&Path, usize) -> io::Result<bool>) -> Result<Vec<Name>> {
         let mut found = Vec::new();
         let mut to_do = vec![(self.dir.path().to_owned(), 0)];
         while let Some((dir, depth)) = to_do.pop() {
+            let look_at = |path: &Path| format!("cannot look at `{}`", path.display());
             if depth > 0
-                && is_wanted(&dir, depth)
+                && is_wanted(&dir, depth).with_context(|| look_at(&dir))?
                 && let Some(name) = self.name_of(&dir)
             {
                 found.push(name);
@@ -167,8 +172,14 @@ impl Repository {
             for entry in entries {
                 let entry = entry.with_context(list)?;
                 let is_own = is_layout && entry.file_name() == "blobs";
-                if !is_own && entry.path().is_dir() {
-                    to_do.push((entry.path(), depth + 1));
+                let path = entry.path();
+                if is_own {
+                    continue;
+                }
+                // A link may lead nowhere, or to itself.
+                let kind = entry.file_type().with_context(|| look_at(&path))?;
+                if kind.is_dir() || kind.is_symlink() && path.is_dir() {
+                    to_do.push((path, depth + 1));
                 }
             }
         }

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, bail};
-use drydock_layout::{Change, Durability, Layout, LinkMode, Shared, Transaction, leads_to, read_blob};
+use drydock_layout::{
+    Change, Durability, Layout, LinkMode, MAX_JSON, Shared, Transaction, leads_to, read_blob,
+};
 use drydock_model::digest::Digest;
 use drydock_model::manifest::{Descriptor, Index, REF_NAME, subject};
 use drydock_model::media;
@@ -51,7 +53,7 @@ pub fn tag(
     let transaction = Transaction::begin(first.dir(), &paths, LinkMode::Auto, durability, &waiting(watch))?;
     let mut blobs = leads_to(from, named.iter().copied())?;
     let digests: BTreeSet<Digest> = blobs.iter().map(|blob| blob.digest).collect();
-    let beside = referrers(layout, from, &digests);
+    let beside = referrers(layout, from, &digests)?;
     blobs.extend(leads_to(from, beside.iter().copied())?);
     watch.begin("tagging", blobs.iter().map(|blob| blob.size).fold(0, u64::saturating_add));
     let (mut shared, mut absent) = (Shared::default(), BTreeSet::new());
@@ -88,17 +90,24 @@ fn without_name(descriptor: &Descriptor) -> Descriptor {
     descriptor
 }
 
-/// What `index.json` names and refers to one of these by its `subject`.
+/// What `index.json` names and refers to one of these by its `subject`. What is damaged refers to nothing.
 pub(crate) fn referrers<'a>(
     layout: &'a Layout,
     dir: &std::path::Path,
     digests: &BTreeSet<Digest>,
-) -> Vec<&'a Descriptor> {
-    let refers = |descriptor: &&Descriptor| {
-        let text = read_blob(dir, descriptor).unwrap_or_default();
+) -> Result<Vec<&'a Descriptor>> {
+    let mut found = Vec::new();
+    for descriptor in &layout.index().manifests.descriptors {
+        let text = match read_blob(dir, descriptor) {
+            Err(error) if error.is_damage() || descriptor.size > MAX_JSON => continue,
+            text => text?,
+        };
         let manifest: Json = serde_json::from_slice(&text).unwrap_or_default();
         let subject = subject(&manifest).and_then(|digest| digest.parse().ok());
-        subject.is_some_and(|subject| digests.contains(&subject)) && !digests.contains(&descriptor.digest)
-    };
-    layout.index().manifests.descriptors.iter().filter(refers).collect()
+        if subject.is_some_and(|subject| digests.contains(&subject)) && !digests.contains(&descriptor.digest)
+        {
+            found.push(descriptor);
+        }
+    }
+    Ok(found)
 }

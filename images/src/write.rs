@@ -64,17 +64,25 @@ pub(crate) fn layer(
     layers(&[source], transaction, options)?.pop().context("the pipeline returns what it did")
 }
 
-/// Makes the names stand for an image, with the log of its build beside it if there is one. The second result is what went wrong
-/// after it was there.
+/// An image that is there.
+pub(crate) struct Published {
+    pub(crate) committed: Committed,
+    /// What went wrong after it was there: old blobs that could not be removed.
+    pub(crate) left: Option<String>,
+    /// Why the log of its build is not beside it.
+    pub(crate) unlogged: Option<String>,
+}
+
+/// Makes the names stand for an image, with the log of its build beside it if there is one.
 pub(crate) fn publish_image(
     transaction: Transaction,
     image: NewImage,
     log: Option<NewLog>,
-) -> Result<(Committed, Option<String>)> {
+) -> Result<Published> {
     let (prepared, unlogged) = transaction.prepare_image_and_log(image, log)?;
-    unlogged.map_or(Ok(()), Err).context("cannot keep the log of the build")?;
+    let unlogged = unlogged.map(|error| format!("{:#}", Error::from(error)));
     let committed = prepared.committed().cloned().context("an image was prepared")?;
-    Ok((committed, publish(prepared)?))
+    Ok(Published { committed, left: publish(prepared)?, unlogged })
 }
 
 /// Switches the names. The result is what went wrong after that: old blobs that could not be removed.

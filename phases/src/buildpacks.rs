@@ -10,7 +10,7 @@ use drydock_spec::buildpack::{BuildpackToml, ExtensionToml, ModuleInfo, ModuleKi
 use drydock_spec::group::GroupElement;
 use drydock_spec::order::OrderGroup;
 
-use crate::file::read_toml;
+use crate::file::{exists, read_toml};
 use crate::{Error, Kind};
 
 /// The folders of buildpacks and extensions.
@@ -91,16 +91,16 @@ impl Store {
         };
         let root_dir = root_dir.join(dir_name(id)?).join(one_component(version, "version")?);
         let path = root_dir.join(kind.file_name());
-        let has = |executable: &str| root_dir.join("bin").join(executable).exists();
+        let has = |executable: &str| exists(&root_dir.join("bin").join(executable));
         let (api, info, order, targets) = match kind {
             ModuleKind::Buildpack => {
                 let toml: BuildpackToml = read_toml(&path)?;
-                let targets = toml.effective_targets(has("build"));
+                let targets = toml.effective_targets(has("build")?);
                 (toml.api, toml.buildpack, toml.order, targets)
             }
             ModuleKind::Extension => {
                 let toml: ExtensionToml = read_toml(&path)?;
-                let targets = toml.effective_targets(has("detect") || has("generate"));
+                let targets = toml.effective_targets(has("detect")? || has("generate")?);
                 (toml.api, toml.extension, Vec::new(), targets)
             }
         };

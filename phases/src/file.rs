@@ -52,6 +52,17 @@ fn plain(error: &io::Error) -> String {
     rest.next().map(|first| first.to_ascii_lowercase()).into_iter().chain(rest).collect()
 }
 
+/// Whether anything lies at a path.
+pub fn exists(path: &Path) -> Result<bool, PathError> {
+    read::look(path).map(|found| found.is_some()).map_err(failed("stat", path))
+}
+
+/// Whether a folder lies at a path.
+pub fn is_dir(path: &Path) -> Result<bool, PathError> {
+    let found = read::look(path).map_err(failed("stat", path))?;
+    Ok(found.is_some_and(|found| found.is_dir()))
+}
+
 /// Reads a file of at most `limit` bytes.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, PathError> {
     let file = read::open(path).map_err(|error| match error.kind() {

@@ -17,7 +17,7 @@ use walkdir::WalkDir;
 
 use crate::Log;
 use crate::buildpacks::dir_name;
-use crate::file::{read_toml, read_toml_if_exists};
+use crate::file::{is_dir, read_toml, read_toml_if_exists};
 
 /// Files in a buildpack's folder that are no layer's.
 const NOT_LAYERS: [&str; 3] = ["launch", "build", "store"];
@@ -97,7 +97,7 @@ pub fn read_buildpack_dir(layers_dir: &Path, buildpack: &GroupElement) -> anyhow
         match read_toml(&entry.path()) {
             Ok(toml) => {
                 let path = path.join(name);
-                let has_contents = path.is_dir();
+                let has_contents = is_dir(&path)?;
                 layers.insert(name.to_owned(), LayerDir { path, toml, has_contents });
             }
             Err(error) => malformed.push((name.to_owned(), error)),

@@ -13,7 +13,7 @@ use drydock_spec::api::PlatformApi;
 use drydock_spec::label;
 use drydock_spec::run::{RunToml, StackToml};
 
-use crate::file::read_toml_if_exists;
+use crate::file::{exists, read_toml_if_exists};
 use crate::{Error, Kind, Log};
 
 /// The files that name run images.
@@ -68,8 +68,14 @@ pub fn by_mirrors<'a>(
         .collect::<Result<Vec<_>, ReferenceError>>()
         .map_err(|error| Error::new(Kind::Arguments, error))?;
     found.sort_by_key(|(_, path)| path.registry() != output.registry());
-    let there = found.iter().position(|(_, path)| path.path().join("index.json").exists());
-    Ok(found.swap_remove(there.unwrap_or(0)))
+    let mut there = 0;
+    for (number, (_, path)) in found.iter().enumerate() {
+        if exists(&path.path().join("index.json")).map_err(anyhow::Error::from)? {
+            there = number;
+            break;
+        }
+    }
+    Ok(found.swap_remove(there))
 }
 
 /// Where an image lies that `analyzed.toml` refers to, and its manifest if that is known: who looked at the image wrote

@@ -3,13 +3,14 @@
 //! Specification: `platform.md` § Software-Bill-of-Materials.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, FileType};
 use std::io::{self, BufReader};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use drydock_encode::compress::{Format, decompressed};
+use drydock_io::read;
 use drydock_layout::Image;
 use drydock_model::digest::DiffId;
 use drydock_spec::group::GroupElement;
@@ -18,6 +19,7 @@ use drydock_tar::{Extraction, extract, remove_all};
 
 use crate::Log;
 use crate::buildpacks::dir_name;
+use crate::file::{self, PathError};
 use crate::limits;
 
 /// Where lifecycle and launcher lie in a builder, and so their SBOM files.
@@ -79,11 +81,13 @@ pub fn give_to_buildpacks(layers_dir: &Path, group: &[GroupElement], log: &dyn L
             let name = dir_name(&buildpack.id)?;
             let to = layers_dir.join(&name);
             let from = sbom_dir.join(kind).join(name);
-            if !to.is_dir() || !is_dir(&from) {
+            if !file::is_dir(&to)? || !lies_at(&from)?.is_some_and(|it| it.is_dir()) {
                 continue;
             }
-            for layer in list(&from)?.into_iter().filter(|path| is_dir(path)) {
-                if let Err(error) = give(&layer, &to) {
+            for layer in list(&from)? {
+                if lies_at(&layer)?.is_some_and(|it| it.is_dir())
+                    && let Err(error) = give(&layer, &to)
+                {
                     log.warn(&format!("SBOM files of `{}` are not restored: {error:#}", layer.display()));
                 }
             }
@@ -96,7 +100,7 @@ pub fn give_to_buildpacks(layers_dir: &Path, group: &[GroupElement], log: &dyn L
 fn give(layer: &Path, to: &Path) -> anyhow::Result<()> {
     for file in list(layer)? {
         let name = file.file_name().and_then(OsStr::to_str).unwrap_or_default();
-        let is_regular = fs::symlink_metadata(&file).is_ok_and(|metadata| metadata.is_file());
+        let is_regular = lies_at(&file)?.is_some_and(|it| it.is_file());
         if is_regular && name.starts_with("sbom") && name.ends_with("json") {
             let mut beside = layer.file_name().unwrap_or_default().to_owned();
             beside.push(format!(".{name}"));
@@ -106,16 +110,17 @@ fn give(layer: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Not through a symlink, which may lead anywhere.
-fn is_dir(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
+/// What lies at a path, and not behind a symlink there, which may lead anywhere; none if nothing does.
+fn lies_at(path: &Path) -> Result<Option<FileType>, PathError> {
+    let found = read::look_at_link(path).map_err(file::failed("lstat", path))?;
+    Ok(found.map(|found| found.file_type()))
 }
 
 fn copy_component(component: &str, to: &Path, log: &dyn Log) -> anyhow::Result<()> {
     for extension in SbomFormat::ALL.map(SbomFormat::extension) {
         let name = format!("{component}.{extension}");
         let from = Path::new(LIFECYCLE_DIR).join(&name);
-        if from.exists() {
+        if file::exists(&from)? {
             copy(&from, &to.join(extension))?;
         } else {
             log.warn(&format!("Did not find SBOM {name} in {LIFECYCLE_DIR}"));
@@ -133,5 +138,5 @@ fn list(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    crate::file::copy(from, to, limits::COPIED)
+    file::copy(from, to, limits::COPIED)
 }

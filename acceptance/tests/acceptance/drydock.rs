@@ -6,6 +6,7 @@ pub(crate) mod builders;
 mod carrying;
 mod damaged;
 mod disks;
+mod faults;
 mod file_trees;
 mod hostile;
 mod killed;
@@ -45,6 +46,7 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
     trials.extend(registries::trials(executables));
     trials.extend(registry_faults::trials(executables));
     trials.extend(disks::trials(executables));
+    trials.extend(faults::trials(executables));
     trials.extend(killed::trials(executables));
     trials.extend(at_once::trials(executables));
     trials.extend(hostile::trials(executables));

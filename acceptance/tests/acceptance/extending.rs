@@ -49,14 +49,14 @@ const GENERATED: &str = "layers/generated/acme_ext";
 const EXTENSION: &str = "id = \"acme/ext\"\nversion = \"1\"\napi = \"0.10\"\n";
 
 /// A project on the busybox run image, which an extension extends, and that image's file system.
-struct Extending {
-    project: Project,
+pub(crate) struct Extending {
+    pub(crate) project: Project,
     executables: PathBuf,
-    scratch: TempDir,
+    pub(crate) scratch: TempDir,
 }
 
 impl Extending {
-    fn new(executables: &Built) -> Result<Self> {
+    pub(crate) fn new(executables: &Built) -> Result<Self> {
         let executables = executables.get()?.dir().to_owned();
         let project = Project::new(&executables, User::Root)?;
         fs::remove_dir_all(project.path(RUN_LAYOUT)).context("remove the recorded run image")?;
@@ -74,7 +74,7 @@ impl Extending {
     }
 
     /// The image's file system, as it is when a container starts.
-    fn root(&self) -> Result<PathBuf> {
+    pub(crate) fn root(&self) -> Result<PathBuf> {
         let root = self.scratch.path().join("root");
         if root.exists() {
             fs::remove_dir_all(&root).context("remove the root")?;
@@ -86,7 +86,7 @@ impl Extending {
         Ok(root)
     }
 
-    fn generate(&self, name: &str, text: &str) -> Result<()> {
+    pub(crate) fn generate(&self, name: &str, text: &str) -> Result<()> {
         self.project.write(&format!("{GENERATED}/{name}"), text)
     }
 
@@ -97,6 +97,17 @@ impl Extending {
 
     /// The same, started by another program: its words come first.
     fn extender_under(&self, words: &[&str], root: &Path, kind: &str) -> Result<Command> {
+        self.extender_inside(words, &[], root, kind)
+    }
+
+    /// The same, with further words in the container.
+    pub(crate) fn extender_inside(
+        &self,
+        words: &[&str],
+        inside: &[&str],
+        root: &Path,
+        kind: &str,
+    ) -> Result<Command> {
         let utf8 = |path: &Path| Ok::<_, anyhow::Error>(path.to_str().context("a path is UTF-8")?.to_owned());
         let (root, project, executables) =
             (utf8(root)?, utf8(&self.project.path("").canonicalize()?)?, utf8(&self.executables)?);
@@ -111,7 +122,7 @@ impl Extending {
             &project,
             &executables,
         ];
-        let mut command = self.project.phase(&[words, &starter].concat(), "extender")?;
+        let mut command = self.project.phase(&[words, &starter, inside].concat(), "extender")?;
         command.args(["-kind", kind, "-app"]).arg(self.project.path("app"));
         Ok(command)
     }

@@ -18,6 +18,7 @@ mod drop_in;
 mod drydock;
 mod extending;
 mod extensions;
+mod faults;
 mod foreign_files;
 mod killed;
 mod layer_index;
@@ -90,6 +91,7 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(drydock::at_once::builds::trials(&executables, &houses));
     trials.extend(long::trials(&executables, &houses));
     trials.extend(build_logs::trials(&executables));
+    trials.extend(faults::trials(&executables, &houses));
     trials.extend(killed::trials(&executables));
     trials.extend(layer_index::trials(&executables));
     trials.extend(other_run_images::trials(&executables));

@@ -85,7 +85,7 @@ fn blobs_behind_a_link(executables: &Built) -> Result<()> {
 
 /// Puts an SBOM beside the image of a layout: a manifest without an image, and one without a descriptor. Gives the
 /// descriptor, and the digests of all its blobs.
-fn put_artifact(layout: &Layout) -> Result<(Value, Vec<String>)> {
+pub(crate) fn put_artifact(layout: &Layout) -> Result<(Value, Vec<String>)> {
     let put = |bytes: &[u8]| -> Result<String> {
         let digest = sha256(bytes);
         let path = layout.blob_path(&digest);

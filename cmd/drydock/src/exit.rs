@@ -13,7 +13,7 @@ use drydock_registry::ErrorKind;
 use drydock_registry::git::{GitError, InvalidGitAddress};
 use drydock_registry::sources::Refused;
 
-use crate::output::printable;
+use crate::output::{Unwritten, printable};
 use crate::progress::eprint_line;
 
 /// Damage, or a difference, was found.
@@ -108,7 +108,8 @@ pub(crate) fn code(result: Result<u8, Error>) -> ExitCode {
     };
     // Whoever read the answer has enough of it.
     let is_unread = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+        let unwritten = cause.downcast_ref::<Unwritten>();
+        unwritten.is_some_and(|Unwritten(error)| error.kind() == io::ErrorKind::BrokenPipe)
     };
     if error.chain().any(is_unread) {
         return ExitCode::SUCCESS;

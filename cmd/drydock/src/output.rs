@@ -6,6 +6,11 @@ use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write as _};
 use anyhow::Result;
 use serde::Serialize;
 
+/// What was to be said could not be written to standard output.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the answer")]
+pub(crate) struct Unwritten(#[from] pub(crate) io::Error);
+
 /// Standard output.
 pub(crate) struct Output {
     writer: BufWriter<StdoutLock<'static>>,
@@ -42,15 +47,14 @@ impl Output {
 
     /// A line. What would move the cursor or ring a bell is shown as an escape: it comes from images.
     pub(crate) fn line(&mut self, text: &str) -> Result<()> {
-        writeln!(self.writer, "{}", printable(text))?;
-        Ok(())
+        Ok(writeln!(self.writer, "{}", printable(text)).map_err(Unwritten)?)
     }
 
     /// A line whose beginning has a style.
     pub(crate) fn styled(&mut self, style: Style, beginning: &str, rest: &str) -> Result<()> {
         let (on, off) = if self.colour { (style.code(), "\x1b[0m") } else { ("", "") };
-        writeln!(self.writer, "{on}{}{off}{}", printable(beginning), printable(rest))?;
-        Ok(())
+        let written = writeln!(self.writer, "{on}{}{off}{}", printable(beginning), printable(rest));
+        Ok(written.map_err(Unwritten)?)
     }
 
     /// Whether there may be colour.
@@ -60,20 +64,18 @@ impl Output {
 
     /// What was said until now is out.
     pub(crate) fn flush(&mut self) -> Result<()> {
-        Ok(self.writer.flush()?)
+        Ok(self.writer.flush().map_err(Unwritten)?)
     }
 
     /// Bytes as they are.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        self.writer.write_all(bytes)?;
-        Ok(())
+        Ok(self.writer.write_all(bytes).map_err(Unwritten)?)
     }
 
     /// A value as JSON, for people to read too.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<()> {
-        serde_json::to_writer_pretty(&mut self.writer, value).map_err(io::Error::from)?;
-        self.writer.write_all(b"\n")?;
-        Ok(())
+        serde_json::to_writer_pretty(&mut self.writer, value).map_err(|error| Unwritten(error.into()))?;
+        self.bytes(b"\n")
     }
 
     /// Rows under headings, in columns. Those of which the number is in `right` end below each other.
@@ -115,7 +117,7 @@ impl Output {
 
     /// All that was said is out.
     pub(crate) fn finish(mut self) -> Result<()> {
-        Ok(self.writer.flush()?)
+        Ok(self.writer.flush().map_err(Unwritten)?)
     }
 }
 

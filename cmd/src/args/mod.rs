@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use drydock_io::read::look;
 use drydock_phases::buildpacks::Store;
 use drydock_phases::export::CacheLocation;
 use drydock_phases::path::clean;
@@ -163,7 +164,9 @@ impl Options {
     fn order_path(&self) -> PathBuf {
         self.optional_path(&flag::ORDER).unwrap_or_else(|| {
             let in_layers = self.path(&flag::LAYERS).join("order.toml");
-            if in_layers.exists() { in_layers } else { PathBuf::from("/cnb/order.toml") }
+            // What cannot be looked at may well be there, and reading it tells why.
+            let is_missing = look(&in_layers).is_ok_and(|found| found.is_none());
+            if is_missing { PathBuf::from("/cnb/order.toml") } else { in_layers }
         })
     }
 

@@ -70,7 +70,8 @@ pub(super) fn bring(contexts: &mut dyn Contexts, copying: &Copying, target: &mut
 }
 
 fn of_context(source: &Source) -> String {
-    format!("`{}` of the context", String::from_utf8_lossy(&source.path))
+    let path = if source.path.is_empty() { b"." } else { &source.path[..] };
+    format!("`{}` of the context", String::from_utf8_lossy(path))
 }
 
 /// Brings something into the folder `to`, with the folders that it is in there.
@@ -176,29 +177,36 @@ impl Sum {
 
     fn add_all(&mut self, context: &mut Context, source: &Source, exclude: &IgnoreRules) -> Result<()> {
         let keeps = context.keeps_owners();
-        context.each(source, exclude, None, &mut |item| {
-            let facts = CopiedFacts::of(&item, keeps)?;
-            self.add(b"path", item.below);
-            let Owner { uid, gid } = facts.owner;
-            self.add(b"facts", format!("{:o} {uid}:{gid}", item.stat.st_mode).as_bytes());
-            for (name, value) in &facts.xattrs {
-                self.add(name, value);
+        let mut add = |item: Item<'_>| {
+            let named = || format!("`{}`", String::from_utf8_lossy(item.below));
+            let added = self.add_item(&item, keeps);
+            if item.below.is_empty() { added } else { added.with_context(named) }
+        };
+        context.each(source, exclude, None, &mut add).with_context(|| of_context(source))
+    }
+
+    fn add_item(&mut self, item: &Item<'_>, keeps: bool) -> Result<()> {
+        let facts = CopiedFacts::of(item, keeps)?;
+        self.add(b"path", item.below);
+        let Owner { uid, gid } = facts.owner;
+        self.add(b"facts", format!("{:o} {uid}:{gid}", item.stat.st_mode).as_bytes());
+        for (name, value) in &facts.xattrs {
+            self.add(name, value);
+        }
+        match FileType::from_raw_mode(item.stat.st_mode) {
+            FileType::RegularFile => {
+                let file = open(item.dir, item.leaf)?.context("it was replaced meanwhile")?;
+                self.add(b"contents", digest_of(file)?.hex().as_bytes());
             }
-            match FileType::from_raw_mode(item.stat.st_mode) {
-                FileType::RegularFile => {
-                    let file = open(item.dir, item.leaf)?.context("it was replaced meanwhile")?;
-                    self.add(b"contents", digest_of(file)?.hex().as_bytes());
-                }
-                FileType::Symlink => {
-                    self.add(b"link", readlinkat(item.dir, item.leaf, Vec::new())?.as_bytes());
-                }
-                FileType::CharacterDevice | FileType::BlockDevice => {
-                    self.add(b"device", &item.stat.st_rdev.to_le_bytes());
-                }
-                _ => {}
+            FileType::Symlink => {
+                self.add(b"link", readlinkat(item.dir, item.leaf, Vec::new())?.as_bytes());
             }
-            Ok(())
-        })
+            FileType::CharacterDevice | FileType::BlockDevice => {
+                self.add(b"device", &item.stat.st_rdev.to_le_bytes());
+            }
+            _ => {}
+        }
+        Ok(())
     }
 }
 

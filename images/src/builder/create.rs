@@ -29,7 +29,7 @@ use super::order::{self, Fault, Known};
 use super::{Options, Wrong, read_toml};
 use crate::repository::{Name, Repository, Unknown, absolute};
 use crate::watch::{Watch, waiting};
-use crate::write;
+use crate::write::{self, Published};
 
 /// What made the layers, for the history.
 const MADE_BY: &str = "drydock builder create";
@@ -306,7 +306,7 @@ impl Parts<'_> {
         layers::tell(&mut config, base.len(), &all[base.len()..], MADE_BY);
         self.describe(&mut config, buildpacks, extensions, &layers)?;
         let new = NewImage { config, layers: written, annotations: Annotations::new(), replaces: None };
-        let (committed, left) = write::publish_image(transaction, new, None)?;
+        let Published { committed, left, .. } = write::publish_image(transaction, new, None)?;
         let modules = modules.iter().map(|module| module.name.to_string()).collect();
         Ok(Created { committed, modules, lifecycle: self.lifecycle.facts.version.clone(), left })
     }

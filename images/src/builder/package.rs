@@ -26,7 +26,7 @@ use crate::export;
 use crate::flatten;
 use crate::repository::{Name, Repository, absolute};
 use crate::watch::{Watch, waiting};
-use crate::write;
+use crate::write::{self, Published};
 
 /// What made the layers, for the history.
 const MADE_BY: &str = "drydock buildpack package";
@@ -204,7 +204,7 @@ impl<'a> Package<'a> {
         };
         layers::tell(&mut config, 0, &plan, MADE_BY);
         let new = NewImage { config, layers: written, annotations: Annotations::new(), replaces: None };
-        let (committed, left) = write::publish_image(transaction, new, None)?;
+        let Published { committed, left, .. } = write::publish_image(transaction, new, None)?;
         let others = self.modules.keys().filter(|name| **name != &self.main.name);
         let modules = std::iter::once(&self.main.name).chain(others.copied()).map(ToString::to_string);
         Ok(Packaged { committed, modules: modules.collect(), left })

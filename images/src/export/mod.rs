@@ -52,7 +52,7 @@ pub fn select(name: &Name, layout: &Layout, platform: Option<&Platform>) -> Resu
     };
     let mut blobs = leads_to(dir, named.iter().copied())?;
     let digests: BTreeSet<Digest> = blobs.iter().map(|blob| blob.digest).collect();
-    let beside: Vec<Descriptor> = referrers(layout, dir, &digests).into_iter().cloned().collect();
+    let beside: Vec<Descriptor> = referrers(layout, dir, &digests)?.into_iter().cloned().collect();
     blobs.extend(leads_to(dir, &beside)?);
     blobs.sort_by_key(|blob| blob.digest);
     blobs.dedup_by_key(|blob| blob.digest);

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use drydock_io::file::TEMPORARY_PREFIX;
+use drydock_io::lock::Lock;
 use drydock_layout::{Image, ImageLayer};
 use drydock_tar::{Trail, remove_all, split_leaf};
 use rustix::fs::{
@@ -141,16 +142,37 @@ pub fn unpack(image: &Image, to: &Path, rights: Rights, watch: &dyn Watch) -> Re
     Ok(unpacked)
 }
 
-/// A folder that goes if it gets no other name.
-struct Temporary(PathBuf);
+/// A folder that goes if it gets no other name. Its lock tells it from what killed processes left.
+struct Temporary(PathBuf, #[expect(dead_code, reason = "it is held")] Option<Lock>);
+
+/// How its name begins.
+const UNPACKED: &str = "unpacked-";
 
 impl Temporary {
     fn beside(to: &Path) -> Result<Self> {
         let parent = to.parent().with_context(|| format!("`{}` has no parent", to.display()))?;
         let failed = || format!("cannot make a folder in `{}`", parent.display());
-        let dir =
-            tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempdir_in(parent).with_context(failed)?;
-        Ok(Self(dir.keep()))
+        let prefix = format!("{TEMPORARY_PREFIX}{UNPACKED}");
+        for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes())
+                && let Ok(Some(_left)) = Lock::try_acquire(&entry.path())
+            {
+                // Another user's stays.
+                let _ = remove_all(&entry.path());
+            }
+        }
+        loop {
+            let dir = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).with_context(failed)?;
+            let lock = Lock::try_acquire(dir.path());
+            // Somebody may take it for one that was left. Where folders cannot be locked, nobody does.
+            let is_taken = match &lock {
+                Ok(lock) => lock.is_none(),
+                Err(error) => error.kind() == io::ErrorKind::NotFound,
+            };
+            if !is_taken {
+                return Ok(Self(dir.keep(), lock.ok().flatten()));
+            }
+        }
     }
 
     fn becomes(mut self, to: &Path) -> Result<()> {

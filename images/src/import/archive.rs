@@ -31,6 +31,7 @@ const MAX_LINKS: usize = 8;
 /// A tar file, and where in it everything is.
 #[derive(Debug)]
 pub(super) struct Archive {
+    path: PathBuf,
     file: Arc<File>,
     entries: BTreeMap<String, Place>,
 }
@@ -71,10 +72,15 @@ impl Archive {
             Format::Plain => file,
             format => unpacked(&file, format, path, scratch, watch)?,
         };
-        Self::index(file, names).with_context(read)
+        Self::index(path, file, names).with_context(read)
     }
 
-    fn index(file: File, names: Names) -> Result<Self> {
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn index(path: &Path, file: File, names: Names) -> Result<Self> {
         let length = file.metadata()?.len();
         let mut entries = BTreeMap::new();
         let mut next = 0;
@@ -111,7 +117,7 @@ impl Archive {
                 entries.insert(known, place);
             }
         }
-        Ok(Self { file: Arc::new(file), entries })
+        Ok(Self { path: path.to_owned(), file: Arc::new(file), entries })
     }
 
     fn find(&self, name: &str) -> Option<(u64, u64)> {

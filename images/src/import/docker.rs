@@ -2,10 +2,10 @@
 //! configuration stays as it is, with its digest (docker's image ID); layers are compressed.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader};
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use drydock_encode::compress::decompressed;
 use drydock_encode::pipeline::Source;
 use drydock_io::sink::Sink;
@@ -130,13 +130,17 @@ impl DockerImage {
     }
 
     fn copy(&self, name: &str, sink: &mut dyn Sink, watch: &dyn Watch) -> Result<()> {
-        let damaged = |source| SourceError::Compression { path: name.into(), source };
+        let unreadable = |source: io::Error| match source.raw_os_error() {
+            // The file, and not what is in it.
+            Some(_) => Error::new(source).context(format!("cannot read `{}`", self.archive.path().display())),
+            None => SourceError::Compression { path: name.into(), source }.into(),
+        };
         let watched = Watched { inner: self.open(name)?.reader, watch };
         let mut input = BufReader::with_capacity(256 << 10, watched);
-        let format = format_of_bytes(input.fill_buf()?);
+        let format = format_of_bytes(input.fill_buf().map_err(unreadable)?);
         let mut input = BufReader::with_capacity(256 << 10, decompressed(input, format)?);
         loop {
-            let piece = input.fill_buf().map_err(damaged)?;
+            let piece = input.fill_buf().map_err(unreadable)?;
             if piece.is_empty() {
                 return Ok(());
             }

@@ -2,15 +2,34 @@
 //!
 //! A FIFO, a device or a socket in place of a file is an error ([`ErrorKind::InvalidInput`]), and so is a file with more
 //! bytes than the caller can have use for ([`ErrorKind::FileTooLarge`]). Symlinks are followed.
+//!
+//! What cannot be looked at may well be there: [`look`] tells that from what is not there, and `Path::exists` and its like do not.
 
 use std::borrow::Borrow;
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
+
+/// What lies at a path; none if nothing does.
+pub fn look(path: &Path) -> io::Result<Option<Metadata>> {
+    unless_missing(fs::metadata(path))
+}
+
+/// The same, but of a symlink itself.
+pub fn look_at_link(path: &Path) -> io::Result<Option<Metadata>> {
+    unless_missing(fs::symlink_metadata(path))
+}
+
+fn unless_missing(found: io::Result<Metadata>) -> io::Result<Option<Metadata>> {
+    match found {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        found => found.map(Some),
+    }
+}
 
 /// Opens a regular file for reading.
 pub fn open(path: &Path) -> io::Result<File> {
@@ -99,6 +118,12 @@ mod tests {
             let got = read_to_string(&path(name), limit);
             assert_eq!(got.as_deref().map_err(io::Error::kind), want, "{name}");
         }
+        for (name, want) in [("file", Some(true)), ("none", None), ("file/below", None), (".", Some(false))] {
+            assert_eq!(look(&path(name)).unwrap().map(|found| found.is_file()), want, "{name}");
+        }
+        symlink("loop", path("loop")).unwrap();
+        assert!(look(&path("loop")).is_err(), "it is not known what is there");
+        assert!(look_at_link(&path("loop")).unwrap().is_some_and(|found| found.is_symlink()));
         // Files of the kernel say that they are empty.
         assert_eq!(read(Path::new("/proc/version"), 3).unwrap_err().kind(), ErrorKind::FileTooLarge);
     }

@@ -215,8 +215,11 @@ fn keep_referrers(layout: &Path, kept: &mut Reached) -> Result<(), LayoutError> 
             continue;
         }
         let mut descriptor = Descriptor::new(media::MANIFEST, digest, file.len());
-        // What is no JSON, refers to nothing.
-        let Ok(json) = Early::default().read_json::<Json>(layout, &descriptor) else { continue };
+        let json: Json = match Early::default().read_json(layout, &descriptor) {
+            // What is damaged or no JSON, refers to nothing.
+            Err(error) if error.is_damage() => continue,
+            json => json?,
+        };
         let is_log = json.get("artifactType").and_then(Json::as_str) == Some(media::BUILD_LOG);
         if let Some(subject) = subject(&json).filter(|_| !is_log) {
             let default = if json.get("manifests").is_some() { media::INDEX } else { media::MANIFEST };

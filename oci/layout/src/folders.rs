@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use drydock_io::lock::Lock;
+use drydock_io::read::{look, look_at_link};
 
 use super::blobs_dir;
 use super::error::{IoContext as _, LayoutError};
@@ -160,12 +161,18 @@ fn make_dir(path: &Path, undo: &mut Undo) -> Result<(), LayoutError> {
             undo.dirs.push(path.to_owned());
             return fs::set_permissions(path, Permissions::from_mode(0o755)).at("set the mode of", path);
         }
-        Err(_) if path.is_dir() => return Ok(()),
-        // It was there, and is not any more.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists && fs::symlink_metadata(path).is_err() => {
-            ErrorKind::NotFound.into()
-        }
-        Err(error) => error,
+        Err(source) => match look(path) {
+            Ok(Some(found)) if found.is_dir() => return Ok(()),
+            // It was there, and is not any more.
+            Ok(None)
+                if source.kind() == ErrorKind::AlreadyExists && matches!(look_at_link(path), Ok(None)) =>
+            {
+                ErrorKind::NotFound.into()
+            }
+            // It may well be a folder.
+            Err(why) if source.kind() == ErrorKind::AlreadyExists => return Err(why).at("look at", path),
+            _ => source,
+        },
     };
     Err(LayoutError::Io { action: "make folder", path: path.to_owned(), source })
 }

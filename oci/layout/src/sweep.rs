@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use drydock_io::file::TEMPORARY_PREFIX;
 use drydock_io::lock::{Identity, Lock};
+use drydock_io::read::look_at_link;
 use drydock_model::digest::Digest;
 use drydock_model::reference::{LayoutDir, LayoutPath};
 
@@ -67,10 +68,12 @@ pub(super) fn sweep_at(
         Err(error) => return Err(error).at("lock", layout),
     };
     let blobs = blobs_dir(layout);
-    let own = [layout, &layout.join("blobs"), &blobs].map(|dir| fs::symlink_metadata(dir).ok());
-    let [Some(layout_dir), Some(between), Some(blobs_dir)] = own else { return Ok(Some(Swept::default())) };
-    if ![&layout_dir, &between, &blobs_dir].iter().all(|metadata| metadata.is_dir()) {
-        return Ok(Some(Swept::default()));
+    let mut newest = SystemTime::UNIX_EPOCH;
+    for dir in [layout, &layout.join("blobs"), &blobs] {
+        match look_at_link(dir).at("look at", dir)? {
+            Some(found) if found.is_dir() => newest = newest.max(changed(&found)),
+            _ => return Ok(Some(Swept::default())),
+        }
     }
     let index = match Layout::read_index(path) {
         Ok(index) => Some(index),
@@ -78,7 +81,6 @@ pub(super) fn sweep_at(
         Err(error) => return Err(error),
     };
     let mut swept = Swept::default();
-    let mut newest = changed(&layout_dir).max(changed(&blobs_dir));
     let mut candidates = Vec::new();
     for folder in [layout, &blobs] {
         for (name, file) in list(folder)? {

@@ -119,8 +119,12 @@ impl Target {
     }
 
     /// Whether `index.json` is as it was read. Other programs write it without locks.
-    pub(super) fn is_as_before(&self) -> bool {
-        fs::read(self.index_path()).ok().as_deref() == self.before.text()
+    pub(super) fn is_as_before(&self) -> Result<bool, LayoutError> {
+        let path = self.index_path();
+        match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(self.before.text().is_none()),
+            text => Ok(Some(&*text.at("read", &path)?) == self.before.text()),
+        }
     }
 
     /// Where a blob is about to be put.
@@ -146,7 +150,7 @@ impl Target {
         durability: Durability,
     ) -> Result<NewIndex, LayoutError> {
         let mut written: Vec<PathBuf> = blobs.iter().map(|digest| self.blob_path(digest)).collect();
-        if !self.is_as_before() {
+        if !self.is_as_before()? {
             self.before = Before::read(&self.path, self.damage)?;
             self.undo.only_beside(self.index_path(), self.before.text().map(<[u8]>::to_vec));
         }

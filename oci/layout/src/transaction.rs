@@ -397,8 +397,10 @@ impl Prepared {
     /// there by then.
     pub fn publish(self) -> Result<Option<LayoutError>, LayoutError> {
         let Self { mut targets, indexes, durability, .. } = self;
-        if let Some(changed) = targets.iter().find(|target| !target.is_as_before()) {
-            return Err(LayoutError::Changed(changed.index_path()));
+        for target in &targets {
+            if !target.is_as_before()? {
+                return Err(LayoutError::Changed(target.index_path()));
+            }
         }
         let mut kept = Vec::with_capacity(targets.len());
         for (at, NewIndex { file, manifests }) in indexes.into_iter().enumerate() {

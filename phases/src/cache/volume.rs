@@ -25,7 +25,7 @@ use drydock_tar::remove_all;
 
 use super::{Cache, CacheWriter, StoredTar};
 use crate::Log;
-use crate::file::failed;
+use crate::file::{exists, failed, is_dir};
 use crate::limits;
 
 const COMMITTED: &str = "committed";
@@ -71,7 +71,7 @@ impl VolumeCache {
         let lock = Lock::acquire_shared(dir, &|| log_waiting(dir, log)).with_context(|| cannot_lock(dir))?;
         let [committed, _, backup] = own_folders(dir);
         // An export that was killed between its two renames left the other name.
-        let committed = if committed.exists() { committed } else { backup };
+        let committed = if exists(&committed)? { committed } else { backup };
         Ok(Self { committed, _lock: lock })
     }
 }
@@ -116,14 +116,14 @@ impl VolumeCacheWriter {
     pub fn open(dir: &Path, log: &dyn Log) -> anyhow::Result<Self> {
         let lock = Lock::acquire(dir, &|| log_waiting(dir, log)).with_context(|| cannot_lock(dir))?;
         let [committed, staging, backup] = own_folders(dir);
-        if backup.exists() && !committed.exists() {
+        if exists(&backup)? && !exists(&committed)? {
             rename(&backup, &committed)?;
         }
         for old in [&staging, &backup] {
             remove_dir(old)?;
         }
         for new in [&staging, &committed] {
-            if !new.is_dir() {
+            if !is_dir(new)? {
                 DirBuilder::new()
                     .mode(0o755)
                     .create(new)

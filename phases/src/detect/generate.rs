@@ -23,7 +23,7 @@ use super::Inputs;
 use super::dockerfile::{RunDockerfile, check_build, check_run};
 use crate::buildpacks::{Module, dir_name};
 use crate::env::{BuildEnv, Invocation};
-use crate::file::{read_text_if_exists, read_toml_if_exists, write};
+use crate::file::{exists, is_dir, read_text_if_exists, read_toml_if_exists, write};
 use crate::process::{self, Held, Program, Signals, describe};
 use crate::{Error, Kind, Log, limits};
 
@@ -121,7 +121,7 @@ impl Generator<'_> {
         fs::create_dir_all(&output_dir)
             .with_context(|| format!("failed to make folder `{}`", output_dir.display()))
             .map_err(unusable)?;
-        if module.root_dir.join("bin").join("generate").exists() {
+        if exists(&module.root_dir.join("bin").join("generate")).map_err(|error| unusable(error.into()))? {
             self.run_executable(&module, &output_dir, plan, held)?;
         } else {
             copy_tree(&module.root_dir.join("generate"), &output_dir).map_err(unusable)?;
@@ -184,8 +184,8 @@ impl Generator<'_> {
         for warning in warnings {
             self.log.warn(&warning);
         }
-        let has_context = |name: &str| output_dir.join(name).is_dir();
-        if has_context("context") && (has_context("context.build") || has_context("context.run")) {
+        let has_context = |name: &str| is_dir(&output_dir.join(name));
+        if has_context("context")? && (has_context("context.build")? || has_context("context.run")?) {
             bail!(
                 "extension {id}: image-specific context dir is provided together with a shared context; \
                  leave out either `context`, or `context.build` and `context.run`"
@@ -226,7 +226,7 @@ impl Generated {
             [("build", BUILD_DOCKERFILE, "Dockerfile"), ("run", RUN_DOCKERFILE, run_name)]
         {
             let from = self.output_dir.join(dockerfile);
-            if !from.exists() {
+            if !exists(&from).map_err(|error| unusable(error.into()))? {
                 continue;
             }
             let to = generated_dir.join(image).join(&self.dir_name);
@@ -282,7 +282,7 @@ fn read_run(path: &Path, log: &dyn Log) -> anyhow::Result<RunToml> {
 
 /// Copies folders, files and links; nothing if there is no such folder.
 fn copy_tree(from: &Path, to: &Path) -> anyhow::Result<()> {
-    if !from.exists() {
+    if !exists(from)? {
         return Ok(());
     }
     for entry in WalkDir::new(from).min_depth(1) {

@@ -18,7 +18,7 @@ use super::Inputs;
 use super::report::Report;
 use crate::buildpacks::Module;
 use crate::env::{BuildEnv, Invocation};
-use crate::file::{read_toml, read_toml_if_exists};
+use crate::file::{exists, read_toml, read_toml_if_exists};
 use crate::process::{self, Program, Signals};
 use crate::{Error, Level};
 
@@ -107,7 +107,7 @@ impl Runner<'_> {
     /// The folder of its plan and what to run, unless its plan is there without running anything.
     fn prepare(&self, module: &Module) -> anyhow::Result<Option<(TempDir, Command)>> {
         let executable = executable(module);
-        if module.kind == ModuleKind::Extension && !executable.exists() {
+        if module.kind == ModuleKind::Extension && !exists(&executable)? {
             return Ok(None);
         }
         let dir = tempfile::Builder::new()

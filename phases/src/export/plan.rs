@@ -11,6 +11,7 @@ use drydock_tar::Owner;
 
 use super::Inputs;
 use crate::Log;
+use crate::file::is_dir;
 use crate::layer_tar::{DirLayer, LauncherLayer, LayerSource, ProcessTypesLayer, slice_layers};
 use crate::layers::{LayerDir, read_buildpack_dir};
 
@@ -86,7 +87,7 @@ pub(super) fn plan(
         plan.add_buildpack(inputs, buildpack, previous, owner, log)?;
     }
     if inputs.platform_api.has_sbom_layer() {
-        plan.add_sbom(&inputs.layers_dir.join("sbom"), previous, owner);
+        plan.add_sbom(&inputs.layers_dir.join("sbom"), previous, owner)?;
     }
     plan.add_app(inputs, metadata, previous, owner)?;
     plan.add_launcher(inputs, metadata, previous, owner)?;
@@ -150,12 +151,12 @@ impl Plan {
         Ok(())
     }
 
-    fn add_sbom(&mut self, sbom_dir: &Path, previous: &LayersMetadata, owner: Owner) {
+    fn add_sbom(&mut self, sbom_dir: &Path, previous: &LayersMetadata, owner: Owner) -> anyhow::Result<()> {
         for (name, created_by, place) in
             [("launch", "Software Bill-of-Materials", Place::LaunchSbom), ("cache", "", Place::CacheSbom)]
         {
             let dir = sbom_dir.join(name);
-            if dir.is_dir() {
+            if is_dir(&dir)? {
                 let in_image = place == Place::LaunchSbom;
                 let previous = previous.sbom.as_ref().filter(|_| in_image).map_or("", |sbom| &sbom.sha);
                 let source = DirLayer::new(&dir, owner);
@@ -170,6 +171,7 @@ impl Plan {
                 (added.in_image, added.in_cache) = (in_image, !in_image);
             }
         }
+        Ok(())
     }
 
     fn add_app(

@@ -1,6 +1,7 @@
 //! The image that is extended: of it, only manifest and configuration are read.
 
 use anyhow::{Context as _, anyhow};
+use drydock_io::read;
 use drydock_layout::{Image, Layout, LayoutError};
 use drydock_model::digest::Digest;
 use drydock_model::platform::Platform;
@@ -54,5 +55,7 @@ fn given(inputs: &Inputs, digest: Digest) -> Option<Result<Image, LayoutError>> 
     let dir = inputs.kaniko_dir.join("cache").join("base");
     let path = dir.join(digest.to_string());
     let path = LayoutDir::new(&dir).ok()?.resolve(path.to_str()?).ok()?;
-    path.path().exists().then(|| open(&path, Some(digest)))
+    // What cannot be looked at may well be there, and opening it tells why.
+    let is_missing = read::look(path.path()).is_ok_and(|found| found.is_none());
+    (!is_missing).then(|| open(&path, Some(digest)))
 }

@@ -15,7 +15,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::{ExtendKind, Inputs, able, described, user_of};
 use crate::buildpacks::dir_name;
-use crate::file::{read_text_if_exists, read_toml_if_exists};
+use crate::file::{is_dir, read_text_if_exists, read_toml_if_exists};
 use crate::{Error, Log};
 
 /// A Dockerfile, and what is to be done.
@@ -59,7 +59,12 @@ impl Files {
         }
         let dir = inputs.generated_dir.join(name);
         let own = [format!("context.{kind}"), "context".to_owned()].map(|name| dir.join(name));
-        let context = own.into_iter().find(|path| path.is_dir());
+        let mut context = None;
+        for dir in own {
+            if context.is_none() && is_dir(&dir)? {
+                context = Some(dir);
+            }
+        }
         Ok(Self {
             dockerfile: dir.join(format!("{kind}.Dockerfile")),
             config: dir.join("extend-config.toml"),

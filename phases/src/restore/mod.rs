@@ -28,7 +28,7 @@ use self::kept::Kept;
 use crate::buildpacks::{check_group, dir_name};
 use crate::cache::{self, Cache, StoredTar};
 use crate::export::CacheLocation;
-use crate::file::{read_toml, read_toml_if_exists, write, write_toml};
+use crate::file::{exists, read_toml, read_toml_if_exists, write, write_toml};
 use crate::identify::{self, identify, is_in_sight, restore_sbom};
 use crate::layer_index::LayerIndex;
 use crate::layer_tar::{DirLayer, LayerSource as _, Outline};
@@ -246,7 +246,7 @@ impl Restorable {
         }
         for (name, layer) in in_cache.iter().filter(|(name, layer)| layer.cache && is_layer_name(name)) {
             let stale = restorable(name, layer);
-            if restored.iter().all(|layer| layer.path != stale.path) && stale.toml_path().exists() {
+            if restored.iter().all(|layer| layer.path != stale.path) && exists(&stale.toml_path())? {
                 log.info(&format!("Removing {:?}, wrong sha", stale.id));
                 log.debug("What an earlier restore or build left of it is not what comes back now");
                 stale.remove()?;

@@ -1,10 +1,10 @@
-//! Faults of the system while an image is published: whatever fails, the old image or the new one is there, whole.
+//! What is in the way of an image while it is published, and in which order it gets to the disk.
 
 use std::fs;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
-use drydock_acceptance::project::{self, APP_IMAGE, APP_LAYOUT, Project, succeed};
+use drydock_acceptance::project::{APP_IMAGE, APP_LAYOUT, Project, succeed};
 use drydock_acceptance::stage::{GID, UID};
 use drydock_acceptance::tools::STRACE;
 use libtest_mimic::Trial;
@@ -17,7 +17,6 @@ pub(super) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
     with_executables(
         executables,
         [
-            ("store::faults_of_system_calls", faults_of_system_calls),
             ("store::all_names_or_none", all_names_or_none),
             ("store::no_room_for_the_report", no_room_for_the_report),
             ("store::a_file_in_the_way_of_an_output", a_file_in_the_way_of_an_output),
@@ -29,59 +28,6 @@ pub(super) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
 /// Further names of the app image, and where the second one is.
 const NAMES: [&str; 3] = [APP_IMAGE, "app:second", "other.com/team/app:third"];
 const SECOND: &str = "layout-repo/index.docker.io/library/app/second";
-
-/// System calls, what they fail with, and how many of their calls at most.
-const FAULTS: [(&str, &str, usize); 14] = [
-    ("statx", "EIO", 40),
-    ("newfstatat", "EIO", 30),
-    ("fstat", "EIO", 30),
-    ("openat", "EMFILE", 40),
-    ("read", "EIO", 30),
-    ("pread64", "EIO", 30),
-    ("write", "ENOSPC", 30),
-    ("rename", "EROFS", 20),
-    ("link", "EMLINK", 10),
-    ("fsync", "EIO", 20),
-    ("mkdir", "ENOSPC", 10),
-    ("flock", "ENOLCK", 4),
-    ("fchmod", "EPERM", 10),
-    ("unlink", "EIO", 10),
-];
-
-fn faults_of_system_calls(executables: &Built) -> Result<()> {
-    let project = built_before(executables)?;
-    let app = project.layout(APP_LAYOUT);
-    let mut failures = 0;
-    for (call, error, most) in FAULTS {
-        for number in 0..most {
-            let when = number + 1;
-            project.write("app/file", format!("{call} {number}"))?;
-            project.analyze()?;
-            let old = app.verify()?.remove(0).descriptor.digest;
-            let inject = format!("inject={call}:error={error}:when={when}");
-            let starter = [STRACE.name, "-f", "-qqq", "-o", "/dev/null", "-e", &inject];
-            let output = project::run(project.exporter_under(&starter)?.args(NAMES))?;
-            let left = app.verify().with_context(|| format!("{call} number {when} failed with {error}"))?;
-            let left = &left.first().context("no image is left")?.descriptor.digest;
-            let said =
-                || format!("{call} number {when}, {error}: exit code {}\n{}", output.exit, output.text());
-            if output.exit == 0 || output.text().contains("the image is saved") {
-                // Not needed, as a clone is not; or after the image was there.
-            } else {
-                // 1, 3 and 127: before the phase's own work, when it is started and reads its files.
-                ensure!([1, 3, 62, 127].contains(&output.exit), "{}", said());
-                ensure!(*left == old, "a failure changed the image: {}", said());
-            }
-            failures += usize::from(output.exit != 0);
-        }
-        let next = succeed(project.exporter()?.args(NAMES)).context("the next export");
-        next.with_context(|| format!("after faults of {call}"))?;
-        let faults = app.faults()?;
-        ensure!(faults.is_empty(), "after faults of {call}:\n{}", faults.join("\n"));
-    }
-    ensure!(failures >= 50, "only {failures} exports failed");
-    Ok(())
-}
 
 fn all_names_or_none(executables: &Built) -> Result<()> {
     for (in_the_way, says) in

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use drydock_acceptance::layout::Layout;
-use drydock_acceptance::power::{Call, Disk, Luck, TRACED};
+use drydock_acceptance::power::{Disk, Luck, TRACED};
 use drydock_acceptance::project::{APP_IMAGE, APP_LAYOUT, Project, RUN_LAYOUT, succeed};
 use drydock_acceptance::scenario::User;
 use drydock_acceptance::tools::STRACE;
+use drydock_acceptance::trace::Call;
 use drydock_acceptance::{here, stage, tree};
 use libtest_mimic::Trial;
 
@@ -92,7 +93,8 @@ impl Cuts {
         succeed(phase(project, &starter)?.env("CNB_LAYOUT_SYNC", sync).arg(APP_IMAGE).args(names))?;
         let after = image(&repository)?;
         ensure!(before != after, "there is no new image");
-        let calls = Call::parse(&fs::read_to_string(&trace)?);
+        let mut calls = Call::parse(&fs::read_to_string(&trace)?);
+        calls.retain(Call::succeeded);
         disk.look_ahead(&calls)?;
         let mut cuts = Self { found: BTreeMap::new(), broken: Vec::new() };
         for (number, call) in calls.iter().enumerate() {

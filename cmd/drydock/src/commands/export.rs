@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use drydock_images::export::{self, File, Rights, Target};
 use drydock_images::{Name, Watch as _};
-use drydock_io::file::TempFile;
+use drydock_io::file::{TempFile, remove_stale};
 use drydock_layout::Durability;
 use drydock_model::platform::Platform;
 use drydock_model::reference::ImageRef;
@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::Context;
 use crate::exit::Usage;
+use crate::output::Unwritten;
 use crate::remote;
 use crate::rules::Rules;
 
@@ -103,14 +104,23 @@ fn write(file: &File, put: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<
                     Usage("an archive is nothing for a terminal: send it to a file".to_owned()).into()
                 );
             }
-            put(&mut stdout)?;
+            put(&mut stdout).map_err(|error| {
+                let broken = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
+                match broken.map(io::Error::kind) {
+                    // No file says so, and whoever read the archive has enough of it.
+                    Some(io::ErrorKind::BrokenPipe) => Unwritten(io::ErrorKind::BrokenPipe.into()).into(),
+                    _ => error,
+                }
+            })?;
             Ok("-".to_owned())
         }
         File::Path(path) => {
             let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
             let failed = || format!("cannot write `{}`", path.display());
+            // What killed exports left; other users' stays.
+            let _ = remove_stale(dir);
             let mut temporary = TempFile::create_in(dir).with_context(failed)?;
-            put(temporary.file())?;
+            put(temporary.file()).with_context(failed)?;
             temporary.file().sync_all().with_context(failed)?;
             temporary.persist(path).with_context(failed)?;
             Ok(path.display().to_string())

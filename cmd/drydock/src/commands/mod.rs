@@ -27,7 +27,7 @@ use drydock_images::Repository;
 
 use self::sandboxed::{Outside, Place};
 use crate::cli::{Cli, Command};
-use crate::output::Output;
+use crate::output::{Output, Unwritten};
 use crate::progress::{Progress, Signals};
 use crate::rules::Rules;
 use crate::{env, exit};
@@ -137,7 +137,7 @@ fn dispatch(context: &mut Context, command: Command, place: Place, sources: Opti
 }
 
 fn said(text: &[u8]) -> Result<u8> {
-    io::stdout().write_all(text).context("cannot write the answer")?;
+    io::stdout().write_all(text).map_err(Unwritten)?;
     Ok(0)
 }
 

@@ -60,12 +60,10 @@ impl Journal {
         to: &Name,
         secrets: impl Iterator<Item = &'s Vec<u8>>,
         building: &Building<'_>,
-        progress: &Progress,
     ) -> Self {
-        let spool = Spool::create(to.dir(), to.path());
-        if let Err(error) = &spool {
-            progress.say(&printable(&format!("warning: the log of the build is not kept: {error:#}")));
-        }
+        let spool = Spool::create(to.dir(), to.path()).map_err(|error| {
+            warn_unlogged(&format!("{:#}", Error::from(error)));
+        });
         let copy = |stream: BorrowedFd<'_>| stream.try_clone_to_owned().map(File::from).ok();
         let screen = match (building.quiet, building.json) {
             (true, _) => None,
@@ -223,13 +221,15 @@ impl Shared {
             (false, false, None) => Ok(()),
         };
         if let Err(error) = written {
+            warn_unlogged(&format!("failed to write `{}`: {error}", spool.path().display()));
             self.spool = None;
-            eprint_line(&printable(&format!(
-                "warning: the log of the build is not kept: {:#}",
-                Error::from(error)
-            )));
         }
     }
+}
+
+/// The image is worth having without the log of its build.
+pub(super) fn warn_unlogged(why: &str) {
+    eprint_line(&printable(&format!("warning: the log of the build is not kept: {why}")));
 }
 
 /// The lines of secrets, the longest first: a part of one may be another.

@@ -40,7 +40,7 @@ use serde_json::json;
 
 pub(super) use self::fetched::{Fetched, fetch, is_asked_for};
 use self::inputs::Inputs;
-use self::journal::Journal;
+use self::journal::{Journal, warn_unlogged};
 use super::dockerfile::{BuiltLayer, Task, forget};
 use super::{Shop, variable};
 use crate::cli_import::{DockerfileOptions, Secret, SecretPlace};
@@ -147,7 +147,7 @@ impl Building<'_> {
         };
         let secrets = secrets(&self.options.secret)?;
         let latest = latest(self.options)?;
-        let journal = Journal::begin(to, secrets.values(), self, importer.progress);
+        let journal = Journal::begin(to, secrets.values(), self);
         // What is made has the permissions that it asks for, whoever started this.
         let before = umask(Mode::WGRP | Mode::WOTH);
         let shop = Shop::open(Room { ids: room.ids }, &self.options.sandboxed, &[], importer.progress);
@@ -240,10 +240,14 @@ impl Work<'_> {
         let parts = Parts { base, layers: &layers, config, annotations };
         let flat = self.importer.request.flatten || by.is_some_and(|source| source.flatten);
         let how = flatten::Options { compression, threads, durability: Durability::OnDisk };
-        let mut log = self.journal.so_far()?;
+        let mut log = self.journal.so_far().unwrap_or_else(|error| {
+            warn_unlogged(&format!("{error:#}"));
+            None
+        });
         let log = log.as_mut().map(|log| log as &mut dyn std::io::Read);
         let assembled =
             assemble(parts, log, to, flat, how, progress).map_err(|error| forget_damaged(error, &layers))?;
+        assembled.unlogged.iter().for_each(|why| warn_unlogged(why));
         let image = self.importer.repository.image(to.text(), &self.platform)?;
         Ok(Built {
             locked: locked.into_inner(),
