@@ -37,6 +37,7 @@ mod reused;
 mod sandbox;
 mod scenarios;
 mod store;
+mod swapped;
 mod tools;
 
 use std::fs::{self, Permissions};
@@ -102,6 +103,7 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(repeated::trials(&executables));
     trials.extend(reused::trials(&executables));
     trials.extend(store::trials(&executables));
+    trials.extend(swapped::trials(&executables));
     trials.push(test("every_module_is_registered", every_module_is_registered));
     Ok(trials)
 }
@@ -155,6 +157,15 @@ fn with_executables<const N: usize>(executables: &Arc<Built>, tests: [(&str, Tes
         test(name, move || run(&executables))
     };
     tests.map(trial).into()
+}
+
+/// How many rounds a test goes that shows more the longer it goes: `usual`, unless `DRYDOCK_TEST_ROUNDS` says it.
+fn rounds(usual: u32) -> Result<u32> {
+    #[expect(clippy::disallowed_methods, reason = "for runs by hand, which nothing else reads")]
+    match std::env::var("DRYDOCK_TEST_ROUNDS") {
+        Ok(text) => text.parse().context("DRYDOCK_TEST_ROUNDS is no number"),
+        Err(_) => Ok(usual),
+    }
 }
 
 /// A file in this folder that `main.rs` does not name would never run.
