@@ -8,14 +8,15 @@ use anyhow::{Context as _, Result, bail};
 use drydock_package::{cargo, workspace};
 use serde::Deserialize;
 
-use crate::{Skipped, Package, deny, packages};
+use crate::{Package, Skipped, deny, packages};
 
 /// All that are there in more than one version; of each, those but the newest.
 fn duplicates(packages: &[Package]) -> BTreeSet<String> {
     let mut versions: BTreeMap<&str, BTreeSet<Vec<u64>>> = BTreeMap::new();
     let mut texts = BTreeMap::new();
     for Package { name, version, .. } in packages {
-        let numbers = version.split(['.', '-', '+']).map_while(|part| part.parse().ok()).collect::<Vec<u64>>();
+        let numbers =
+            version.split(['.', '-', '+']).map_while(|part| part.parse().ok()).collect::<Vec<u64>>();
         texts.insert((name.as_str(), numbers.clone()), version);
         versions.entry(name).or_default().insert(numbers);
     }
