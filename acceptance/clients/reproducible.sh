@@ -1,6 +1,6 @@
 #!/bin/bash
 # Packs the lifecycle here, and once more from a copy of the sources: in another folder, with another target folder outside
-# of it, another home, locale, time zone, umask and number of jobs, and without a network. Both must be the same bytes.
+# of it, another home, locale, time zone and umask, and without a network. Both must be the same bytes.
 # usage: bash acceptance/clients/reproducible.sh [folder for the copy, made anew; by default a temporary one]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -23,7 +23,7 @@ there=$(
     umask 077
     cd "$work/sources"
     env HOME="$work/home" CARGO_HOME="$work/home/cargo" CARGO_TARGET_DIR="$work/target" CARGO_NET_OFFLINE=true \
-        CARGO_BUILD_JOBS=1 LC_ALL=C.UTF-8 TZ=Pacific/Chatham TMPDIR="$work" \
+        LC_ALL=C.UTF-8 TZ=Pacific/Chatham TMPDIR="$work" \
         unshare --map-root-user --net cargo run --quiet --locked --package drydock-package | tail -n 2
 )
 
