@@ -1,7 +1,7 @@
 #!/bin/bash
 # Packs the lifecycle here, and once more from a copy of the sources: in another folder, with another target folder outside
 # of it, another home, locale, time zone and umask, and without a network. Both must be the same bytes.
-# usage: bash acceptance/clients/reproducible.sh [folder for the copy, made anew; by default a temporary one]
+# usage: bash acceptance/clients/reproducible.sh [an empty folder for the copy; by default a temporary one, which is kept]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
