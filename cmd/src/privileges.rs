@@ -7,17 +7,18 @@
 use std::collections::BTreeSet;
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use drydock_io::read;
+use drydock_io::way::{self, Links};
 use drydock_layout::Early;
 use drydock_model::reference::LayoutPath;
 use drydock_phases::{Error, Kind, limits};
 use drydock_tar::{Owner, give_all};
-use rustix::fs::{Gid, Mode, OFlags, Uid, fchown, mkdirat, openat};
+use rustix::fs::{CWD, Gid, Mode, Uid};
+use rustix::io::Errno;
 use rustix::process::{getegid, geteuid, getgid, getuid};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid,
@@ -159,86 +160,44 @@ fn run_as(user: User) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Gives folders away. One that lies behind a link of somebody else's is left to the phase, which finds it as the user.
 fn make_usable(user: User, volumes: &[PathBuf]) -> anyhow::Result<()> {
     for volume in volumes {
-        let change = || -> io::Result<()> {
-            match open_dir(rustix::fs::CWD, volume, OFlags::empty()) {
-                Ok(dir) => own_unless_usable(&dir, user),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                Err(error) => Err(error),
-            }
+        let changed = match way::open(CWD, volume, Links::OfRoot, None) {
+            Ok(dir) => own_unless_usable(&dir, user),
+            Err(Errno::NOENT | Errno::LOOP) => Ok(()),
+            Err(error) => Err(error.into()),
         };
-        change().with_context(|| format!("changing the owner of `{}`", volume.display()))?;
+        changed.with_context(|| format!("changing the owner of `{}`", volume.display()))?;
     }
     Ok(())
-}
-
-/// Whether there is a symlink on the way from a folder to what is below it.
-fn has_link(dir: &Path, below: &Path) -> bool {
-    let ways = below.ancestors().filter(|way| !way.as_os_str().is_empty());
-    ways.map(|way| dir.join(way)).any(|path| path.is_symlink())
 }
 
 impl Outputs {
     fn make_usable(&self, user: User) -> anyhow::Result<()> {
         let Self { layout_dir, images } = self;
-        let root = make_below(
-            open_dir(rustix::fs::CWD, Path::new("/"), OFlags::empty())?,
-            layout_dir,
-            user,
-            OFlags::empty(),
-        )
-        .with_context(|| format!("making the layout directory `{}`", layout_dir.display()))?;
-        // A link among them is followed by nobody who is root; the export looks where it leads, as the user.
-        for image in images.iter().filter(|image| !has_link(layout_dir, image)) {
+        let root = match way::open(CWD, layout_dir, Links::OfRoot, Some((user.uid, user.gid))) {
+            // The export looks where it leads, as the user.
+            Err(Errno::LOOP) => return Ok(()),
+            root => {
+                root.with_context(|| format!("making the layout directory `{}`", layout_dir.display()))?
+            }
+        };
+        for image in images {
             let change = || -> io::Result<()> {
-                // Below the layout directory others may have put links, and as root none may be followed.
-                let dir = make_below(root.try_clone()?, image, user, OFlags::NOFOLLOW)?;
+                let dir = match way::open(&root, image, Links::None, Some((user.uid, user.gid))) {
+                    Err(Errno::LOOP) => return Ok(()),
+                    dir => dir?,
+                };
                 // Whoever made it may have kept it to themselves, and will want to read the image.
                 let mode = Mode::from_raw_mode(dir.metadata()?.mode() & 0o7777 | 0o755);
                 rustix::fs::fchmod(&dir, mode)?;
-                // A blob with several names may be a run image's too: the export replaces what is not its own.
-                if Access::of(&dir.metadata()?).allows_writing(user) {
-                    return Ok(());
-                }
-                give_all(&dir, user.owner(), &|facts| facts.st_nlink == 1)
+                own_unless_usable(&dir, user)
             };
             change().with_context(|| format!("making the folder `{}`", layout_dir.join(image).display()))?;
         }
         Ok(())
     }
-}
-
-fn open_dir(at: impl AsFd, path: &Path, flags: OFlags) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | flags;
-    Ok(File::from(openat(at, path, flags, Mode::empty())?))
-}
-
-/// Opens the folder at `path` below `dir`, and makes what is missing of it: mode 0755, owned by `user`.
-fn make_below(mut dir: File, path: &Path, user: User, flags: OFlags) -> io::Result<File> {
-    for component in path.components() {
-        let Component::Normal(name) = component else { continue };
-        let name = Path::new(name);
-        dir = match open_dir(&dir, name, flags) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                match mkdirat(&dir, name, Mode::from_raw_mode(0o755)) {
-                    // Someone else was faster: then it is theirs.
-                    Err(rustix::io::Errno::EXIST) => open_dir(&dir, name, flags)?,
-                    made => {
-                        made?;
-                        let made = open_dir(&dir, name, flags | OFlags::NOFOLLOW)?;
-                        // Whatever the umask.
-                        rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
-                        let (uid, gid) = user.ids();
-                        fchown(&made, uid, gid)?;
-                        made
-                    }
-                }
-            }
-            opened => opened?,
-        };
-    }
-    Ok(dir)
 }
 
 /// The right to read.
@@ -285,12 +244,12 @@ impl Access {
 }
 
 /// Gives a folder and all that is in it to `user`. One that `user` may write to is left alone: what is in it is taken
-/// to be like it.
+/// to be like it. A file with several names stays whose it is: its other names may be anywhere, as in a run image's layout.
 fn own_unless_usable(dir: &File, user: User) -> io::Result<()> {
     if Access::of(&dir.metadata()?).allows_writing(user) {
         return Ok(());
     }
-    give_all(dir, user.owner(), &|_| true)
+    give_all(dir, user.owner(), &|facts| facts.st_nlink <= 1)
 }
 
 /// A user as `/etc/passwd` has it.
@@ -361,8 +320,6 @@ fn groups_with(group: &str, name: &str) -> BTreeSet<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
-
     use super::*;
 
     const CNB: User = User { uid: 1000, gid: 1001 };
@@ -410,24 +367,6 @@ mod tests {
         let error = Account::of(4_000_000_000).unwrap_err();
         assert_eq!(error.kind, Kind::General);
         assert!(error.to_string().starts_with("failed to set environment for user 4000000000: "), "{error}");
-    }
-
-    /// Changing an owner to what it is needs no root: this shows which folders are made, and that no link is followed.
-    #[test]
-    fn folders_are_made_for_the_current_user() {
-        let temp = tempfile::tempdir().unwrap();
-        let me = User::current();
-        let root = || open_dir(rustix::fs::CWD, temp.path(), OFlags::empty()).unwrap();
-        make_below(root(), Path::new("repo/a/b"), me, OFlags::NOFOLLOW).unwrap();
-        let facts = temp.path().join("repo/a/b").metadata().unwrap();
-        assert_eq!((facts.uid(), facts.gid(), facts.mode() & 0o7777), (me.uid, me.gid, 0o755));
-
-        symlink("/", temp.path().join("repo/out")).unwrap();
-        assert!(make_below(root(), Path::new("repo/out/x"), me, OFlags::NOFOLLOW).is_err());
-        std::fs::write(temp.path().join("file"), "").unwrap();
-        assert!(make_below(root(), Path::new("file/x"), me, OFlags::NOFOLLOW).is_err());
-        symlink("/etc/passwd", temp.path().join("repo/a/b/link")).unwrap();
-        give_all(root(), me.owner(), &|_| true).unwrap();
     }
 
     #[test]

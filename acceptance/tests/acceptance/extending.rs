@@ -38,6 +38,7 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("extending::failures_leave_what_was_there", failures),
             ("extending::interrupted", interrupted),
             ("extending::hostile_contexts", hostile_contexts),
+            ("extending::programs_inherit_nothing", programs_inherit_nothing),
         ],
     );
     trials.extend(kept::trials(executables));
@@ -354,6 +355,50 @@ fn build_image(executables: &Built) -> Result<()> {
     let mut as_root = extending.extender(&extending.root()?, "build")?;
     said(&project::run(as_root.args(["-uid", "0"]))?, 1, &["failed to build: refusing to run as root"])?;
     ensure!(!extending.scratch.path().join("root/usr/bin/tool").exists(), "it was extended all the same");
+    Ok(())
+}
+
+/// Whatever the extender was started with: programs of instructions and buildpacks have no more descriptors, variables, groups
+/// and capabilities than their user.
+fn programs_inherit_nothing(executables: &Built) -> Result<()> {
+    const STATUS: &str = "grep -E '^(Uid|Groups|Cap(Inh|Prm|Eff|Amb)):' /proc/self/status | xargs; \
+                          ls /proc/self/fd | tr '\\n' ' '; echo; env | grep -c a-secret || true";
+    let extending = Extending::new(executables)?;
+    let Extending { project, .. } = &extending;
+    extending.generate(
+        "build.Dockerfile",
+        &format!(
+            "ARG base_image\nFROM ${{base_image}}\nUSER root\nRUN {STATUS}; echo of root\nUSER cnb\nRUN {STATUS}; echo of cnb\n"
+        ),
+    )?;
+    let buildpack = "cnb/buildpacks/acme_a/1";
+    project.write(
+        &format!("{buildpack}/buildpack.toml"),
+        "api = \"0.10\"\n[buildpack]\nid = \"acme/a\"\nversion = \"1\"\n[[targets]]\nos = \"linux\"\n",
+    )?;
+    project.write(&format!("{buildpack}/bin/build"), format!("#!/bin/sh\n{STATUS}; echo of buildpack\n"))?;
+    drydock_acceptance::stage::chmod(&project.path(&format!("{buildpack}/bin/build")), 0o755)?;
+    project.write("layers/plan.toml", "")?;
+    let starter = "exec 3< /etc/passwd 4>&1 7< /dev/null; exec \"$@\"";
+    let words =
+        ["setpriv", "--groups=0,4,6", "--inh-caps=+chown,+kill,+setuid", "--", "sh", "-c", starter, "sh"];
+    let mut extender = extending.extender_under(&words, &extending.root()?, "build")?;
+    extender.env("CNB_REGISTRY_AUTH", "a-secret").env("SECRET", "a-secret");
+    extender.arg("-buildpacks").arg(project.path("cnb/buildpacks")).args(["-uid", "1000", "-gid", "1000"]);
+    let output = succeed(extender.arg("-platform").arg(project.path("platform")))?;
+    let none = "0000000000000000";
+    let user = |groups: &str| {
+        format!(
+            "Uid: 1000 1000 1000 1000 Groups:{groups} CapInh: {none} CapPrm: {none} CapEff: {none} CapAmb: {none}\n\
+             0 1 2 3 \n0\n"
+        )
+    };
+    let text = output.text();
+    for (who, wanted) in
+        [("cnb", user(" 1000")), ("buildpack", user("")), ("root", "0 1 2 3 \n0\n".to_owned())]
+    {
+        ensure!(text.contains(&format!("{wanted}of {who}\n")), "{who}, not\n{wanted}\n{text}");
+    }
     Ok(())
 }
 

@@ -39,6 +39,7 @@ mod reused;
 mod sandbox;
 mod scenarios;
 mod store;
+mod swapped;
 mod tools;
 
 use std::fs::{self, Permissions};
@@ -107,6 +108,7 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(repeated::trials(&executables));
     trials.extend(reused::trials(&executables));
     trials.extend(store::trials(&executables));
+    trials.extend(swapped::trials(&executables));
     trials.push(test("every_module_is_registered", every_module_is_registered));
     Ok(trials)
 }

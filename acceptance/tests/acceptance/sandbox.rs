@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::symlink;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub(crate) fn trials(executables: &Arc<Built>, houses: &Arc<Houses>) -> Vec<Tria
             ("sandbox::nothing_of_the_machine_is_seen", nothing_of_the_machine_is_seen),
             ("sandbox::nothing_shared_is_changed", nothing_shared_is_changed),
             ("sandbox::links_lead_nowhere", links_lead_nowhere),
+            ("sandbox::outputs_follow_no_link", outputs_follow_no_link),
             ("sandbox::networks", networks),
             ("sandbox::published_ports", published_ports),
             ("sandbox::full_disks", full_disks),
@@ -141,6 +143,30 @@ fn links_lead_nowhere(built: &Built, houses: &Houses) -> Result<()> {
         }
         house.is_clean()?;
     }
+    Ok(())
+}
+
+/// Links that another user has planted where root wants copies: what they lead to stays as it is.
+fn outputs_follow_no_link(built: &Built, houses: &Houses) -> Result<()> {
+    let sbom = "mkdir -p /layers/sbom/launch/acme_a\necho '{}' > /layers/sbom/launch/acme_a/sbom.cdx.json\n";
+    let house = houses.with_script(built, Who::Root, &format!("{GREETER}{sbom}"))?;
+    let arguments = ["--sbom-output-dir", "out", "--report-output-dir", "out"];
+    for dir in ["treasure", "out"] {
+        fs::create_dir(house.path(dir)).context("make a folder")?;
+    }
+    house.write("treasure/file", "root's\n")?;
+    symlink("../treasure", house.path("out/launch")).context("plant a link")?;
+    symlink("../treasure/file", house.path("out/report.toml")).context("plant a link")?;
+    let before = tree::read(&house.path("treasure"))?;
+    let output = house.build(&arguments)?;
+    ensure!(output.exit != 0 && output.text().contains("out/launch/"), "{}", output.text());
+    let changed = tree::differences(&before, &tree::read(&house.path("treasure"))?);
+    ensure!(changed.is_empty(), "{}\n{}", changed.join("\n"), output.text());
+    ensure!(house.path("out/report.toml").symlink_metadata()?.is_file(), "the report is not there");
+
+    fs::remove_file(house.path("out/launch")).context("remove the link")?;
+    house.built(&arguments)?;
+    ensure!(house.path("out/launch").is_dir(), "no SBOM was copied");
     Ok(())
 }
 

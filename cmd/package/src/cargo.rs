@@ -27,6 +27,14 @@ pub fn target_dir(workspace: &Path) -> Result<PathBuf> {
     Ok(metadata.target_directory)
 }
 
+/// Where cargo keeps what it downloads.
+#[expect(clippy::disallowed_methods, reason = "cargo's own variables say where its folder is")]
+pub fn home() -> Result<PathBuf> {
+    let given = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = || std::env::home_dir().map(|home| home.join(".cargo"));
+    given.or_else(home).context("neither CARGO_HOME nor HOME is set: cargo's folder cannot be told")
+}
+
 /// The version of the compiler, and so of the standard library.
 pub fn rust_version(workspace: &Path) -> Result<String> {
     let text = answer(Command::new("rustc").arg("-vV").current_dir(workspace))?;

@@ -56,10 +56,50 @@ pub const LAUNCHER: Executable = Executable {
 /// All that ship.
 pub const EXECUTABLES: [Executable; 2] = [LIFECYCLE, LAUNCHER];
 
-/// Builds both executables below `target` and puts them into the folder `dist`, made anew, beside a relative link to
-/// `lifecycle` for each phase.
-pub fn compile(workspace: &Path, target: &Path, dist: &Path) -> Result<()> {
-    let built = EXECUTABLES.map(|executable| build(executable, workspace, target));
+/// The folders of this machine that a build works in, and leaves no trace of.
+#[derive(Debug, Clone)]
+pub struct Folders {
+    /// The sources.
+    workspace: PathBuf,
+    /// Where cargo puts what it builds.
+    target: PathBuf,
+    /// Where cargo keeps the sources of dependencies.
+    cargo_home: PathBuf,
+}
+
+impl Folders {
+    /// The folders by these paths, those that are not there yet made.
+    pub fn new(workspace: &Path, target: &Path, cargo_home: &Path) -> Result<Self> {
+        let find = |path: &Path| {
+            fs::create_dir_all(path)
+                .and_then(|()| fs::canonicalize(path))
+                .with_context(|| format!("find {}", path.display()))
+        };
+        Ok(Self { workspace: find(workspace)?, target: find(target)?, cargo_home: find(cargo_home)? })
+    }
+
+    /// Flags for rustc, in the form of `CARGO_ENCODED_RUSTFLAGS`: link statically, and leave these folders out of what names
+    /// a source file, so that it does not differ between machines.
+    fn flags(&self) -> OsString {
+        let mut known =
+            [(&self.cargo_home, "/cargo"), (&self.workspace, "/drydock"), (&self.target, "/target")];
+        // One may lie in the other, and rustc takes the last that fits.
+        known.sort_by_key(|(path, _)| path.as_os_str().len());
+        let mut flags = OsString::from("-Ctarget-feature=+crt-static");
+        for (path, name) in known {
+            flags.push("\u{1f}--remap-path-prefix=");
+            flags.push(path);
+            flags.push("=");
+            flags.push(name);
+        }
+        flags
+    }
+}
+
+/// Builds both executables, and puts them into the folder `dist`, made anew, beside a relative link to `lifecycle` for each
+/// phase.
+pub fn compile(folders: &Folders, dist: &Path) -> Result<()> {
+    let built = EXECUTABLES.map(|executable| build(executable, folders));
     match fs::remove_dir_all(dist) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("empty {}", dist.display()));
@@ -77,7 +117,7 @@ pub fn compile(workspace: &Path, target: &Path, dist: &Path) -> Result<()> {
 }
 
 /// Has cargo bring one executable up to date; gives the path that cargo names.
-fn build(executable: Executable, workspace: &Path, target: &Path) -> Result<PathBuf> {
+pub fn build(executable: Executable, folders: &Folders) -> Result<PathBuf> {
     /// What is of interest in a line of cargo's messages.
     #[derive(Deserialize)]
     struct Message {
@@ -86,10 +126,11 @@ fn build(executable: Executable, workspace: &Path, target: &Path) -> Result<Path
     let mut child = cargo::command()
         .args(["build", "--release", "--locked", "--message-format=json-render-diagnostics"])
         .args(["--target", TARGET, "--bin", executable.name, "--manifest-path"])
-        .arg(workspace.join(executable.manifest))
+        .arg(folders.workspace.join(executable.manifest))
         .arg("--target-dir")
-        .arg(target)
-        .env("CARGO_ENCODED_RUSTFLAGS", flags(workspace)?)
+        .arg(&folders.target)
+        .env("CARGO_HOME", &folders.cargo_home)
+        .env("CARGO_ENCODED_RUSTFLAGS", folders.flags())
         .stdout(Stdio::piped())
         .spawn()
         .context("run cargo build")?;
@@ -101,28 +142,4 @@ fn build(executable: Executable, workspace: &Path, target: &Path) -> Result<Path
     }
     ensure!(child.wait()?.success(), "cargo build failed for {}", executable.name);
     built.with_context(|| format!("cargo build made no {}", executable.name))
-}
-
-/// Flags for rustc, in the form of `CARGO_ENCODED_RUSTFLAGS`: link statically, and leave this machine's folders out of
-/// the messages that name a source file, so that they do not differ between machines.
-fn flags(workspace: &Path) -> Result<OsString> {
-    let workspace = fs::canonicalize(workspace).with_context(|| format!("find {}", workspace.display()))?;
-    let mut flags = OsString::from("-Ctarget-feature=+crt-static");
-    let mut remap = |from: &Path, to: &str| {
-        flags.push("\u{1f}--remap-path-prefix=");
-        flags.push(from);
-        flags.push("=");
-        flags.push(to);
-    };
-    remap(&cargo_home()?, "/cargo");
-    remap(&workspace, "/drydock");
-    Ok(flags)
-}
-
-/// Where cargo keeps the sources of dependencies.
-#[expect(clippy::disallowed_methods, reason = "cargo's own variables say where its folder is")]
-fn cargo_home() -> Result<PathBuf> {
-    let given = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = || std::env::home_dir().map(|home| home.join(".cargo"));
-    given.or_else(home).context("neither CARGO_HOME nor HOME is set: cargo's folder cannot be told")
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use drydock_package::archive::{self, Content, Entry};
-use drydock_package::compile::{EXECUTABLES, LIFECYCLE, PHASES};
+use drydock_package::compile::{EXECUTABLES, Folders, LIFECYCLE, PHASES};
 use drydock_package::dependencies::Dependencies;
 use drydock_package::descriptor::Descriptor;
 use drydock_package::sbom::{self, Subject};
@@ -29,7 +29,7 @@ fn run() -> Result<()> {
     let workspace = workspace();
     let target = cargo::target_dir(&workspace)?;
     let dist = target.join("dist");
-    compile::compile(&workspace, &target, &dist)?;
+    compile::compile(&Folders::new(&workspace, &target, &cargo::home()?)?, &dist)?;
 
     let (descriptor, entries) = entries(&workspace, &dist)?;
     let layout = image::layout(&descriptor, &entries)?;

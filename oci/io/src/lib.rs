@@ -1,5 +1,5 @@
 //! What a store does with bytes: foreign files read within limits, own files that appear whole or not at all,
-//! folders locked, sinks that lend their buffers, and work shared by threads.
+//! folders locked and found past the links of others, sinks that lend their buffers, and work shared by threads.
 
 pub mod file;
 pub mod lines;
@@ -10,3 +10,4 @@ pub mod read;
 pub mod sink;
 mod sync;
 pub mod threads;
+pub mod way;

@@ -1,8 +1,11 @@
 //! The files of a layout: opened as regular ones, maybe before the process gave up the right to, and read by position.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, Metadata};
+use std::ffi::OsStr;
+use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +13,8 @@ use drydock_io::read::{self, ReadAt};
 use drydock_model::digest::Digest;
 use drydock_model::hash::Hasher;
 use drydock_model::manifest::Descriptor;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 
 use super::error::{IoContext as _, LayoutError};
@@ -26,23 +31,35 @@ pub struct Early(Arc<BTreeMap<PathBuf, Option<Arc<File>>>>);
 impl Early {
     /// Opens the files of these layouts of which `is_needed` says that they cannot be opened later. What cannot be
     /// opened now either is for the reader to complain about.
+    ///
+    /// Links in a layout are not followed: whoever put them there may not be allowed to read what they lead to.
     pub fn of<'a>(
         layouts: impl IntoIterator<Item = &'a Path>,
         is_needed: impl Fn(&Metadata) -> bool,
     ) -> Self {
         let mut opened = BTreeMap::new();
         for layout in layouts {
-            let blobs = fs::read_dir(blobs_dir(layout)).into_iter().flatten().flatten();
-            let paths = [layout.join("index.json"), layout.join("oci-layout")].into_iter();
-            let paths = paths.chain(blobs.map(|entry| entry.path()));
-            let files = paths.filter_map(|path| match fs::metadata(&path) {
-                Ok(facts) if is_needed(&facts) => {
-                    let file = read::open(&path).ok()?;
-                    Some((path, Some(Arc::new(file))))
-                }
-                // Later, it might not even be allowed to ask.
-                Err(error) if error.kind() == ErrorKind::NotFound => Some((path, None)),
-                _ => None,
+            let dir = open_dir(CWD, layout, OFlags::empty());
+            // Later, it might not even be allowed to ask.
+            if matches!(dir, Err(Errno::NOENT)) {
+                opened.extend(["index.json", "oci-layout"].map(|name| (layout.join(name), None)));
+            }
+            let Ok(dir) = dir else { continue };
+            let look = |dir: &OwnedFd, name: &Path| match open_here(dir, name, &is_needed) {
+                Ok(file) => file.map(|file| Some(Arc::new(file))),
+                Err(Errno::NOENT) => Some(None),
+                Err(_) => None,
+            };
+            for name in ["index.json", "oci-layout"] {
+                opened.extend(look(&dir, Path::new(name)).map(|file| (layout.join(name), file)));
+            }
+            let blobs = open_dir(&dir, Path::new("blobs"), OFlags::NOFOLLOW)
+                .and_then(|blobs| open_dir(&blobs, Path::new("sha256"), OFlags::NOFOLLOW));
+            let Ok(blobs) = blobs else { continue };
+            let names = rustix::fs::Dir::read_from(&blobs).into_iter().flatten().flatten();
+            let files = names.filter_map(|entry| {
+                let name = Path::new(OsStr::from_bytes(entry.file_name().to_bytes()));
+                look(&blobs, name).map(|file| (blobs_dir(layout).join(name), file))
             });
             opened.extend(files.take(MAX_EARLY));
         }
@@ -119,6 +136,26 @@ impl Early {
     ) -> Result<T, LayoutError> {
         parse(&self.read_blob(layout, descriptor)?, &blob_path(layout, &descriptor.digest))
     }
+}
+
+fn open_dir(at: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | flags, Mode::empty())
+}
+
+/// Opens a regular file in a folder, through no link, if it is needed.
+fn open_here(
+    dir: &OwnedFd,
+    name: &Path,
+    is_needed: &impl Fn(&Metadata) -> bool,
+) -> Result<Option<File>, Errno> {
+    let open = |flags| openat(dir, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+    let is_right = |file: &File| file.metadata().is_ok_and(|facts| facts.is_file() && is_needed(&facts));
+    // To open a device may do something: it is looked at first.
+    if !is_right(&open(OFlags::PATH)?.into()) {
+        return Ok(None);
+    }
+    let file = File::from(open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?);
+    Ok(is_right(&file).then_some(file))
 }
 
 /// Opens a blob of a layout, of which only the size was checked: for who checks what comes out.

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fchown, openat, statat};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fchown, fstat, openat};
 
 use crate::entry::Owner;
 use crate::walk::{Found, Walk};
@@ -20,8 +20,13 @@ pub fn give_all(dir: impl AsFd, owner: Owner, is_given: &dyn Fn(&Stat) -> bool) 
     while let Some(Found { dir, leaf, file_type, .. }) = walk.find_next().map_err(io::Error::other)? {
         if file_type == FileType::Directory {
             fchown(dir, uid, gid)?;
-        } else if is_given(&statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW)?) {
-            chownat(dir, leaf, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+            continue;
+        }
+        // Looked at and given by one handle: the name may lead to something else at any time.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(dir, leaf, flags, Mode::empty())?;
+        if is_given(&fstat(&file)?) {
+            chownat(&file, "", uid, gid, AtFlags::EMPTY_PATH)?;
         }
     }
     Ok(())

@@ -7,7 +7,10 @@ use anyhow::{Context as _, anyhow};
 use drydock_extend::in_place::{Identity, Runner};
 use drydock_extend::plan;
 use rustix::fs::{Gid, Uid};
-use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, set_capabilities, set_thread_groups, set_thread_res_gid,
+    set_thread_res_uid,
+};
 
 use crate::process::{self, Held, Program, describe};
 use crate::{Error, Log};
@@ -56,9 +59,13 @@ fn become_user(identity: &Identity) -> anyhow::Result<()> {
     let (uid, gid) = (Uid::from_raw(identity.owner.uid), Gid::from_raw(identity.owner.gid));
     // The user's own is one of them, as container runtimes have it.
     let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).chain([gid]).collect();
+    let none = CapabilitySet::empty();
+    let none = CapabilitySets { effective: none, permitted: none, inheritable: none };
     // The groups first: without root there is no right to change them.
     set_thread_groups(&groups)
         .and_then(|()| set_thread_res_gid(gid, gid, gid))
         .and_then(|()| set_thread_res_uid(uid, uid, uid))
+        // The change of the user leaves those that files may turn into others.
+        .and_then(|()| if uid.is_root() { Ok(()) } else { set_capabilities(None, none) })
         .with_context(|| format!("failed to become user {}:{}", identity.owner.uid, identity.owner.gid))
 }

@@ -1,10 +1,10 @@
 //! `drydock build`.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, IsTerminal as _};
-use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use drydock_encode::compress::Compression;
 use drydock_images::Watch as _;
 use drydock_images::builder::given::Finder;
 use drydock_io::file::write_atomically;
+use drydock_io::way::{self, Links};
 use drydock_layout::Image;
 use drydock_model::digest::Digest;
 use drydock_sandbox::bundle::Mount;
@@ -20,6 +21,7 @@ use drydock_sandbox::room::Room;
 use drydock_sandbox::tree::{self, Above, Tree};
 use drydock_spec::group::{Group, GroupElement};
 use drydock_spec::toml_text;
+use rustix::process::{getegid, geteuid};
 use serde_json::json;
 
 use super::extend::{Extended, Extensions, Wanted};
@@ -253,44 +255,50 @@ fn group_extensions(layers: &Path) -> Result<Vec<GroupElement>> {
     Ok(group.group_extensions)
 }
 
-/// Copies what the user wants besides the image. What buildpacks have put there may be anything: no link is followed.
+/// Copies what the user wants besides the image. What buildpacks have put there may be anything, and others may write to where it
+/// goes: no link is followed.
 fn keep(options: &Build, inputs: &Inputs) -> Result<()> {
     if let Some(dir) = &options.report_output_dir {
         let text = tree::read(&inputs.layers, "report.toml", MAX_FILE).context("cannot read report.toml")?;
-        make(dir)?;
-        let path = dir.join("report.toml");
         let text = text.context("the exporter has written no report.toml")?;
-        write_atomically(&path, text.as_bytes())
-            .with_context(|| format!("cannot write `{}`", path.display()))?;
+        write_below(dir, Path::new("report.toml"), &text)?;
     }
     if let Some(dir) = &options.sbom_output_dir {
-        make(dir)?;
-        copy_texts(&inputs.layers, Path::new("sbom"), dir, 0)?;
+        fs::create_dir_all(dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
+        copy_texts(&inputs.layers, Path::new("sbom"), dir, Path::new(""), 0)?;
     }
     Ok(())
 }
 
-fn make(dir: &Path) -> Result<()> {
-    fs::create_dir_all(dir).with_context(|| format!("cannot make `{}`", dir.display()))
+/// Writes a file below a folder, which is made with all that is missing of its path.
+fn write_below(dir: &Path, below: &Path, text: &str) -> Result<()> {
+    let me = (geteuid().as_raw(), getegid().as_raw());
+    let write = || -> io::Result<()> {
+        fs::create_dir_all(dir)?;
+        let (parent, name) = (below.parent().unwrap_or(Path::new("")), below.file_name().unwrap_or_default());
+        let parent = way::open(File::open(dir)?, parent, Links::None, Some(me))?;
+        // By the handle, whatever has its name meanwhile.
+        let parent = PathBuf::from(format!("/proc/self/fd/{}", parent.as_raw_fd()));
+        write_atomically(&parent.join(name), text.as_bytes())
+    };
+    write().with_context(|| format!("cannot write `{}`", dir.join(below).display()))
 }
 
-/// Copies the text files below a folder: `below` is its path in the layers directory.
-fn copy_texts(layers: &Path, below: &Path, to: &Path, depth: usize) -> Result<()> {
+/// Copies the text files below a folder of the layers directory, `from`, to where `below` leads from `dir`.
+fn copy_texts(layers: &Path, from: &Path, dir: &Path, below: &Path, depth: usize) -> Result<()> {
     // <layers>/sbom/launch/<buildpack>/<layer>/<file>
     const MAX_DEPTH: usize = 4;
     const MAX_NAMES: usize = 10_000;
-    let failed = || format!("cannot read `{}`", below.display());
-    for name in tree::list(layers, &below.display().to_string(), MAX_NAMES).with_context(failed)? {
-        let (from, to) = (below.join(&name), to.join(&name));
+    let failed = || format!("cannot read `{}`", from.display());
+    for name in tree::list(layers, &from.display().to_string(), MAX_NAMES).with_context(failed)? {
+        let (from, below) = (from.join(&name), below.join(&name));
         let text = from.display().to_string();
         if tree::is_file(layers, &text) {
             let content = tree::read(layers, &text, MAX_FILE).with_context(failed)?;
             let content = content.with_context(|| format!("`{text}` is no text, or too long"))?;
-            write_atomically(&to, content.as_bytes())
-                .with_context(|| format!("cannot write `{}`", to.display()))?;
+            write_below(dir, &below, &content)?;
         } else if depth < MAX_DEPTH {
-            make(&to)?;
-            copy_texts(layers, &from, &to, depth + 1)?;
+            copy_texts(layers, &from, dir, &below, depth + 1)?;
         }
     }
     Ok(())

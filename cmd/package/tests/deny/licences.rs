@@ -1,75 +1,11 @@
-//! Every package that is linked, run while building or used in tests has a licence and a source that `deny.toml` allows.
+//! Every package has a licence and a source that `deny.toml` allows.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::process::Stdio;
 
-use anyhow::{Context as _, Result, ensure};
-use drydock_package::{cargo, workspace};
-use serde::Deserialize;
+use anyhow::{Context as _, Result};
 use spdx::{Expression, Licensee};
 
-#[derive(Deserialize)]
-struct Deny {
-    licenses: Licenses,
-    sources: Sources,
-}
-
-#[derive(Deserialize)]
-struct Licenses {
-    allow: Vec<String>,
-    exceptions: Vec<Exception>,
-}
-
-#[derive(Deserialize)]
-struct Exception {
-    #[serde(rename = "crate")]
-    name: String,
-    allow: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Sources {
-    allow_registry: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct Metadata {
-    packages: Vec<Package>,
-}
-
-#[derive(Deserialize)]
-struct Package {
-    name: String,
-    version: String,
-    license: Option<String>,
-    source: Option<String>,
-}
-
-fn deny() -> Result<Deny> {
-    let text = fs::read_to_string(workspace().join("deny.toml")).context("read deny.toml")?;
-    toml::from_str(&text).context("parse deny.toml")
-}
-
-/// The packages of both workspaces, whatever they are needed for, on the platforms that the executables are built for.
-fn packages() -> Result<Vec<Package>> {
-    let manifests = ["Cargo.toml", "cmd/launcher/Cargo.toml"];
-    let mut packages = Vec::new();
-    for manifest in manifests {
-        let mut command = cargo::command();
-        command.args(["metadata", "--locked", "--format-version=1", "--manifest-path"]);
-        command.arg(workspace().join(manifest));
-        for architecture in ["x86_64", "aarch64"] {
-            command.args(["--filter-platform", &format!("{architecture}-unknown-linux-gnu")]);
-        }
-        let output = command.stderr(Stdio::inherit()).output().context("run cargo metadata")?;
-        ensure!(output.status.success(), "cargo metadata failed for {manifest}");
-        let metadata: Metadata = serde_json::from_slice(&output.stdout).context("parse what it printed")?;
-        packages.extend(metadata.packages);
-    }
-    Ok(packages)
-}
+use crate::{Exception, Package, deny, packages};
 
 /// Why a licence is not allowed, if it is not.
 fn objection(licence: Option<&str>, allowed: &[Licensee]) -> Option<String> {
@@ -98,7 +34,7 @@ fn licences_and_sources_are_allowed() {
     let packages = packages().unwrap();
     assert!(packages.iter().any(|package| package.name == "drydock-launcher"));
     let mut objections = BTreeSet::new();
-    for Package { name, version, license, source } in &packages {
+    for Package { name, version, license, source, .. } in &packages {
         let mut object = |why: String| objections.insert(format!("{name} {version}: {why}"));
         let exceptions = deny.licenses.exceptions.iter().filter(|exception| exception.name == *name);
         let names: Vec<String> =

@@ -1,0 +1,199 @@
+//! Folders that another user exchanges with links, again and again, while root works in them: what the links lead to keeps
+//! its owner, its mode and its content.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
+
+use anyhow::{Context as _, Result, ensure};
+use drydock_acceptance::project::{self, APP_IMAGE, APP_LAYOUT, Project, RUN_IMAGE, RUN_LAYOUT};
+use drydock_acceptance::scenario::User;
+use drydock_acceptance::sha256;
+use drydock_acceptance::stage::{GID, UID};
+use drydock_acceptance::tree::{self, Tree};
+use libtest_mimic::Trial;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use walkdir::WalkDir;
+
+use crate::{Built, rounds, with_executables};
+
+/// This module's tests.
+pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
+    with_executables(
+        executables,
+        [
+            ("swapped::root_gives_nothing_else_away", root_gives_nothing_else_away),
+            ("swapped::root_makes_nothing_elsewhere", root_makes_nothing_elsewhere),
+            ("swapped::root_tells_nothing_of_files_behind_links", root_tells_nothing),
+        ],
+    )
+}
+
+const FOR_CNB: [(&str, &str); 2] = [("CNB_USER_ID", "1000"), ("CNB_GROUP_ID", "1000")];
+
+/// Rounds, unless `DRYDOCK_TEST_ROUNDS` says how many.
+const ROUNDS: u32 = 3;
+
+/// What is root's alone, and what the user would like to have of it.
+struct Scene {
+    project: Project,
+    before: Tree,
+}
+
+impl Scene {
+    fn new(executables: &Built) -> Result<Self> {
+        let project = Project::new(executables.for_everyone()?, User::Root)?;
+        for name in ["file", "latest/file", "app/latest/file", "sha256/file", "committed/file"] {
+            project.write(&format!("outside/treasure/{name}"), "root's\n")?;
+        }
+        for entry in WalkDir::new(project.path("outside/treasure")) {
+            let entry = entry?;
+            let mode = if entry.file_type().is_dir() { 0o700 } else { 0o600 };
+            fs::set_permissions(entry.path(), Permissions::from_mode(mode)).context("chmod")?;
+        }
+        let before = tree::read(&project.path("outside"))?;
+        Ok(Self { project, before })
+    }
+
+    /// As root made it, for that is when root gives it away; with what earlier phases removed.
+    fn lay(&self) -> Result<()> {
+        self.project.write("layers/acme_a/lib.toml", "[types]\nlaunch = true\ncache = true\n")?;
+        self.project.write("layers/acme_a/lib/file", "library\n")?;
+        self.project.write("cache/committed/old", "")?;
+        for name in ["layers", "cache", "layout-repo/index.docker.io"] {
+            for entry in WalkDir::new(self.project.path(name)).into_iter().flatten() {
+                lchown(entry.path(), Some(0), Some(0)).context("take it back")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what was at the place before is now where the link, or the other name, was planted.
+    fn is_swapped(planted: &Path) -> Result<bool> {
+        let facts = fs::symlink_metadata(planted).context("look at what was planted")?;
+        Ok(facts.is_dir() || facts.is_file() && facts.nlink() == 1)
+    }
+
+    fn is_unharmed(&self) -> Result<()> {
+        let changed = tree::differences(&self.before, &tree::read(&self.project.path("outside"))?);
+        ensure!(changed.is_empty(), "root has changed what is its own:\n{}", changed.join("\n"));
+        Ok(())
+    }
+
+    /// Runs the phases one after the other, however they end: first with `planted` in the place of what is at `path`, then
+    /// while both are exchanged with each other.
+    fn run(&self, path: &str, planted: &Path) -> Result<()> {
+        let place = self.project.path(path);
+        let phases = [Project::analyzer, Project::restorer, Project::exporter];
+        for round in 0..=rounds(ROUNDS)? {
+            for (phase, command) in ["analyzer", "restorer", "exporter"].into_iter().zip(phases) {
+                self.lay()?;
+                let mut command = command(&self.project)?;
+                command.envs(FOR_CNB).args(["-cache-dir", "cache"]);
+                if phase != "restorer" {
+                    command.arg(APP_IMAGE);
+                }
+                if !place.exists() {
+                    fs::create_dir_all(&place).context("make a folder")?;
+                }
+                exchange(&place, planted)?;
+                let swapper = (round > 0).then(|| Swapper::start(&place, planted));
+                let output = project::run(&mut command)?;
+                swapper.map(Swapper::stop).transpose()?;
+                self.is_unharmed().with_context(|| format!("{phase}, {path}: {}", output.text()))?;
+                if Self::is_swapped(planted)? {
+                    exchange(&place, planted)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn exchange(one: &Path, other: &Path) -> Result<()> {
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)
+        .with_context(|| format!("exchange {} and {}", one.display(), other.display()))
+}
+
+/// Exchanges two names, again and again.
+struct Swapper {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Swapper {
+    fn start(one: &Path, other: &Path) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (one, other, stopped) = (one.to_owned(), other.to_owned(), Arc::clone(&stop));
+        let (tell, told) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                // A phase may have removed one of them.
+                let _ = exchange(&one, &other);
+                let _ = tell.send(());
+            }
+        });
+        // From now on it does.
+        let _ = told.recv();
+        Self { stop, thread }
+    }
+
+    fn stop(self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow::anyhow!("the swapper panicked"))
+    }
+}
+
+/// A link of the user's.
+fn link(scene: &Scene, target: &str) -> Result<PathBuf> {
+    let path = scene.project.path("planted");
+    symlink(scene.project.path(target), &path).context("plant a link")?;
+    lchown(&path, Some(UID), Some(GID)).context("give it away")?;
+    Ok(path)
+}
+
+fn root_gives_nothing_else_away(executables: &Built) -> Result<()> {
+    for path in ["layers", "layers/acme_a", "cache", "cache/committed"] {
+        let scene = Scene::new(executables)?;
+        let planted = link(&scene, "outside/treasure")?;
+        scene.run(path, &planted)?;
+    }
+    // Another name of a file that is not the user's.
+    let scene = Scene::new(executables)?;
+    let planted = scene.project.path("planted");
+    fs::hard_link(scene.project.path("outside/treasure/file"), &planted).context("plant a name")?;
+    scene.run("layers/acme_a/lib/file", &planted)
+}
+
+fn root_makes_nothing_elsewhere(executables: &Built) -> Result<()> {
+    let blobs = format!("{APP_LAYOUT}/blobs");
+    for path in ["layout-repo/index.docker.io", "layout-repo/index.docker.io/library", APP_LAYOUT, &blobs] {
+        let scene = Scene::new(executables)?;
+        let planted = link(&scene, "outside/treasure")?;
+        scene.run(path, &planted)?;
+    }
+    Ok(())
+}
+
+/// A link among blobs that only root may read: neither size nor digest of what it leads to is told.
+fn root_tells_nothing(executables: &Built) -> Result<()> {
+    let project = Project::new(executables.for_everyone()?, User::Root)?;
+    let image = project.layout(RUN_LAYOUT).images()?.remove(0);
+    let blob = project.path(RUN_LAYOUT).join("blobs").join(image.descriptor.digest.replacen(':', "/", 1));
+    let size = fs::metadata(&blob)?.len();
+    let secret = "s".repeat(usize::try_from(size)?);
+    project.write("treasure", &secret)?;
+    fs::set_permissions(project.path("treasure"), Permissions::from_mode(0o600)).context("chmod")?;
+    fs::remove_file(&blob).context("remove the manifest")?;
+    symlink(project.path("treasure"), &blob).context("plant a link")?;
+    let mut analyzer = project.analyzer()?;
+    let output = project::run(analyzer.envs(FOR_CNB).args(["-run-image", RUN_IMAGE, APP_IMAGE]))?;
+    let digest = sha256(secret.as_bytes()).replace("sha256:", "");
+    ensure!(output.exit != 0 && !output.text().contains(&digest), "{}", output.text());
+    ensure!(output.text().contains("ermission denied"), "{}", output.text());
+    Ok(())
+}
