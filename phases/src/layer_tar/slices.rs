@@ -179,8 +179,7 @@ impl Tree {
         while let Some(Found { path, leaf, file_type, .. }) = walk.find_next()? {
             let is_dir = file_type == FileType::Directory;
             let (dir, name) = if leaf.is_empty() { split_leaf(path) } else { (path, leaf) };
-            let wanted =
-                if dir.is_empty() { 0 } else { 1 + dir.iter().filter(|byte| **byte == b'/').count() };
+            let wanted = if dir.is_empty() { 0 } else { dir.split(|byte| *byte == b'/').count() };
             for _ in wanted..depth {
                 current = tree.leave(current);
             }
