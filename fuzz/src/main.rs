@@ -14,10 +14,12 @@ mod mutate;
 mod runner;
 mod targets;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::fs::statvfs;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use mutate::Random;
@@ -26,6 +28,10 @@ use targets::{TARGETS, Target};
 
 /// An input that needs more memory is a finding: address space, in bytes.
 const MEMORY: u64 = 1 << 30;
+/// Targets make their files there, in memory, if there is [`ROOM`]: on a disk that takes many times as long.
+const IN_MEMORY: &str = "/dev/shm";
+/// Bytes.
+const ROOM: u64 = 1 << 30;
 /// So many inputs are kept beside the seeds.
 const KEPT: usize = 2000;
 
@@ -40,6 +46,10 @@ fn main() -> Result<()> {
     let target = TARGETS.iter().find(|target| target.name == name).with_context(|| {
         format!("no target `{name}`; there are {}", TARGETS.each_ref().map(|target| target.name).join(", "))
     })?;
+    if statvfs(IN_MEMORY).is_ok_and(|facts| facts.f_bavail * facts.f_frsize >= ROOM) {
+        // Whoever has set another one before has a reason.
+        let _ = tempfile::env::override_temp_dir(Path::new(IN_MEMORY));
+    }
     setrlimit(Resource::As, Rlimit { current: Some(MEMORY), maximum: Some(MEMORY) })?;
     if let Ok(seconds) = what.parse() {
         return fuzz(target, Duration::from_secs(seconds), seed);

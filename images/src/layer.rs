@@ -50,7 +50,7 @@ pub enum LayerError {
         source: ArchiveError,
     },
     /// An entry is not one that a layer may have.
-    #[error("layer {blob} is refused: its entry `{entry}` {reason}")]
+    #[error("layer {blob} is refused: its entry `{entry:.300}` {reason}")]
     Refused {
         /// The blob.
         blob: Digest,

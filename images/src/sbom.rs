@@ -121,10 +121,11 @@ pub fn merge(format: SbomFormat, files: &[SbomFile]) -> Result<Json> {
 /// The first document, with these lists from all.
 fn merge_lists(documents: &[(&str, Map<String, Json>)], lists: &[&str]) -> Json {
     let mut merged = documents.first().map(|(_, first)| first.clone()).unwrap_or_default();
-    if documents.len() > 1 {
-        // It is a document of its own now.
-        merged.remove("serialNumber");
+    if documents.len() < 2 {
+        return merged.into();
     }
+    // It is a document of its own now.
+    merged.remove("serialNumber");
     for list in lists {
         let (mut all, mut seen) = (Vec::new(), BTreeSet::new());
         let mut is_there = false;
@@ -209,6 +210,8 @@ mod tests {
             "components": [{"name": "x"}, {"name": "y"}, {"name": "z"}]});
         assert_eq!(merged, want);
         assert_eq!(merge(SbomFormat::CycloneDx, &[file("a", &a)]).unwrap(), a, "one stays as it is");
+        let twice = json!({"components": [{"name": "x"}, {"name": "x"}]});
+        assert_eq!(merge(SbomFormat::CycloneDx, &[file("a", &twice)]).unwrap(), twice, "that one, too");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Where requests go.
 
+use std::net::Ipv6Addr;
+
 use ureq::http::Uri;
 use ureq::http::uri::{Authority, Scheme};
 
@@ -36,7 +38,7 @@ impl Origin {
             _ => return None,
         };
         let authority = url.authority().filter(|authority| !authority.as_str().contains('@'))?;
-        Some(Self { is_https, host: normal_host(authority, port(is_https)) })
+        Some(Self { is_https, host: normal_host(authority, port(is_https))? })
     }
 }
 
@@ -58,12 +60,20 @@ impl std::fmt::Display for Origin {
     }
 }
 
-fn normal_host(authority: &Authority, usual: u16) -> String {
+/// None where it is more than a name or an address, and a port: URLs may have other characters, and a port that none is.
+fn normal_host(authority: &Authority, usual: u16) -> Option<String> {
     let host = authority.host().to_ascii_lowercase();
-    match authority.port_u16() {
-        Some(port) if port != usual => format!("{host}:{port}"),
-        _ => host,
-    }
+    let is_host = match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
+    };
+    let port = match authority.as_str().get(host.len()..)? {
+        "" | ":" => usual,
+        rest => {
+            rest.strip_prefix(':').filter(|port| port.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()?
+        }
+    };
+    is_host.then(|| if port == usual { host } else { format!("{host}:{port}") })
 }
 
 /// The port that need not be said.
@@ -74,7 +84,7 @@ pub(crate) fn port(is_https: bool) -> u16 {
 /// The host as [`Origin`] has it, from how references and settings name it; without the port `usual`.
 pub(crate) fn normal_name(host: &str, usual: u16) -> Option<String> {
     let authority: Authority = host.parse().ok()?;
-    (!host.contains('@')).then(|| normal_host(&authority, usual))
+    normal_host(&authority, usual)
 }
 
 /// Where a `Location` leads from a URL.
@@ -163,6 +173,11 @@ mod tests {
         }
         assert_eq!(normal_name("R.io:443", 443).as_deref(), Some("r.io"));
         assert_eq!(normal_name("r.io:443", 80).as_deref(), Some("r.io:443"));
-        assert_eq!(normal_name("u@r.io", 443), None);
+        assert_eq!(normal_name("[::1]:5000", 443).as_deref(), Some("[::1]:5000"));
+        for host in
+            ["u@r.io", "", ":80", "r.io:99999", "r.io:x", "r[::1].io", "[r.io]", "[::1]r.io", "r$(x).io"]
+        {
+            assert_eq!(normal_name(host, 443), None, "{host}");
+        }
     }
 }

@@ -12,6 +12,7 @@ pub mod builder;
 pub mod buildpack;
 pub mod built;
 pub mod cache;
+pub mod descriptor;
 pub mod excerpt;
 pub mod extend;
 pub mod group;

@@ -2,6 +2,8 @@
 //!
 //! That the bytes are the same for one core and for all is in `repeated`; for 8 threads, in the pipeline's own tests.
 
+mod sizes;
+
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
@@ -22,7 +24,8 @@ const MIB: u64 = 1 << 20;
 
 /// This module's tests.
 pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
-    with_executables(
+    let mut trials = sizes::trials(executables);
+    trials.extend(with_executables(
         executables,
         [
             ("bounds::memory_does_not_grow_with_a_layer", memory_does_not_grow_with_a_layer),
@@ -31,7 +34,8 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("bounds::repository_has_every_row", repository_has_every_row),
             ("bounds::limits_are_kept_by_small_inputs", limits_are_kept_by_small_inputs),
         ],
-    )
+    ));
+    trials
 }
 
 fn memory_does_not_grow_with_a_layer(executables: &Built) -> Result<()> {

@@ -1,5 +1,5 @@
 //! What is in the way of a file that a phase reads, and is none: something that one waits for, that has no end, or that is
-//! huge. Each phase ends as it does where the file is malformed, soon and in little memory.
+//! huge, or nested without end. Each phase ends as it does where the file is malformed, soon and in little memory.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -177,8 +177,12 @@ fn check_obstacles(stage: &Stage, executables: &Built, phase: &Phase, read: &Rea
         Needed(_) => ensure!(malformed != 0, "a malformed file is none that is needed"),
         Tried(_) | Taken(_) => ensure!(malformed == 0, "exit code {malformed} where it is malformed"),
     }
-    for obstacle in ["FIFO", "device", "huge"] {
+    for obstacle in ["FIFO", "device", "huge", "deep"] {
         match obstacle {
+            // What is only taken has no depth.
+            "deep" if matches!(read, Taken(_)) => continue,
+            "deep" if name.ends_with(".metadata") => fs::write(&path, "[".repeat(10_000))?,
+            "deep" => fs::write(&path, format!("a = {}", "[".repeat(10_000)))?,
             "FIFO" => stage.apply(&[Operation::Fifo(name.clone())])?,
             "device" => stage.apply(&[Operation::Symlink(name.clone(), "/dev/zero".to_owned())])?,
             _ => File::create(&path)?.set_len(1 << 36).context("make a huge file")?,
@@ -187,7 +191,9 @@ fn check_obstacles(stage: &Stage, executables: &Built, phase: &Phase, read: &Rea
         let (exit, said) = (output.exit, output.text());
         let as_it_should = if let Taken(_) = read { exit != 0 } else { exit == malformed };
         ensure!(as_it_should, "{obstacle}: exit code {exit}, not {malformed}\n{said}");
-        ensure!(said.contains(&name), "{obstacle}: it is not named\n{said}");
+        // What is wrong in a document is said of its copy, too.
+        let named = if obstacle == "deep" { name.rsplit('/').next().unwrap_or_default() } else { &name };
+        ensure!(said.contains(named), "{obstacle}: it is not named\n{said}");
         ensure!(!said.contains("panicked"), "{obstacle}: it panicked\n{said}");
     }
     Ok(())

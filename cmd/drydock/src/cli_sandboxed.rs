@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use drydock_images::builder::selection::Selection;
 use drydock_images::export::Target;
 use drydock_sandbox::bundle::Mount;
 use drydock_sandbox::limits::Limits;
 use drydock_sandbox::network::Port;
 
 use crate::cli::ForPlatform;
-use crate::commands::sandboxed::{Asked, Selection};
+use crate::commands::sandboxed::Asked;
 use crate::exit::Usage;
 
 /// What all of them take.

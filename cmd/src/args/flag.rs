@@ -240,4 +240,4 @@ pub(crate) const VERSION: Flag =
     Flag { name: "version", form: Form::Switch, variable: None, default: "", about: "show the version" };
 
 /// What every phase has.
-pub(crate) const COMMON: [Offer; 4] = [always(HELP), always(LOG_LEVEL), always(NO_COLOR), always(VERSION)];
+pub const COMMON: [Offer; 4] = [always(HELP), always(LOG_LEVEL), always(NO_COLOR), always(VERSION)];

@@ -70,7 +70,7 @@ pub(super) fn unpack(file: &File, packed: Packed, into: &[u8], target: &mut Targ
     while let Some(Member { entry, mut contents }) = archive.read_next()? {
         let name = String::from_utf8_lossy(entry.name).into_owned();
         unpack_one(&entry, &mut contents, into, &mut target)
-            .with_context(|| format!("`{name}` of the archive"))?;
+            .with_context(|| format!("`{name:.300}` of the archive"))?;
     }
     target.finish()
 }

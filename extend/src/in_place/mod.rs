@@ -136,7 +136,7 @@ pub enum Failure<F> {
 }
 
 fn told(line: usize, text: &str) -> String {
-    if line == 0 { format!("ONBUILD {text}") } else { format!("line {line}: {text}") }
+    if line == 0 { format!("ONBUILD {text:.1000}") } else { format!("line {line}: {text:.1000}") }
 }
 
 /// What a step has made.

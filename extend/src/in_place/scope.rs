@@ -11,6 +11,9 @@ use rustix::io::Errno;
 /// Links that a path may lead over.
 const MAX_LINKS: usize = 40;
 
+/// Bytes that a path may have, as the kernel has it: each name in it is looked up anew for each file.
+const MAX_PATH: usize = 4096;
+
 /// The folder.
 #[derive(Debug)]
 pub(super) struct Scope {
@@ -30,6 +33,9 @@ impl Scope {
         let mut left: Vec<Vec<u8>> = names(path).rev().map(<[u8]>::to_vec).collect();
         let mut links = 0;
         while let Some(name) = left.pop() {
+            if resolved.len() + name.len() > MAX_PATH {
+                return Err(Errno::NAMETOOLONG.into());
+            }
             if name == b".." {
                 let end = resolved.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
                 resolved.truncate(end);

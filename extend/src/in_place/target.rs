@@ -250,7 +250,7 @@ pub(super) fn is_kept(name: &[u8]) -> bool {
 
 /// A path of the image, for messages.
 pub(super) fn shown(path: &[u8]) -> String {
-    format!("/{}", String::from_utf8_lossy(path))
+    format!("/{:.1000}", String::from_utf8_lossy(path))
 }
 
 /// Sets owner and permissions of what is no link.

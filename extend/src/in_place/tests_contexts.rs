@@ -105,3 +105,16 @@ fn downloads_are_checked() {
     assert!(error.contains(&format!("has the digest {good}, not {bad}")), "{error}");
     assert!(!stage.path("root/bad").exists());
 }
+
+#[test]
+fn paths_are_as_long_as_the_kernels() {
+    let stage = Stage::new();
+    for path in ["context/a", "other/a"] {
+        stage.write(path, "a");
+    }
+    let from = || vec![Origin::Context("a".to_owned())];
+    let target = |folders: usize| format!("/{}", "d/".repeat(folders));
+    bring(&stage, &copying(From::Context, from(), &target(400))).unwrap();
+    let error = bring(&stage, &copying(From::Context, from(), &target(2100))).unwrap_err();
+    assert!(error.contains("name too long") && error.len() < 2000, "{error}");
+}

@@ -2,7 +2,7 @@
 
 /// Why a Dockerfile cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {problem}")]
+#[error("line {line}: {problem:.1000}")]
 pub struct SyntaxError {
     /// The line on which the instruction begins, counted from 1; in a here-document that does not end, the line that begins it.
     pub line: usize,

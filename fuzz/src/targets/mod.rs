@@ -1,16 +1,30 @@
 //! What is fuzzed. A target panics when something does not hold.
 
 mod archives;
+mod builder;
 mod compression;
+mod credentials;
 mod deflate;
 mod dockerfile;
+mod etc;
+mod flags;
 mod ignore;
+mod image;
 mod json;
+mod launch;
+mod layers;
+mod notes;
+mod packed;
+mod places;
+mod project;
 mod reference;
 mod registry;
+mod sbom;
+mod silent;
 mod sources;
 mod tar;
 mod toml;
+mod upper;
 mod variables;
 
 use std::path::Path;
@@ -28,20 +42,49 @@ pub(crate) struct Target {
     pub(crate) run: fn(&[u8]) -> String,
 }
 
-pub(crate) const TARGETS: [Target; 12] = [
+pub(crate) const TARGETS: [Target; 25] = [
     reference::TARGET,
+    places::TARGET,
     json::TARGET,
     toml::TARGET,
     compression::TARGET,
     deflate::TARGET,
     tar::TARGET,
     archives::TARGET,
+    layers::TARGET,
+    packed::TARGET,
+    image::TARGET,
+    notes::TARGET,
+    sbom::TARGET,
+    builder::TARGET,
+    project::TARGET,
     dockerfile::TARGET,
     ignore::TARGET,
     variables::TARGET,
+    upper::TARGET,
+    etc::TARGET,
+    flags::TARGET,
+    launch::TARGET,
     sources::TARGET,
+    credentials::TARGET,
     registry::TARGET,
 ];
+
+/// The parts of an input that has several, with a line `====` between them.
+fn parts(mut input: &[u8]) -> impl Iterator<Item = &[u8]> {
+    const LINE: &[u8] = b"\n====\n";
+    let mut is_over = false;
+    std::iter::from_fn(move || {
+        if is_over {
+            return None;
+        }
+        let at = input.windows(LINE.len()).position(|bytes| bytes == LINE);
+        is_over = at.is_none();
+        let (part, rest) = at.map_or((input, &[][..]), |at| (&input[..at], &input[at + LINE.len()..]));
+        input = rest;
+        Some(part)
+    })
+}
 
 /// A number's logarithm as a letter: outcomes are compared without their digits.
 fn roughly(number: usize) -> char {

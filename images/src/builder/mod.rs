@@ -1,6 +1,6 @@
 //! Builders, and the buildpacks that they are made of: [`create`](mod@create), [`inspect`](mod@inspect),
 //! [`package`](mod@package), [`skeleton`]; and what one build has besides its builder: [`given`] buildpacks, and the source of the
-//! app ([`place`]).
+//! app ([`place`], [`selection`]).
 //!
 //! Images are what `pack` makes of the same files: the same folders, labels and owners. All that they consist of belongs to
 //! root (but for the folders that builds write to), has one time of modification and one of two modes, so the same inputs
@@ -26,6 +26,7 @@ mod module;
 mod order;
 pub mod package;
 pub mod place;
+pub mod selection;
 pub mod skeleton;
 mod tree;
 mod zip;

@@ -84,7 +84,7 @@ pub enum SourceError {
         left: u64,
     },
     /// An entry is not one that it may have.
-    #[error("its entry `{entry}` {reason}")]
+    #[error("its entry `{entry:.300}` {reason}")]
     Entry {
         /// The entry's name.
         entry: String,

@@ -143,7 +143,7 @@ impl Era {
     }
 
     fn goes_on(&self, other: &Self) -> bool {
-        self.boot == other.boot && (self.began - other.began).abs() <= 2 * Self::WRONG
+        self.boot == other.boot && self.began.abs_diff(other.began) <= 2 * Self::WRONG.unsigned_abs()
     }
 }
 
@@ -303,6 +303,12 @@ mod tests {
             let mut bytes = bytes.clone();
             bytes[at] ^= 1;
             assert_eq!(Seen::from_bytes(&bytes).facts, [[0; 16]; 0], "byte {at}");
+        }
+        // As far away as times can be.
+        let began = seen.era.as_ref().unwrap().began;
+        for began in [Time::MIN, Time::MAX, began.wrapping_add(Time::MIN)] {
+            let bytes = [&bytes[..36], &began.to_le_bytes(), &bytes[52..]].concat();
+            assert_eq!(Seen::from_bytes(&bytes).facts, [[0; 16]; 0], "{began}");
         }
         for length in (0..bytes.len()).filter(|length| length % 16 != 52 % 16 || *length < 52) {
             assert_eq!(Seen::from_bytes(&bytes[..length]).facts, [[0; 16]; 0], "{length} bytes");

@@ -26,15 +26,9 @@ use crate::path::clean;
 pub struct SliceLayer {
     app: Arc<LayerRoot>,
     owner: Owner,
-    entries: Vec<Entry>,
-}
-
-/// Something in the app.
-#[derive(Debug, Clone)]
-struct Entry {
-    /// Below the app directory; empty for that directory itself.
-    path: Vec<u8>,
-    file_type: FileType,
+    tree: Arc<Tree>,
+    /// Numbers of nodes of the tree.
+    entries: Vec<u32>,
 }
 
 /// Splits the app at `app_dir` into layers: one for each slice, which is a list of globs, and last one for the rest.
@@ -53,11 +47,12 @@ fn slice_root(app: LayerRoot, slices: &[Vec<String>], owner: Owner) -> anyhow::R
         .map(|globs| globs.iter().filter_map(|glob| Selector::parse(glob, &app.dir).transpose()).collect())
         .collect::<anyhow::Result<Vec<Vec<Selector>>>>()?;
     let mut tree = Tree::read(&app)?;
-    let app = Arc::new(app);
-    let layer = |entries| SliceLayer { app: Arc::clone(&app), owner, entries };
-    let mut layers: Vec<_> = slices.iter().map(|selectors| layer(tree.take(selectors))).collect();
-    layers.push(layer(tree.rest()));
-    Ok(layers)
+    let order = tree.order();
+    let mut parts: Vec<_> = slices.iter().map(|selectors| tree.take(selectors, &order)).collect();
+    parts.push(tree.rest(order));
+    let (app, tree) = (Arc::new(app), Arc::new(tree));
+    let layer = |entries| SliceLayer { app: Arc::clone(&app), owner, tree: Arc::clone(&tree), entries };
+    Ok(parts.into_iter().map(layer).collect())
 }
 
 /// What one pattern of a slice selects.
@@ -99,14 +94,17 @@ impl SliceLayer {
             return files.end();
         };
         let mut trail = Trail::reaching(root);
-        for Entry { path, file_type } in &self.entries {
-            let (parent, leaf) = split_leaf(path);
+        let mut path = Vec::new();
+        for &number in &self.entries {
+            self.tree.path(number, &mut path);
+            let file_type = self.tree.node(number).file_type;
+            let (parent, leaf) = split_leaf(&path);
             trail.go_to(parent).map_err(|error| unreachable_dir(&self.app.join(parent), error))?;
             let (dir, _) = trail.current().map_err(|error| unreachable_dir(&self.app.join(parent), error))?;
             if leaf.is_empty() {
                 files.add_open_dir(dir, b"")?;
             } else {
-                files.add(dir, parent, leaf, *file_type)?;
+                files.add(dir, parent, leaf, file_type)?;
             }
         }
         files.end()
@@ -137,120 +135,195 @@ fn unreachable_dir(path: &Path, error: Errno) -> TarError {
     }
 }
 
-/// The app with what has been taken from it; the app directory itself is the first node.
+/// The app with what has been taken from it; the app directory itself is the first node. Paths are put together when they are needed:
+/// there may be many, and long ones.
+#[derive(Debug)]
 struct Tree {
-    /// Each directory before what is in it.
+    /// Each directory before what is in it, with the names in the order of their bytes.
     nodes: Vec<Node>,
+    /// All names, one after the other.
+    names: Vec<u8>,
 }
 
+#[derive(Debug)]
 struct Node {
-    entry: Entry,
+    /// Where in the names its own begins; it ends where the next one begins.
+    name: usize,
     /// The directory that holds it; its own number for the app directory.
-    parent: usize,
+    parent: u32,
     /// The number of the first node that is not below this one.
-    end: usize,
+    end: u32,
     /// How many nodes in this directory have not been taken.
-    left: usize,
+    left: u32,
+    file_type: FileType,
     taken: bool,
+}
+
+/// What is in a directory, in the order of whole paths: `a/b` comes after `a.`, and `a` before it.
+#[derive(Clone, Copy)]
+enum Part {
+    One(u32),
+    Below(u32),
 }
 
 impl Tree {
     fn read(app: &LayerRoot) -> Result<Self, TarError> {
         let root = app.open()?;
         let file_type = if root.is_some() { FileType::Directory } else { FileType::Unknown };
-        let mut nodes = vec![Node {
-            entry: Entry { path: Vec::new(), file_type },
-            parent: 0,
-            end: 1,
-            left: 0,
-            taken: false,
-        }];
-        let Some(root) = root else { return Ok(Self { nodes }) };
+        let first = Node { name: 0, parent: 0, end: 1, left: 0, file_type, taken: false };
+        let mut tree = Self { nodes: vec![first], names: Vec::new() };
+        let Some(root) = root else { return Ok(tree) };
         let mut walk = Walk::new(&app.dir, root)?;
-        let mut current = 0;
-        while let Some(Found { path: dir, leaf, file_type, .. }) = walk.find_next()? {
+        // The directory that was found last, and how deep it is.
+        let (mut current, mut depth) = (0, 0);
+        while let Some(Found { path, leaf, file_type, .. }) = walk.find_next()? {
             let is_dir = file_type == FileType::Directory;
-            let slash: &[u8] = if dir.is_empty() || leaf.is_empty() { b"" } else { b"/" };
-            let path = [dir, slash, leaf].concat();
-            let (parent_path, _) = split_leaf(&path);
-            while nodes[current].entry.path != parent_path {
-                nodes[current].end = nodes.len();
-                current = nodes[current].parent;
+            let (dir, name) = if leaf.is_empty() { split_leaf(path) } else { (path, leaf) };
+            let wanted = if dir.is_empty() { 0 } else { dir.split(|byte| *byte == b'/').count() };
+            for _ in wanted..depth {
+                current = tree.leave(current);
             }
-            nodes[current].left += 1;
-            let number = nodes.len();
-            nodes.push(Node {
-                entry: Entry { path, file_type },
-                parent: current,
-                end: number + 1,
-                left: 0,
-                taken: false,
-            });
+            depth = wanted;
+            tree.node_mut(current).left += 1;
+            let number = tree.len();
+            let name_at = tree.names.len();
+            tree.names.extend_from_slice(name);
+            let node =
+                Node { name: name_at, parent: current, end: number + 1, left: 0, file_type, taken: false };
+            tree.nodes.push(node);
             if is_dir {
-                current = number;
+                (current, depth) = (number, depth + 1);
             }
         }
         while current != 0 {
-            nodes[current].end = nodes.len();
-            current = nodes[current].parent;
+            current = tree.leave(current);
         }
-        nodes[0].end = nodes.len();
-        Ok(Self { nodes })
+        tree.nodes[0].end = tree.len();
+        Ok(tree)
+    }
+
+    /// Notes that a directory is over; gives the one that holds it.
+    fn leave(&mut self, number: u32) -> u32 {
+        self.node_mut(number).end = self.len();
+        self.node(number).parent
+    }
+
+    fn len(&self) -> u32 {
+        u32::try_from(self.nodes.len()).expect("no file system has as many files")
+    }
+
+    fn node(&self, number: u32) -> &Node {
+        &self.nodes[number as usize]
+    }
+
+    fn node_mut(&mut self, number: u32) -> &mut Node {
+        &mut self.nodes[number as usize]
+    }
+
+    fn name(&self, number: u32) -> &[u8] {
+        let end = self.nodes.get(number as usize + 1).map_or(self.names.len(), |next| next.name);
+        &self.names[self.node(number).name..end]
+    }
+
+    /// Puts the path below the app directory, which is empty for that directory itself, in place of what is in `path`.
+    fn path(&self, number: u32, path: &mut Vec<u8>) {
+        path.clear();
+        // From its end to its beginning.
+        let mut at = number;
+        while at != 0 {
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend(self.name(at).iter().rev());
+            at = self.node(at).parent;
+        }
+        path.reverse();
+    }
+
+    /// All numbers, in the order of the whole paths' bytes.
+    fn order(&self) -> Vec<u32> {
+        let key = |part: &Part| match *part {
+            Part::One(number) => (self.name(number), None),
+            Part::Below(number) => (self.name(number), Some(&b'/')),
+        };
+        let mut order = vec![0];
+        let (mut parts, mut left) = (Vec::new(), vec![Part::Below(0)]);
+        while let Some(part) = left.pop() {
+            let dir = match part {
+                Part::One(number) => {
+                    order.push(number);
+                    continue;
+                }
+                Part::Below(dir) => dir,
+            };
+            let mut number = dir + 1;
+            while number < self.node(dir).end {
+                parts.push(Part::One(number));
+                if self.node(number).end > number + 1 {
+                    parts.push(Part::Below(number));
+                }
+                number = self.node(number).end;
+            }
+            parts.sort_unstable_by(|one, other| {
+                let ((one, one_end), (other, other_end)) = (key(one), key(other));
+                other.iter().chain(other_end).cmp(one.iter().chain(one_end))
+            });
+            left.append(&mut parts);
+        }
+        order
     }
 
     /// Takes what is selected, in the order of the tar.
-    fn take(&mut self, selectors: &[Selector]) -> Vec<Entry> {
+    fn take(&mut self, selectors: &[Selector], order: &[u32]) -> Vec<u32> {
         let mut members = vec![false; self.nodes.len()];
-        for selected in 0..self.nodes.len() {
-            let Node { taken, end, ref entry, .. } = self.nodes[selected];
-            if taken || !selectors.iter().any(|selector| selector.selects(&entry.path)) {
+        let mut path = Vec::new();
+        for selected in 0..self.len() {
+            let Node { taken, end, .. } = *self.node(selected);
+            self.path(selected, &mut path);
+            if taken || !selectors.iter().any(|selector| selector.selects(&path)) {
                 continue;
             }
-            for (number, member) in members[..end].iter_mut().enumerate().skip(selected) {
-                if !self.nodes[number].taken {
+            for number in selected..end {
+                if !self.node(number).taken {
                     self.mark_taken(number);
-                    *member = true;
+                    members[number as usize] = true;
                 }
             }
         }
         // Directories on the way. What is in a directory has higher numbers, and so has had its turn before it.
-        for number in (0..members.len()).rev() {
-            if members[number] {
-                if !self.nodes[number].taken && self.nodes[number].left == 0 {
+        for number in (0..self.len()).rev() {
+            if members[number as usize] {
+                let Node { taken, left, parent, .. } = *self.node(number);
+                if !taken && left == 0 {
                     self.mark_taken(number);
                 }
-                members[self.nodes[number].parent] = true;
+                members[parent as usize] = true;
             }
         }
-        self.entries(|number, _| members[number])
+        order.iter().copied().filter(|number| members[*number as usize]).collect()
     }
 
     /// What has not been taken, in the order of the tar.
-    fn rest(&self) -> Vec<Entry> {
-        self.entries(|_, node| !node.taken)
+    fn rest(&self, mut order: Vec<u32>) -> Vec<u32> {
+        order.retain(|number| !self.node(*number).taken);
+        order
     }
 
-    fn mark_taken(&mut self, number: usize) {
-        self.nodes[number].taken = true;
+    fn mark_taken(&mut self, number: u32) {
+        self.node_mut(number).taken = true;
         if number != 0 {
-            let parent = self.nodes[number].parent;
-            self.nodes[parent].left -= 1;
+            let parent = self.node(number).parent;
+            self.node_mut(parent).left -= 1;
         }
-    }
-
-    fn entries(&self, wanted: impl Fn(usize, &Node) -> bool) -> Vec<Entry> {
-        let numbered = self.nodes.iter().enumerate();
-        let mut entries: Vec<_> = numbered
-            .filter(|&(number, node)| wanted(number, node))
-            .map(|(_, node)| node.entry.clone())
-            .collect();
-        entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        entries
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, File};
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::layer_tar::testing::{Make, USER, diff_id, make, root_as};
 
@@ -277,8 +350,13 @@ mod tests {
     /// The paths in each layer.
     fn paths(dir: &Path, slices: &[&[&str]]) -> Vec<Vec<String>> {
         let layers = slice_layers(dir, &globs(slices), USER).unwrap();
-        let text = |entry: &Entry| String::from_utf8(entry.path.clone()).unwrap();
-        layers.iter().map(|layer| layer.entries.iter().map(text).collect()).collect()
+        let text = |layer: &SliceLayer, number: &u32| {
+            let mut path = Vec::new();
+            layer.tree.path(*number, &mut path);
+            String::from_utf8(path).unwrap()
+        };
+        let texts = |layer: &SliceLayer| layer.entries.iter().map(|number| text(layer, number)).collect();
+        layers.iter().map(texts).collect()
     }
 
     /// The diff IDs are those of the slices that the Go lifecycle made of the same app.
@@ -312,6 +390,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         make(dir.path(), &[("a/b", Make::Dir(0o755)), ("a-b/c", Make::Dir(0o755)), ("a.", Make::Dir(0o755))]);
         assert_eq!(paths(dir.path(), &[]), [["", "a", "a-b", "a-b/c", "a.", "a/b"]]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_tree_is_in_that_order(files in prop::collection::btree_set("[ab][.-]?(/a[.-]?){0,3}", 1..20)) {
+            let dir = tempfile::tempdir().unwrap();
+            let mut want = BTreeSet::from([String::new()]);
+            for file in &files {
+                // What would be both a file and a folder is left out.
+                let path = dir.path().join(file);
+                let is_made = fs::create_dir_all(path.parent().unwrap()).and_then(|()| File::create_new(&path)).is_ok();
+                let dirs = file.match_indices('/').map(|(at, _)| &file[..at]);
+                want.extend(dirs.filter(|dir_name| dir.path().join(dir_name).is_dir()).map(str::to_owned));
+                want.extend(is_made.then(|| file.clone()));
+            }
+            prop_assert_eq!(&paths(dir.path(), &[])[0], &Vec::from_iter(want));
+        }
     }
 
     #[test]

@@ -193,6 +193,11 @@ impl Fake {
         lock(&self.seen).clone()
     }
 
+    /// Forgets the requests that came.
+    pub fn forget(&self) {
+        lock(&self.seen).clear();
+    }
+
     /// What was asked for, in two words each.
     pub fn lines(&self) -> Vec<String> {
         self.seen().iter().map(Request::line).collect()

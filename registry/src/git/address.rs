@@ -156,7 +156,8 @@ impl FromStr for GitUrl {
                 "its path has other characters than letters, digits and `-._~+=@,`, or a `..`",
             ));
         }
-        let without = path.strip_suffix(".git").filter(|rest| !rest.is_empty() && !rest.ends_with('/'));
+        // Not of what would be no name without it.
+        let without = path.strip_suffix(".git").filter(|rest| rest.split('/').all(is_plain));
         Ok(Self {
             scheme,
             user: user.map(str::to_owned),
@@ -302,6 +303,8 @@ mod tests {
             ("git+http://h.io:8080/a#main", "http://h.io:8080/a", Revision::Name("main".into()), None),
             ("git+ssh://git@h.io:22/a#:sub/b/", "ssh://git@h.io/a", Revision::Head, Some("sub/b")),
             ("git+ssh://h.io:2222/~me/a", "ssh://h.io:2222/~me/a", Revision::Head, None),
+            ("git+https://h.io/a/..git", "https://h.io/a/..git", Revision::Head, None),
+            ("git+https://h.io/a/...git", "https://h.io/a/...git", Revision::Head, None),
             ("git+file:///srv/a.git#v1@2:x", "file:///srv/a.git", Revision::Name("v1@2".into()), Some("x")),
             (
                 &on_branch,
@@ -313,6 +316,7 @@ mod tests {
             let address: GitAddress = text.parse().unwrap();
             assert_eq!((address.url.to_string().as_str(), &address.revision), (url, &revision), "{text}");
             assert_eq!(address.folder.as_deref(), folder, "{text}");
+            assert!(!address.url.path.split('/').any(|name| matches!(name, "" | "." | "..")), "{text}");
             assert_eq!(address.to_string().parse(), Ok(address), "{text}");
         }
         let upper: GitAddress = format!("git+https://h.io/a#{}", HASH.to_uppercase()).parse().unwrap();

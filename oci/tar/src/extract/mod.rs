@@ -51,7 +51,7 @@ pub enum ExtractError {
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     /// It holds something that does not belong where it is extracted to.
-    #[error("the tar's entry `{entry}` is refused: {reason}")]
+    #[error("the tar's entry `{entry:.300}` is refused: {reason}")]
     Refused {
         /// The entry's name.
         entry: String,

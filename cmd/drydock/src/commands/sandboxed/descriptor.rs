@@ -1,105 +1,25 @@
 //! `project.toml`: what an app says of its own build.
 //!
-//! Specification: `extensions/project-descriptor.md`, versions 0.1 and 0.2. What the command line says wins.
+//! What the command line says wins.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
+use drydock_images::builder::selection::Selection;
+use drydock_spec::descriptor::{ProjectBuildpack, ProjectDescriptor, ProjectScript};
 use drydock_spec::toml_text;
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
-use serde::Deserialize;
 use serde_json::json;
 
 use super::order::Asked;
 use crate::cli_sandboxed::Build;
-use crate::exit::Usage;
 
 /// The name that it has in the folder of the source.
-const FILE: &str = "project.toml";
+pub(super) const FILE: &str = "project.toml";
 
 /// Bytes that it may have.
 const MAX_FILE: u64 = 1 << 20;
-
-/// What says how the rest is to be read.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Head {
-    #[serde(rename = "_")]
-    meta: Meta,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", default)]
-struct Meta {
-    schema_version: Option<String>,
-}
-
-/// Version 0.1.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Old {
-    build: Wanted,
-}
-
-/// Version 0.2.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct New {
-    io: Io,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Io {
-    buildpacks: Wanted,
-}
-
-/// The parts that both versions have, under other names.
-#[derive(Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-struct Wanted {
-    builder: Option<String>,
-    include: Vec<String>,
-    exclude: Vec<String>,
-    #[serde(alias = "buildpacks")]
-    group: Vec<Buildpack>,
-    env: Vec<Variable>,
-    build: Env,
-    pre: Side,
-    post: Side,
-}
-
-/// What comes before or after the builder's buildpacks.
-#[derive(Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-struct Side {
-    group: Vec<Buildpack>,
-}
-
-#[derive(Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-struct Env {
-    env: Vec<Variable>,
-}
-
-#[derive(Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-struct Buildpack {
-    id: String,
-    version: String,
-    uri: String,
-    script: Option<Script>,
-}
-
-#[derive(Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-struct Script {
-    api: String,
-    inline: String,
-    shell: String,
-}
 
 /// A buildpack that consists of a script.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,13 +50,6 @@ impl Inline {
     }
 }
 
-#[derive(Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-struct Variable {
-    name: String,
-    value: String,
-}
-
 /// Reads the descriptor of a build, if there is one, and adds what it says to what the command line has left open.
 pub(crate) fn apply(options: &mut Build) -> Result<()> {
     let (path, is_asked) = match &options.descriptor {
@@ -149,22 +62,13 @@ pub(crate) fn apply(options: &mut Build) -> Result<()> {
         Err(error) if is_missing(error.kind()) && !is_asked => return Ok(()),
         read => read.with_context(failed)?,
     };
-    let wanted = parse(&text).with_context(|| format!("`{}` cannot be followed", path.display()))?;
+    let wanted = ProjectDescriptor::parse(&text)
+        .with_context(|| format!("`{}` cannot be followed", path.display()))?;
     let dir = path.parent().unwrap_or(Path::new("")).to_owned();
     add(options, wanted, &dir)
 }
 
-/// The part that is about builds.
-fn parse(text: &str) -> Result<Wanted> {
-    let Head { meta: Meta { schema_version } } = toml_text::from_str(text)?;
-    Ok(match schema_version.as_deref().unwrap_or("0.1") {
-        "0.1" => toml_text::from_str::<Old>(text)?.build,
-        "0.2" => toml_text::from_str::<New>(text)?.io.buildpacks,
-        other => bail!("its schema version is {other:.20}; 0.1 and 0.2 are known"),
-    })
-}
-
-fn add(options: &mut Build, wanted: Wanted, dir: &Path) -> Result<()> {
+fn add(options: &mut Build, wanted: ProjectDescriptor, dir: &Path) -> Result<()> {
     if !wanted.include.is_empty() && !wanted.exclude.is_empty() {
         bail!("it has both `include` and `exclude`");
     }
@@ -191,9 +95,9 @@ fn add(options: &mut Build, wanted: Wanted, dir: &Path) -> Result<()> {
 }
 
 /// As `--buildpack` names it. Paths begin in the descriptor's folder.
-fn buildpack(wanted: &Buildpack, dir: &Path) -> Result<Asked> {
-    let Buildpack { id, version, uri, script } = wanted;
-    if let Some(Script { api, inline, shell }) = script.as_ref().filter(|_| uri.is_empty()) {
+fn buildpack(wanted: &ProjectBuildpack, dir: &Path) -> Result<Asked> {
+    let ProjectBuildpack { id, version, uri, script } = wanted;
+    if let Some(ProjectScript { api, inline, shell }) = script.as_ref().filter(|_| uri.is_empty()) {
         if id.is_empty() || api.is_empty() || inline.is_empty() {
             bail!("the buildpack `{id}` has a `script`, which needs an `id`, and `api` and `inline` in it");
         }
@@ -223,79 +127,11 @@ fn buildpack(wanted: &Buildpack, dir: &Path) -> Result<Asked> {
     }))
 }
 
-/// Which files of the source are built: patterns are those of `.gitignore`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) enum Selection {
-    /// All.
-    #[default]
-    All,
-    /// Those that fit a pattern.
-    Only(Vec<String>),
-    /// Those that fit none.
-    Without(Vec<String>),
-}
-
-impl Selection {
-    /// Removes from a copy of the source what is not to be built.
-    pub(super) fn apply(&self, root: &Path) -> Result<()> {
-        let (lines, keep) = match self {
-            Self::All => return Ok(()),
-            Self::Only(lines) => (lines, true),
-            Self::Without(lines) => (lines, false),
-        };
-        let mut patterns = GitignoreBuilder::new(root);
-        for line in lines {
-            patterns
-                .add_line(None, line)
-                .map_err(|error| Usage(format!("{FILE}: the pattern `{line}`: {error}")))?;
-        }
-        let patterns = patterns.build().context("the patterns are too many")?;
-        prune(root, &patterns, keep).map(drop)
-    }
-}
-
-/// Gives whether anything is left in the folder.
-fn prune(dir: &Path, patterns: &Gitignore, keep: bool) -> Result<bool> {
-    let failed = || format!("cannot choose the files in `{}`", dir.display());
-    let mut is_left = false;
-    for entry in fs::read_dir(dir).with_context(failed)? {
-        let entry = entry.with_context(failed)?;
-        let (path, is_dir) = (entry.path(), entry.file_type().with_context(failed)?.is_dir());
-        let fits = patterns.matched_path_or_any_parents(&path, is_dir).is_ignore();
-        let stays = if is_dir {
-            let stays = fits == keep;
-            // A folder that fits nothing may hold what does; one that is left out is so with all that it holds.
-            let holds = (stays || keep) && prune(&path, patterns, keep)?;
-            stays || holds
-        } else {
-            fits == keep
-        };
-        if !stays {
-            drydock_tar::remove_all(&path).with_context(failed)?;
-        }
-        is_left |= stays;
-    }
-    Ok(is_left)
-}
-
 #[cfg(test)]
 mod tests {
     use rustix::fs::{CWD, Mode, mkfifoat};
 
     use super::*;
-
-    #[test]
-    fn both_versions_say_the_same() {
-        let old = "[project]\nname = 'x'\n[build]\nbuilder = 'b'\nexclude = ['*.log']\n[[build.buildpacks]]\nid = 'acme/a'\n\
-                   version = '1'\n[[build.env]]\nname = 'A'\nvalue = '1'\n";
-        let new = "[_]\nschema-version = '0.2'\n[io.buildpacks]\nbuilder = 'b'\nexclude = ['*.log']\n[[io.buildpacks.group]]\n\
-                   id = 'acme/a'\nversion = '1'\n[[io.buildpacks.build.env]]\nname = 'A'\nvalue = '1'\n";
-        let (old, new) = (parse(old).unwrap(), parse(new).unwrap());
-        assert_eq!((&old.builder, &old.exclude, &old.group), (&new.builder, &new.exclude, &new.group));
-        assert_eq!((old.env, old.group[0].id.as_str()), (new.build.env, "acme/a"));
-        assert_eq!(parse("[project]\nid = 'x'\n").unwrap(), Wanted::default());
-        assert!(parse("[_]\nschema-version = '9'\n").is_err());
-    }
 
     #[test]
     fn descriptors_are_regular_and_short() {
@@ -381,32 +217,6 @@ mod tests {
                 want,
                 "{args:?}"
             );
-        }
-    }
-
-    #[test]
-    fn patterns_choose_as_gitignore_does() {
-        let files = ["a.log", "src/a.rs", "src/b.log", "docs/x/y.md", "keep.log"];
-        for (selection, want) in [
-            (Selection::All, files.to_vec()),
-            (
-                Selection::Without(vec!["*.log".into(), "!keep.log".into(), "/docs".into()]),
-                vec!["src/a.rs", "keep.log"],
-            ),
-            (
-                Selection::Only(vec!["src".into(), "*.md".into()]),
-                vec!["src/a.rs", "src/b.log", "docs/x/y.md"],
-            ),
-        ] {
-            let dir = tempfile::tempdir().unwrap();
-            for file in files {
-                let path = dir.path().join(file);
-                fs::create_dir_all(path.parent().unwrap()).unwrap();
-                fs::write(path, "").unwrap();
-            }
-            selection.apply(dir.path()).unwrap();
-            let found: Vec<&str> = files.into_iter().filter(|file| dir.path().join(file).exists()).collect();
-            assert_eq!(found, want, "{selection:?}");
         }
     }
 }

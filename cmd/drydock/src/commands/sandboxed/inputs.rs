@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use drydock_images::builder::place::{self, Placed};
+use drydock_images::builder::selection::NoPattern;
 use drydock_images::{Name, Watch};
 use drydock_io::lock::Lock;
 use drydock_model::config::ImageConfig;
@@ -16,7 +17,7 @@ use drydock_tar::{Owner, give_all};
 use rustix::process::geteuid;
 
 use super::kept::Kept;
-use super::{Shop, variable};
+use super::{Shop, descriptor, variable};
 use crate::cli_sandboxed::Build;
 use crate::exit::Usage;
 
@@ -79,7 +80,10 @@ impl Inputs {
         let (layers, platform) = (shop.session.make("layers")?, shop.session.make("platform/env")?);
         let workspace = shop.session.make("workspace")?;
         app(&options.path, &workspace, watch)?;
-        options.selection.apply(&workspace)?;
+        options.selection.apply(&workspace).map_err(|error| match error.downcast::<NoPattern>() {
+            Ok(wrong) => Usage(format!("{}: {wrong}", descriptor::FILE)).into(),
+            Err(error) => error,
+        })?;
         give(&workspace, user)?;
         give(&layers, user)?;
         for (name, value) in variables(options)? {

@@ -35,7 +35,6 @@ use drydock_sandbox::session::{self, Session};
 use drydock_sandbox::tree::Tree;
 
 pub(crate) use build::build;
-pub(crate) use descriptor::Selection;
 pub(crate) use order::Asked;
 pub(crate) use run::{run, shell};
 
