@@ -78,6 +78,67 @@ impl Drop for TempFile {
     }
 }
 
+/// Where a user wants something to be written. Links are followed. A regular file is replaced in one step and keeps its mode; what is
+/// there and is none (a pipe, a device) stays there, and is written to.
+#[derive(Debug)]
+pub enum Destination {
+    /// A file that has its name when it is finished.
+    File(TempFile, PathBuf),
+    /// What is there.
+    There(File),
+}
+
+impl Destination {
+    /// Opens it; a pipe that nobody reads is waited for.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let mode = match fs::metadata(path) {
+            Ok(there) if there.is_file() => there.mode() & 0o777,
+            Ok(_) => return OpenOptions::new().write(true).open(path).map(Self::There),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0o644,
+            Err(error) => return Err(error),
+        };
+        let path = behind_links(path)?;
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // What killed processes left; other users' stays.
+        let _ = remove_stale(dir);
+        Ok(Self::File(TempFile::create(dir, mode)?, path))
+    }
+
+    /// The open file.
+    pub fn file(&mut self) -> &mut File {
+        match self {
+            Self::File(temporary, _) => temporary.file(),
+            Self::There(file) => file,
+        }
+    }
+
+    /// All is written: what is a file is on the disk, and has its name.
+    pub fn finish(self) -> io::Result<()> {
+        match self {
+            Self::File(mut temporary, path) => {
+                temporary.file().sync_all()?;
+                temporary.persist(&path)
+            }
+            Self::There(_) => Ok(()),
+        }
+    }
+}
+
+/// Where a link leads to, and a link there; there need not be anything.
+fn behind_links(path: &Path) -> io::Result<PathBuf> {
+    /// As many as the kernel follows.
+    const MAX_LINKS: usize = 40;
+    let mut path = path.to_owned();
+    for _ in 0..=MAX_LINKS {
+        match fs::read_link(&path) {
+            Ok(to) => path = path.parent().unwrap_or(Path::new("")).join(to),
+            // There is nothing, or no link.
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(Errno::LOOP.into())
+}
+
 /// Opens a file to read it and to write at its end; a new one has mode 0644. It must be a regular file, and no symlink. If
 /// what is in it does not end with a line feed, one is added: a killed process left half a line.
 pub fn open_to_append(path: &Path) -> io::Result<File> {
@@ -200,6 +261,51 @@ mod tests {
             assert!(error.contains(want), "{name}: {error}");
         }
         assert!(!path("target").exists());
+    }
+
+    #[test]
+    fn destinations_stay_what_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::create_dir(path("in")).unwrap();
+        fs::write(path("in/file"), "old").unwrap();
+        fs::set_permissions(path("in/file"), fs::Permissions::from_mode(0o640)).unwrap();
+        for (link, to) in [("link", "in/second"), ("in/second", "file"), ("new", "in/none"), ("loop", "loop")]
+        {
+            std::os::unix::fs::symlink(to, path(link)).unwrap();
+        }
+        for (name, real, mode) in
+            [("in/file", "in/file", 0o640), ("link", "in/file", 0o640), ("new", "in/none", 0o644)]
+        {
+            let before = fs::metadata(path(real)).map(|there| there.ino()).ok();
+            for finished in [false, true] {
+                let mut destination = Destination::open(&path(name)).unwrap();
+                destination.file().write_all(name.as_bytes()).unwrap();
+                if finished {
+                    destination.finish().unwrap();
+                }
+            }
+            assert_eq!(fs::read_to_string(path(real)).unwrap(), name);
+            let after = fs::symlink_metadata(path(real)).unwrap();
+            assert!(after.is_file() && Some(after.ino()) != before, "{name}");
+            assert_eq!(after.mode() & 0o777, mode, "{name}");
+        }
+        assert!(fs::symlink_metadata(path("link")).unwrap().is_symlink());
+        rustix::fs::mkfifoat(CWD, path("fifo"), Mode::RWXU).unwrap();
+        std::os::unix::fs::symlink("fifo", path("to-fifo")).unwrap();
+        let reader = std::thread::spawn({
+            let fifo = path("fifo");
+            move || fs::read(fifo).unwrap()
+        });
+        let mut destination = Destination::open(&path("to-fifo")).unwrap();
+        destination.file().write_all(b"through").unwrap();
+        destination.finish().unwrap();
+        assert_eq!(reader.join().unwrap(), b"through");
+        for (name, left) in [("loop", "symbolic links"), ("in", "directory"), ("no/file", "No such")] {
+            let error = Destination::open(&path(name)).unwrap_err().to_string();
+            assert!(error.contains(left), "{name}: {error}");
+        }
+        assert_eq!(names(&path("in")).len(), 3);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `import` and `export` without a network: skopeo, umoci and buildah write what is read, and read what is written.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -72,6 +73,7 @@ fn round_trips_keep_digests(executables: &Built) -> Result<()> {
         let mut to_stdout = repository.command(&["export", name, "oci-archive:-"]);
         to_stdout.stdout(fs::File::create(&again)?);
         ensure!(to_stdout.status()?.success() && fs::read(&again)? == fs::read(&archive)?);
+        by_other_names(&repository, name, &archive)?;
         let (gz, zst) = (compressed(&archive, "gzip", "tgz")?, compressed(&archive, "zstd", "tzst")?);
         for (number, source) in [
             format!("oci:{}:latest", text(&layout)),
@@ -102,6 +104,36 @@ fn round_trips_keep_digests(executables: &Built) -> Result<()> {
         tools::SKOPEO.run(out.path(), &["copy", "--quiet", "--preserve-digests", "--all", &from, &to])?;
         ensure!(named(&copied)? == named(&layout)?, "skopeo finds another image: {name}");
     }
+    Ok(())
+}
+
+/// An archive goes through links, to standard output and into pipes, and these stay what they are.
+fn by_other_names(repository: &Repository, name: &str, archive: &Path) -> Result<()> {
+    let out = tempfile::tempdir()?;
+    let [link, fifo] = ["link", "fifo"].map(|name| out.path().join(name));
+    let (stdout, wanted) = (out.path().join("stdout"), fs::read(archive)?);
+    let to = |path: &Path| repository.command(&["export", name, &format!("oci-archive:{}", text(path))]);
+    let mut append = fs::OpenOptions::new().create(true).append(true).open(&stdout)?;
+    append.write_all(b"before")?;
+    ensure!(to(Path::new("/dev/stdout")).stdout(append).status()?.success());
+    ensure!(
+        fs::read(&stdout)? == [b"before", wanted.as_slice()].concat(),
+        "standard output has another archive"
+    );
+    std::os::unix::fs::symlink("stdout", &link)?;
+    succeed(&mut to(&link))?;
+    ensure!(
+        fs::symlink_metadata(&link)?.is_symlink() && fs::read(&stdout)? == wanted,
+        "the link is replaced"
+    );
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
+    let read = std::thread::spawn({
+        let fifo = fifo.clone();
+        move || fs::read(fifo)
+    });
+    succeed(&mut to(&fifo))?;
+    let read = read.join().map_err(|_| anyhow::anyhow!("the pipe's reader"))??;
+    ensure!(read == wanted && !fs::metadata(&fifo)?.is_file(), "the pipe is replaced");
     Ok(())
 }
 

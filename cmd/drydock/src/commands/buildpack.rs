@@ -1,18 +1,20 @@
 //! `drydock buildpack package`, `drydock buildpack new`.
 
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Subcommand;
 use drydock_encode::compress::Compression;
 use drydock_images::builder::package::{package, package_file};
 use drydock_images::builder::skeleton;
-use drydock_io::file::TempFile;
+use drydock_images::export::File;
 use drydock_spec::module::ModuleName;
 use serde_json::json;
 
 use super::Context;
 use super::builder::options;
+use super::export::write;
 use crate::cli::ForPlatform;
 use crate::exit::Usage;
 
@@ -59,19 +61,17 @@ pub(crate) fn run(context: &mut Context, command: BuildpackCommand) -> Result<u8
                     (package(repository, &dir, &to, &options, progress)?, name)
                 }
                 (None, Some(path)) => {
-                    let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-                    let failed = || format!("cannot write `{}`", path.display());
-                    let mut file =
-                        TempFile::create_in(parent.unwrap_or(Path::new("."))).with_context(failed)?;
-                    let packaged = package_file(repository, &dir, file.file(), &options, progress)?;
-                    file.file().sync_all().with_context(failed)?;
-                    file.persist(&path).with_context(failed)?;
-                    (packaged, path.display().to_string())
+                    let put = |to: &mut dyn Write| package_file(repository, &dir, to, &options, progress);
+                    write(&File::Path(path), &progress.signals, put)?
                 }
                 (None, None) => return Err(Usage("name an image, or a file with -o".to_owned()).into()),
             };
             context.left(packaged.left.as_ref());
             let (digest, modules) = (packaged.committed.digest, packaged.modules);
+            // What is written to standard output is the package.
+            if to == "-" {
+                return Ok(0);
+            }
             if context.json {
                 context.out.json(&json!({"target": to, "digest": digest, "modules": modules}))?;
             } else if !context.quiet {

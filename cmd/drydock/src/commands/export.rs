@@ -1,20 +1,24 @@
 //! `drydock export`.
 
+use std::fs;
 use std::io::{self, IsTerminal as _, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use drydock_images::export::{self, File, Rights, Target};
 use drydock_images::{Name, Watch as _};
-use drydock_io::file::{TempFile, remove_stale};
+use drydock_io::file::Destination;
 use drydock_layout::Durability;
 use drydock_model::platform::Platform;
 use drydock_model::reference::ImageRef;
+use rustix::fs::fstat;
 use serde_json::json;
 
 use super::Context;
 use crate::exit::Usage;
 use crate::output::Unwritten;
+use crate::progress::Signals;
 use crate::remote;
 use crate::rules::Rules;
 
@@ -40,7 +44,8 @@ pub(crate) fn export(
             let exported = export::select(&name, &layout, platform)?;
             let tag = tag.as_deref().unwrap_or(name.path().ref_name());
             let dir = name.path().path();
-            let to = write(file, |to| export::oci_archive(dir, &exported, tag, to, progress))?;
+            let put = |to: &mut dyn Write| export::oci_archive(dir, &exported, tag, to, progress);
+            let ((), to) = write(file, &progress.signals, put)?;
             (exported.root.digest, to)
         }
         Target::DockerArchive { file, name: called } => {
@@ -49,7 +54,8 @@ pub(crate) fn export(
                 Some(called) => Some(called.parse::<ImageRef>()?),
                 None => own_reference(&name),
             };
-            let to = write(file, |to| export::docker_archive(&image, called.as_ref(), to, progress))?;
+            let put = |to: &mut dyn Write| export::docker_archive(&image, called.as_ref(), to, progress);
+            let ((), to) = write(file, &progress.signals, put)?;
             (image.digest(), to)
         }
         Target::Dir(dir) => {
@@ -75,10 +81,8 @@ pub(crate) fn export(
     };
     progress.advance(0)?;
     // What is written to standard output is the archive.
-    if matches!(
-        target,
-        Target::OciArchive { file: File::Stdout, .. } | Target::DockerArchive { file: File::Stdout, .. }
-    ) {
+    if matches!(target, Target::OciArchive { file, .. } | Target::DockerArchive { file, .. } if is_stdout(file))
+    {
         return Ok(0);
     }
     if context.json {
@@ -94,17 +98,43 @@ fn own_reference(name: &Name) -> Option<ImageRef> {
     name.text().parse().ok().filter(|reference: &ImageRef| reference.tag().is_some())
 }
 
-/// Writes an archive: whole, or not at all.
-fn write(file: &File, put: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<String> {
+/// Whether an archive goes to standard output, by whatever name: `-`, `/dev/stdout`, or a pipe that it is, too.
+pub(super) fn is_stdout(file: &File) -> bool {
+    let same = |path: &Path| -> io::Result<bool> {
+        let (there, stdout) = (fs::metadata(path)?, fstat(io::stdout())?);
+        Ok((there.dev(), there.ino()) == (stdout.st_dev, stdout.st_ino))
+    };
     match file {
-        File::Stdout => {
+        File::Stdout => true,
+        File::Path(path) => same(path).unwrap_or(false),
+    }
+}
+
+/// Writes an archive. What is a file is there whole, or not at all.
+pub(super) fn write<T>(
+    file: &File,
+    signals: &Signals,
+    put: impl FnOnce(&mut dyn Write) -> Result<T>,
+) -> Result<(T, String)> {
+    let no_terminal = || Usage("an archive is nothing for a terminal: send it to a file".to_owned()).into();
+    match file {
+        File::Path(path) if !is_stdout(file) => {
+            let failed = || format!("cannot write `{}`", path.display());
+            // A pipe may have no reader.
+            let mut to = signals.at_once(|| Destination::open(path)).with_context(failed)?;
+            if to.file().is_terminal() {
+                return Err(no_terminal());
+            }
+            let written = put(to.file()).with_context(failed)?;
+            to.finish().with_context(failed)?;
+            Ok((written, path.display().to_string()))
+        }
+        _ => {
             let mut stdout = io::stdout();
             if stdout.is_terminal() {
-                return Err(
-                    Usage("an archive is nothing for a terminal: send it to a file".to_owned()).into()
-                );
+                return Err(no_terminal());
             }
-            put(&mut stdout).map_err(|error| {
+            let written = put(&mut stdout).map_err(|error| {
                 let broken = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
                 match broken.map(io::Error::kind) {
                     // No file says so, and whoever read the archive has enough of it.
@@ -112,18 +142,7 @@ fn write(file: &File, put: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<
                     _ => error,
                 }
             })?;
-            Ok("-".to_owned())
-        }
-        File::Path(path) => {
-            let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let failed = || format!("cannot write `{}`", path.display());
-            // What killed exports left; other users' stays.
-            let _ = remove_stale(dir);
-            let mut temporary = TempFile::create_in(dir).with_context(failed)?;
-            put(temporary.file()).with_context(failed)?;
-            temporary.file().sync_all().with_context(failed)?;
-            temporary.persist(path).with_context(failed)?;
-            Ok(path.display().to_string())
+            Ok((written, "-".to_owned()))
         }
     }
 }
