@@ -9,7 +9,7 @@ use oci_spec::runtime::Spec;
 use serde_json::{Value as Json, json};
 
 use crate::ids::{Ids, User};
-use crate::limits::{Limits, are_delegated};
+use crate::limits::{Limits, are_delegated, group};
 use crate::room::Room;
 use crate::seccomp;
 
@@ -210,7 +210,7 @@ fn linux(sandbox: &Sandbox, id: &str, room: &Room) -> Json {
         linux["gidMappings"] = one(sandbox.user.gid);
     }
     if sandbox.limits.any() && are_delegated() {
-        linux["cgroupsPath"] = json!(format!("/drydock/{id}"));
+        linux["cgroupsPath"] = json!(group(id));
         linux["resources"] = resources(&sandbox.limits);
     }
     linux

@@ -1,6 +1,10 @@
 //! What a sandbox may use, and how much of that can be asked of this machine.
 
-use std::path::Path;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{Access, access};
 use rustix::process::geteuid;
@@ -23,9 +27,61 @@ impl Limits {
     }
 }
 
+/// Where control groups are; of the older hierarchies, each is in a folder there.
+const GROUPS: &str = "/sys/fs/cgroup";
+
+/// Ours in a hierarchy.
+const OWN: &str = "drydock";
+
 /// Whether runtimes can set limits here: whether control groups can be written.
 pub fn are_delegated() -> bool {
-    // The second is that of the older hierarchy.
-    let groups = ["/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/pids/cgroup.procs"];
-    geteuid().is_root() && groups.iter().any(|path| access(Path::new(path), Access::WRITE_OK).is_ok())
+    let files = ["cgroup.procs", "pids/cgroup.procs"];
+    let is_writable = |file| access(Path::new(GROUPS).join(file), Access::WRITE_OK).is_ok();
+    geteuid().is_root() && files.into_iter().any(is_writable)
+}
+
+/// The control group of a sandbox, as runtimes are told.
+pub(crate) fn group(id: &str) -> String {
+    format!("/{OWN}/{id}")
+}
+
+/// Removes the control groups of a killed command, which go by the name of its session.
+pub(crate) fn remove_groups(session: &str) {
+    remove_groups_in(Path::new(GROUPS), session);
+}
+
+fn remove_groups_in(groups: &Path, session: &str) {
+    let list = |dir: PathBuf| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let hierarchies = list(groups.to_owned()).chain([groups.to_owned()]);
+    let is_left = |group: &PathBuf| {
+        let name = group.file_name().unwrap_or_default().to_string_lossy();
+        name.strip_prefix(session).is_some_and(|rest| rest.starts_with('-'))
+    };
+    for group in hierarchies.flat_map(|hierarchy| list(hierarchy.join(OWN))).filter(is_left) {
+        // The kernel may be about to end the last process there. What cannot be removed is empty, and in nobody's way.
+        let tries = (0..50).map(|_| fs::remove_dir(&group));
+        let is_busy = |done: &io::Result<()>| {
+            done.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy)
+        };
+        for _ in tries.take_while(is_busy) {
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_removed_of_one_session() {
+        let groups = tempfile::tempdir().unwrap();
+        let make = |path: &str| fs::create_dir_all(groups.path().join(path)).unwrap();
+        let left = ["drydock/drydock-sA-run-1", "pids/drydock/drydock-sA-build"];
+        let others = ["drydock/drydock-sAB-run-1", "pids/drydock/other", "pids/other/drydock-sA-build"];
+        left.iter().chain(&others).for_each(|path| make(path));
+        remove_groups_in(groups.path(), "drydock-sA");
+        assert!(left.iter().all(|path| !groups.path().join(path).exists()));
+        assert!(others.iter().all(|path| groups.path().join(path).exists()));
+    }
 }

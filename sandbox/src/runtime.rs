@@ -14,6 +14,7 @@ use crate::ending::Ending;
 use crate::limits::are_delegated;
 use crate::room::{Room, exit_code, pass_on};
 use crate::session::Session;
+use crate::tree::Tree;
 use crate::wait::wait;
 
 /// Those that are known, the quickest first.
@@ -107,7 +108,14 @@ impl Runtime {
         room: &Room,
         terms: Terms<'_>,
     ) -> Result<Ended> {
-        let (bundle, state) = (session.make(&format!("{name}/bundle"))?, session.make("state")?);
+        // Its variables may be secret: what is said of it, and what runtimes copy of that, lies on no disk.
+        let memory = Tree::in_memory(&session.make(&format!("{name}/memory"))?, None)?;
+        let make = |part: &str| -> Result<PathBuf> {
+            let dir = memory.path().join(part);
+            fs::create_dir(&dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
+            Ok(dir)
+        };
+        let (bundle, state) = (make("bundle")?, make("state")?);
         let id = format!("{}-{name}", session.name());
         let path = bundle.join("config.json");
         let text = serde_json::to_vec(&config(sandbox, &id, room)?)?;
@@ -157,7 +165,7 @@ impl Runtime {
     }
 
     /// Removes what is left of sandboxes of which a folder knows: their control groups.
-    pub fn forget(&self, room: &Room, state: &Path, limited: bool) {
+    fn forget(&self, room: &Room, state: &Path, limited: bool) {
         for entry in fs::read_dir(state).into_iter().flatten().flatten() {
             let mut command = self.command(room, state, limited);
             // What cannot be removed is empty, and in nobody's way.

@@ -8,6 +8,8 @@ use anyhow::{Context as _, Result, bail};
 use drydock_io::lock::Lock;
 use drydock_tar::remove_all;
 
+use crate::limits;
+
 /// The folder of the cache that has them.
 const FOLDER: &str = "sessions";
 
@@ -35,8 +37,7 @@ impl Session {
 
     /// A word that is this session's alone.
     pub fn name(&self) -> String {
-        let name = self.dir.file_name().unwrap_or_default().to_string_lossy();
-        format!("drydock-{}", name.trim_start_matches('.'))
+        name(&self.dir)
     }
 
     /// Makes a folder in it.
@@ -64,9 +65,13 @@ impl Drop for Session {
     }
 }
 
-/// Removes what killed commands left: `undo` is given each of their folders first.
-pub fn remove_stale(cache: &Path, undo: &dyn Fn(&Path)) -> Result<usize> {
-    remove_unlocked(&cache.join(FOLDER), &|_| true, undo)
+fn name(dir: &Path) -> String {
+    format!("drydock-{}", dir.file_name().unwrap_or_default().display())
+}
+
+/// Removes what killed commands left: their control groups and their folders.
+pub fn remove_stale(cache: &Path) -> Result<usize> {
+    remove_unlocked(&cache.join(FOLDER), &|_| true, &|left| limits::remove_groups(&name(left)))
 }
 
 /// Removes the folders in a folder that nobody has locked, if they are `wanted`; gives their number.
@@ -118,8 +123,6 @@ pub(crate) fn make_private(dir: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use super::*;
 
     #[test]
@@ -128,14 +131,8 @@ mod tests {
         let running = Session::begin(cache.path()).unwrap();
         fs::write(running.make("a/b").unwrap().join("file"), "").unwrap();
         let killed = cache.path().join(FOLDER).join("killed");
-        fs::create_dir_all(killed.join("state")).unwrap();
-        let undone = Cell::new(0);
-        let undo = |dir: &Path| {
-            assert_eq!(dir, killed);
-            undone.set(undone.get() + 1);
-        };
-        assert_eq!(remove_stale(cache.path(), &undo).unwrap(), 1);
-        assert_eq!(undone.get(), 1);
+        fs::create_dir_all(killed.join("inner")).unwrap();
+        assert_eq!(remove_stale(cache.path()).unwrap(), 1);
         assert!(!killed.exists() && running.dir().join("a/b/file").exists());
         let dir = running.dir().to_owned();
         running.end().unwrap();
@@ -154,7 +151,7 @@ mod tests {
                 }
             });
             while !making.is_finished() {
-                remove_stale(cache.path(), &|_| {}).unwrap();
+                remove_stale(cache.path()).unwrap();
             }
         });
     }

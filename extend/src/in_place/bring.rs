@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Seek as _};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use drydock_model::digest::{Digest, HashingWriter};
@@ -13,11 +14,11 @@ use rustix::fs::{CWD, FileType, Stat, fstat, major, minor, readlinkat};
 use super::archive::{self, Packed};
 use super::context::{Context, Item, Source, clean, is_dir, open};
 use super::layer::xattrs;
-use super::scope::{join, names, push};
+use super::scope::{Scope, join, names, push};
 use super::target::{Facts, Special, Target};
 use super::{Contexts, Download};
 use crate::language::IgnoreRules;
-use crate::plan::{Copying, Origin};
+use crate::plan::{Copying, From, Origin};
 
 /// The permissions of what was downloaded.
 const DOWNLOADED: u32 = 0o600;
@@ -149,6 +150,25 @@ pub fn digest_of_path(context: &mut Context, path: &str) -> Result<Digest> {
     let source = context.find_path(path)?;
     sum.add_all(context, &source, &IgnoreRules::default())?;
     Ok(Digest::from_hash(sum.0))
+}
+
+/// Copies the file or the folder of a context that is digested as [`digest_of_path`] to a new name in the folder `dir`.
+pub fn copy_path(context: &mut Context, path: &str, dir: &Path, name: &str) -> Result<()> {
+    let source = context.find_path(path)?;
+    let mut scope = Scope::open(dir)?;
+    let mut target = Target::new(&mut scope, None, None);
+    let copying = Copying {
+        from: From::Context,
+        sources: Vec::new(),
+        target: String::new(),
+        chown: None,
+        chmod: None,
+        exclude: IgnoreRules::default(),
+        unpacks: false,
+    };
+    bring_one(context, &source, &copying, name.as_bytes(), false, &mut target)
+        .with_context(|| of_context(&source))?;
+    target.finish()
 }
 
 /// Texts, each with its length, so that none can be taken for another.

@@ -37,7 +37,7 @@ use drydock_model::digest::DiffId;
 use drydock_tar::Time;
 
 pub(crate) use self::bring::digest as digest_of_copied;
-pub use self::bring::digest_of_path;
+pub use self::bring::{copy_path, digest_of_path};
 pub use self::context::Context;
 pub use self::overlay::{MountPoint, add_mount_points, layer_of_upper};
 use self::scope::Scope;

@@ -118,3 +118,26 @@ fn paths_are_as_long_as_the_kernels() {
     let error = bring(&stage, &copying(From::Context, from(), &target(2100))).unwrap_err();
     assert!(error.contains("name too long") && error.len() < 2000, "{error}");
 }
+
+#[test]
+fn what_is_copied_by_its_path_is_what_its_digest_says() {
+    let stage = Stage::new();
+    for path in ["a[b]c", "abc", "d?r/[slug]/page", "dir/s/other"] {
+        stage.write(&format!("context/{path}"), path);
+    }
+    let to = stage.path("copies");
+    fs::create_dir(&to).unwrap();
+    let mut context = Context::open(&stage.path("context"), IgnoreRules::default()).unwrap();
+    let mut copied = Context::open(&to, IgnoreRules::default()).unwrap();
+    for (path, name) in [("a[b]c", "file"), ("/d?r/./[slug]/", "dir"), ("/", "all")] {
+        copy_path(&mut context, path, &to, name).unwrap();
+        assert_eq!(
+            digest_of_path(&mut context, path).unwrap(),
+            digest_of_path(&mut copied, name).unwrap(),
+            "{path}"
+        );
+    }
+    assert_eq!(fs::read_to_string(to.join("file")).unwrap(), "a[b]c");
+    assert_eq!(fs::read_to_string(to.join("dir/page")).unwrap(), "d?r/[slug]/page");
+    assert!(copy_path(&mut context, "*", &to, "none").unwrap_err().to_string().contains("`*` is not"));
+}

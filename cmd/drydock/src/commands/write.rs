@@ -56,7 +56,7 @@ pub(crate) fn remove(context: &mut Context, names: &[String]) -> Result<u8> {
 
 pub(crate) fn gc(context: &mut Context, dry_run: bool, room: Option<&Room>) -> Result<u8> {
     let cleaned = clean::gc(&context.repository, dry_run, &context.progress)?;
-    let unpacked = room.map(sandboxed::clean).transpose()?.unwrap_or_default();
+    let unpacked = room.map(|_| sandboxed::clean()).transpose()?.unwrap_or_default();
     let out = &mut context.out;
     if context.json {
         let mut answer = serde_json::to_value(&cleaned)?;

@@ -169,18 +169,9 @@ fn cache_dir() -> Result<PathBuf> {
 }
 
 /// Removes unpacked images that have not been used for days, and what killed commands left; gives their number.
-pub(crate) fn clean(room: &Room) -> Result<usize> {
+pub(crate) fn clean() -> Result<usize> {
     let cache = cache_dir()?;
-    let runtime = Runtime::find(None, env::search_path().as_deref()).ok();
-    Ok(remove_stale(&cache, runtime.as_ref(), room)? + roots::clean(&cache, roots::KEPT)?)
-}
-
-fn remove_stale(cache: &Path, runtime: Option<&Runtime>, room: &Room) -> Result<usize> {
-    session::remove_stale(cache, &|left| {
-        if let Some(runtime) = runtime {
-            runtime.forget(room, &left.join("state"), true);
-        }
-    })
+    Ok(session::remove_stale(&cache)? + roots::clean(&cache, roots::KEPT)?)
 }
 
 /// All that it takes to run something.
@@ -210,7 +201,7 @@ impl Shop {
             ));
         }
         let cache = cache_dir()?;
-        remove_stale(&cache, Some(&runtime), &room)?;
+        session::remove_stale(&cache)?;
         let session = Session::begin(&cache)?;
         let (network, own_network) = match options.network {
             Some(Reach::Host) => (Network::Host, None),

@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
-use drydock_extend::in_place::{self, Context, Download, Identity, Place, Runner, perform};
-use drydock_extend::language::IgnoreRules;
-use drydock_extend::plan::{Action, Copying, From, Origin, Program, Step};
+use anyhow::{Context as _, Result};
+use drydock_extend::in_place::{self, Context, Download, copy_path};
+use drydock_extend::plan::From;
 use drydock_io::file::TempFile;
 use drydock_layout::Image;
 use drydock_model::platform::Platform;
@@ -97,29 +96,10 @@ impl<'a> Contexts<'a> {
             return Ok(copy.clone());
         }
         let dir = self.folder("binds")?;
-        self.copy(source, &dir)?;
+        copy_path(&mut self.open_files(from)?.context, source, &dir, COPY)?;
         let copy = dir.join(COPY);
         self.copies.insert(source.to_owned(), copy.clone());
         Ok(copy)
-    }
-
-    /// Copies a part of the context into a folder.
-    fn copy(&mut self, source: &str, dir: &Path) -> Result<()> {
-        let copying = Copying {
-            from: From::Context,
-            sources: vec![Origin::Context(source.to_owned())],
-            target: format!("/{COPY}"),
-            chown: None,
-            chmod: None,
-            exclude: IgnoreRules::default(),
-            unpacks: false,
-        };
-        let step = Step { line: 0, text: String::new(), action: Action::Copy(copying) };
-        let place = Place { root: dir, left_out: &[], scripts: dir, scripts_inside: dir };
-        perform(&step, &place, self, &NoPrograms).map_err(|failure| match failure {
-            in_place::Failure::Files { source, .. } => source,
-            in_place::Failure::Program { failure, .. } => failure,
-        })
     }
 
     fn open_files(&mut self, from: &From) -> Result<&mut Opened> {
@@ -167,16 +147,5 @@ impl in_place::Contexts for Contexts<'_> {
         let file = self.downloads.get(url).context("it was put there")?;
         let file = File::open(file.path()).context("cannot open what was downloaded")?;
         Ok(Download { file, modified: None })
-    }
-}
-
-/// Where no program runs.
-struct NoPrograms;
-
-impl Runner for NoPrograms {
-    type Failure = anyhow::Error;
-
-    fn run(&self, _: &[String], _: &Program, _: &Identity) -> Result<()> {
-        bail!("a copy runs no program")
     }
 }

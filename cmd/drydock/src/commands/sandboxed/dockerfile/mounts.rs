@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use drydock_extend::in_place::{Contexts as _, digest_of_path};
 use drydock_extend::plan::{Mount, Program, Sharing};
 use drydock_images::Watch as _;
 use drydock_model::digest::Digest;
@@ -40,15 +41,23 @@ pub(super) struct Maker<'m, 'a> {
 
 impl Maker<'_, '_> {
     pub(super) fn make(&mut self, program: &Program) -> Result<Mounts> {
-        let mut all = Mounts { caches: self.caches(program)?, ..Mounts::default() };
-        for mount in &program.mounts {
-            self.add(mount, &mut all)?;
+        let keys = program.mounts.iter().map(|mount| self.cache_key(mount)).collect::<Result<Vec<_>>>()?;
+        let mounts = || program.mounts.iter().zip(&keys);
+        // Each once, in one order, so that two programs do not wait for each other.
+        let caches: BTreeMap<&String, &Mount> =
+            mounts().filter_map(|(mount, key)| Some((key.as_ref()?, mount))).collect();
+        let mut all = Mounts::default();
+        for (key, mount) in caches {
+            all.caches.insert(key.clone(), self.cache(key, mount)?);
+        }
+        for (mount, key) in mounts() {
+            self.add(mount, key.as_ref(), &mut all)?;
         }
         all.seen.sort_by_key(|mount| mount.to.split('/').count());
         Ok(all)
     }
 
-    fn add(&mut self, mount: &Mount, all: &mut Mounts) -> Result<()> {
+    fn add(&mut self, mount: &Mount, cache: Option<&String>, all: &mut Mounts) -> Result<()> {
         let (from, to, writable) = match mount {
             Mount::Bind { from, source, target, writable } => {
                 let found = self.contexts.find(from, source)?;
@@ -56,7 +65,7 @@ impl Maker<'_, '_> {
                 (found, target, *writable)
             }
             Mount::Cache { target, writable, .. } => {
-                let root = all.caches.get(&cache_key(mount)).context("the cache was opened")?;
+                let root = cache.and_then(|key| all.caches.get(key)).context("the cache was opened")?;
                 (root.files.clone(), target, *writable)
             }
             Mount::Tmpfs { target, size } => {
@@ -117,16 +126,20 @@ impl Maker<'_, '_> {
         Ok(path)
     }
 
-    /// The caches of a program, each once, in one order, so that two programs do not wait for each other.
-    fn caches(&mut self, program: &Program) -> Result<BTreeMap<String, Root>> {
-        let wanted: BTreeMap<String, &Mount> = program
-            .mounts
-            .iter()
-            .filter(|mount| matches!(mount, Mount::Cache { .. }))
-            .map(|mount| (cache_key(mount), mount))
-            .collect();
-        let opened = wanted.into_iter().map(|(key, mount)| Ok((key.clone(), self.cache(&key, mount)?)));
-        opened.collect()
+    /// What a cache is called among all that is kept: whatever else it is filled from, it is another one.
+    fn cache_key(&mut self, mount: &Mount) -> Result<Option<String>> {
+        let Mount::Cache { id, from, source, .. } = mount else { return Ok(None) };
+        let text = match from {
+            None => id.clone(),
+            Some(from) => {
+                let filled = digest_of_path(self.contexts.open(from)?, source);
+                format!(
+                    "{id}\0{}",
+                    filled.with_context(|| format!("`{source}`, which fills the cache `{id}`"))?
+                )
+            }
+        };
+        Ok(Some(format!("cache-{}", Digest::of(text.as_bytes()).hex())))
     }
 
     fn cache(&mut self, key: &str, mount: &Mount) -> Result<Root> {
@@ -149,16 +162,5 @@ impl Maker<'_, '_> {
         };
         self.progress.advance(0)?;
         opened.with_context(|| format!("cannot open the cache `{id}`"))
-    }
-}
-
-/// What a cache is called among all that is kept.
-fn cache_key(mount: &Mount) -> String {
-    match mount {
-        Mount::Cache { id, from: None, .. } => format!("cache-{}", Digest::of(id.as_bytes()).hex()),
-        Mount::Cache { id, from, source, .. } => {
-            format!("cache-{}", Digest::of(format!("{id}\0{from:?}\0{source}").as_bytes()).hex())
-        }
-        _ => String::new(),
     }
 }
