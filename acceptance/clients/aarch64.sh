@@ -11,19 +11,20 @@ inside() {
     local magic='\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00'
     local mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
     mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
-    printf '%s' ":aarch64:M::$magic:$mask:$(command -v qemu-aarch64):F" >/proc/sys/fs/binfmt_misc/register
-    export QEMU_LD_PREFIX=/usr/aarch64-linux-gnu
+    printf '%s' ":aarch64:M::$magic:$mask:$(command -v qemu-aarch64):FP" >/proc/sys/fs/binfmt_misc/register
+    # As what ships is. Where QEMU is told of libraries, it looks for everything there first.
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS=-Ctarget-feature=+crt-static
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
     cargo() { echo "== cargo $*" && command cargo "$@"; }
 
-    cargo test --locked --target $target --no-fail-fast --package=drydock-{model,io,encode,tar,layout,spec}
+    # QEMU has no limit of address space and no openat2, and its own memory counts.
+    local not=(memory_is_bounded threads_that_cannot_be_had a_long_way_is_few_steps)
+    cargo test --locked --target $target --no-fail-fast --package=drydock-{model,io,encode,tar,layout,spec} \
+        -- "${not[@]/#/--skip=}"
     local launcher=(--manifest-path cmd/launcher/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}" --workspace)
     cargo test --locked --target $target --no-fail-fast "${launcher[@]}"
     cargo test --locked --target $target --no-fail-fast "${launcher[@]}" --release
 
-    # What ships is static, and so needs no libraries.
-    unset QEMU_LD_PREFIX
-    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS=-Ctarget-feature=+crt-static
     cargo run --locked --target $target --release --package drydock --bin lifecycle -- -version
     cargo run --locked --target $target --release --package drydock-cli -- --version
     cargo check --locked --target $target --workspace --all-targets
