@@ -6,6 +6,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use crate::signals::mask;
+
 /// A process that is asked to end, by a signal or because its time is over, has so long for it.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -59,11 +61,7 @@ impl Ending {
 
 /// Whether a process handles or ignores a signal, by the text of `/proc/<pid>/status`.
 fn listens(status: &str, signal: usize) -> Option<bool> {
-    let mask = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|line| u64::from_str_radix(line.trim(), 16).ok())
-    };
-    let signals = mask("SigCgt:")? | mask("SigIgn:")?;
+    let signals = mask(status, "SigCgt:")? | mask(status, "SigIgn:")?;
     Some(signals >> (signal - 1) & 1 == 1)
 }
 

@@ -19,5 +19,6 @@ pub mod roots;
 pub mod runtime;
 mod seccomp;
 pub mod session;
+pub mod signals;
 pub mod tree;
 mod wait;

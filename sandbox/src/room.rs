@@ -16,13 +16,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context as _, Result, bail};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-use rustix::process::{Pid, Signal, geteuid, getgid, getuid, kill_process, set_parent_process_death_signal};
+use rustix::process::{Signal, geteuid, getgid, getuid, set_parent_process_death_signal};
 use rustix::thread::{
     CapabilitySet, UnshareFlags, capabilities, configure_capability_in_ambient_set, set_capabilities,
 };
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::ids::{self, Ids, Range, User};
+use crate::signals;
 use crate::wait::wait;
 
 /// The variable by which the second process knows that it is in the room: what `/proc/self/ns/mnt` says there.
@@ -106,33 +106,17 @@ fn inside() -> Result<Room> {
 fn supervise(namespace: &OsStr, handed_on: &[(&str, &OsStr)]) -> Result<u8> {
     let this = std::env::current_exe().context("cannot find this executable")?;
     let came = Arc::new(AtomicUsize::new(0));
-    for (signal, number) in [(SIGINT, 2), (SIGTERM, 15)] {
+    for signal in signals::that_end() {
+        let number = usize::try_from(signal).context("a signal's number is positive")?;
         signal_hook::flag::register_usize(signal, Arc::clone(&came), number)
             .context("cannot watch for signals")?;
     }
     let mut command = Command::new(&this);
     command.args(std::env::args_os().skip(1)).env(MARK, namespace).envs(handed_on.iter().copied());
     let mut child = command.spawn().with_context(|| format!("cannot start `{}`", this.display()))?;
-    let status = wait(&mut child, &mut |pid| pass_on(came.swap(0, Ordering::Relaxed), pid));
+    // It may have got the signal already, with the whole group: it counts what comes at once as one.
+    let status = wait(&mut child, &mut |pid| signals::pass_on(came.swap(0, Ordering::Relaxed), pid));
     Ok(exit_code(status.context("cannot wait for the process in the room")?))
-}
-
-/// Hands on a signal, unless the terminal has sent it to all.
-pub(crate) fn pass_on(number: usize, to: Pid) {
-    let signal = match number {
-        2 if is_foreground() => return,
-        2 => Signal::INT,
-        15 => Signal::TERM,
-        _ => return,
-    };
-    // Who is gone needs no signal.
-    let _ = kill_process(to, signal);
-}
-
-/// Whether Ctrl-C is meant for this process's group.
-fn is_foreground() -> bool {
-    let terminal = fs::File::open("/dev/tty");
-    terminal.is_ok_and(|tty| rustix::termios::tcgetpgrp(&tty).ok() == Some(rustix::process::getpgrp()))
 }
 
 /// As a shell counts: 128 and the signal's number if one ended it.

@@ -2,8 +2,10 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
@@ -12,8 +14,9 @@ use serde_json::Value as Json;
 use crate::bundle::{Sandbox, config};
 use crate::ending::Ending;
 use crate::limits::are_delegated;
-use crate::room::{Room, exit_code, pass_on};
+use crate::room::{Room, exit_code};
 use crate::session::Session;
+use crate::signals::pass_on;
 use crate::tree::Tree;
 use crate::wait::wait;
 
@@ -99,6 +102,11 @@ impl Runtime {
         command
     }
 
+    /// Has the runtime say or do something, whatever is sent to this process's group.
+    fn ask(&self, room: &Room, state: &Path, limited: bool, args: &[&OsStr]) -> io::Result<Output> {
+        self.command(room, state, limited).args(args).process_group(0).output()
+    }
+
     /// Runs a sandbox to its end. Whatever it has started is gone then.
     pub fn run(
         &self,
@@ -124,6 +132,10 @@ impl Runtime {
         let mut command = self.command(room, &state, limited);
         command.arg("run").arg("--bundle").arg(&bundle).arg(&id).current_dir(&bundle);
         command.stdin(terms.stdin).stdout(terms.stdout).stderr(terms.stderr);
+        if !sandbox.terminal {
+            // What is sent to this process's group is passed on, once. But who reads a terminal must be of its foreground group.
+            command.process_group(0);
+        }
         let mut child = command.spawn().with_context(|| format!("cannot start `{}`", self.path.display()))?;
         let init = || self.init(&id, room, &state);
         let mut ending: Option<Ending> = None;
@@ -159,7 +171,7 @@ impl Runtime {
 
     /// The first process of a sandbox, as soon as it runs what it is to run.
     fn init(&self, id: &str, room: &Room, state: &Path) -> Option<u64> {
-        let output = self.command(room, state, false).args(["state", id]).output().ok()?;
+        let output = self.ask(room, state, false, &["state", id].map(OsStr::new)).ok()?;
         let said: Json = serde_json::from_slice(&output.stdout).ok()?;
         said["pid"].as_u64().filter(|_| said["status"] == "running")
     }
@@ -167,9 +179,9 @@ impl Runtime {
     /// Removes what is left of sandboxes of which a folder knows: their control groups.
     fn forget(&self, room: &Room, state: &Path, limited: bool) {
         for entry in fs::read_dir(state).into_iter().flatten().flatten() {
-            let mut command = self.command(room, state, limited);
+            let id = entry.file_name();
             // What cannot be removed is empty, and in nobody's way.
-            let _ = command.args(["delete", "--force"]).arg(entry.file_name()).output();
+            let _ = self.ask(room, state, limited, &[OsStr::new("delete"), OsStr::new("--force"), &id]);
         }
     }
 

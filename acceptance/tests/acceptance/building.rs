@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
@@ -17,7 +18,7 @@ use drydock_acceptance::project::{self, succeed};
 use drydock_acceptance::sandboxed::{House, RUN, Who};
 use drydock_acceptance::stage::copy;
 use libtest_mimic::Trial;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
 use crate::{Built, libcnb, node_app, test};
@@ -367,15 +368,17 @@ fn killed_at_any_moment(built: &Built, houses: &Houses) -> Result<()> {
     both_at_once(&kill)
 }
 
-/// Ctrl-C, SIGTERM and `--timeout` in the middle of a buildpack.
+/// Ctrl-C, signals to a process, to its group or to both, and `--timeout` in the middle of a buildpack.
 fn interrupted(built: &Built, houses: &Houses) -> Result<()> {
     let house =
         houses.with_script(built, Who::Ordinary, "#!/bin/sh\necho waiting\nsleep 300 & sleep 300\n")?;
-    for (signal, exit) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+    let signals = [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129), (Signal::QUIT, 131)];
+    for ((signal, exit), to_group) in signals.into_iter().flat_map(|one| [(one, false), (one, true)]) {
         let mut child = house
             .command(&house.build_arguments(&[])?)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
+            .process_group(0)
             .spawn()?;
         let mut lines = BufReader::new(child.stdout.take().context("a pipe")?).lines();
         ensure!(
@@ -383,8 +386,11 @@ fn interrupted(built: &Built, houses: &Houses) -> Result<()> {
             "the buildpack did not begin"
         );
         kill_process(Pid::from_child(&child), signal)?;
+        if to_group {
+            kill_process_group(Pid::from_child(&child), signal)?;
+        }
         let status = child.wait()?;
-        ensure!(status.code() == Some(exit), "{signal:?}: {status:?}");
+        ensure!(status.code() == Some(exit), "{signal:?}, {to_group}: {status:?}");
         house.is_clean()?;
     }
     let output = house.build(&["--timeout", "2s"])?;

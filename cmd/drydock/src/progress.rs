@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use drydock_images::Watch;
+use drydock_sandbox::signals;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value as Json, json};
-use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::low_level::pipe;
 
@@ -22,7 +22,7 @@ use crate::output::{bytes, printable};
 pub(crate) struct Signals {
     /// The number of the first that came; 0 as long as there was none.
     first: Arc<AtomicUsize>,
-    /// The next one ends the process at once: it is the second, or there is nothing to undo.
+    /// The next one ends the process at once: it is another one, or there is nothing to undo.
     at_once: Arc<AtomicBool>,
 }
 
@@ -30,35 +30,41 @@ impl Signals {
     /// From now on they are noted.
     pub(crate) fn watch() -> Result<Self> {
         let signals = Self { first: Arc::default(), at_once: Arc::default() };
-        for signal in [SIGINT, SIGTERM] {
+        for signal in signals::that_end() {
             let number = usize::try_from(signal).context("a signal's number is positive")?;
-            // In this order: the first one finds `at_once` unset.
             flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&signals.at_once))
-                .and_then(|_| flag::register(signal, Arc::clone(&signals.at_once)))
                 .and_then(|_| flag::register_usize(signal, Arc::clone(&signals.first), number))
-                .context("cannot watch for signals")?;
+                .context(CANNOT_WATCH)?;
         }
         Ok(signals)
     }
 
-    /// Work that waits for somebody else looks for no signals, as at a registry that says nothing: after a while it ends as
-    /// it does when the process is killed.
-    pub(crate) fn end_what_hangs(&self) -> Result<()> {
-        let watch = || "cannot watch for signals";
-        let (mut told, tells) = UnixStream::pair().with_context(watch)?;
-        for signal in [SIGINT, SIGTERM] {
-            pipe::register(signal, tells.try_clone().with_context(watch)?).with_context(watch)?;
+    /// Work that waits for somebody else looks for no signals, as at a registry that says nothing: another one ends the process
+    /// at once, and after `patience` it ends as it does when it is killed. This starts a thread.
+    pub(crate) fn end_what_hangs(&self, patience: Option<Duration>) -> Result<()> {
+        let (mut told, tells) = UnixStream::pair().context(CANNOT_WATCH)?;
+        for signal in signals::that_end() {
+            pipe::register(signal, tells.try_clone().context(CANNOT_WATCH)?).context(CANNOT_WATCH)?;
         }
-        let first = Arc::clone(&self.first);
+        let (first, at_once) = (Arc::clone(&self.first), Arc::clone(&self.at_once));
         let end = move || {
-            if told.read_exact(&mut [0]).is_ok() {
-                thread::sleep(PATIENCE);
+            if told.read_exact(&mut [0]).is_err() {
+                return;
+            }
+            thread::sleep(SAME);
+            at_once.store(true, Ordering::Relaxed);
+            if let Some(patience) = patience {
+                thread::sleep(patience);
                 let first = first.load(Ordering::Relaxed);
                 signal_hook::low_level::exit(128 + i32::try_from(first).unwrap_or_default());
             }
         };
-        // Where no more threads can be had, a second signal does it.
-        drop(thread::Builder::new().spawn(end));
+        if thread::Builder::new().spawn(end).is_err() {
+            // No more threads can be had.
+            for signal in signals::that_end() {
+                flag::register(signal, Arc::clone(&self.at_once)).context(CANNOT_WATCH)?;
+            }
+        }
         Ok(())
     }
 
@@ -77,8 +83,14 @@ impl Signals {
     }
 }
 
-/// For so long work may go on after a signal.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// For so long work may go on after a signal, where nothing has a time of its own to end in.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What comes within this time is one signal: `timeout` and others send it to a process and to its group, and in a room it comes
+/// from outside, too.
+const SAME: Duration = Duration::from_secs(1);
+
+const CANNOT_WATCH: &str = "cannot watch for signals";
 
 /// How progress is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

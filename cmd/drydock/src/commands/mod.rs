@@ -28,7 +28,7 @@ use drydock_images::Repository;
 use self::sandboxed::{Outside, Place};
 use crate::cli::{Cli, Command};
 use crate::output::{Output, Unwritten};
-use crate::progress::{Progress, Signals};
+use crate::progress::{PATIENCE, Progress, Signals};
 use crate::rules::Rules;
 use crate::{env, exit};
 
@@ -78,9 +78,7 @@ pub(crate) fn run() -> Result<u8> {
     }
     let signals = Signals::watch()?;
     // What runs in a sandbox has a time of its own to end in.
-    if let Place::Outside = place {
-        signals.end_what_hangs()?;
-    }
+    signals.end_what_hangs(matches!(place, Place::Outside).then_some(PATIENCE))?;
     let progress = Progress::new(global.quiet, global.json, talks, signals);
     let out = Output::new(env::no_color());
     let mut context = Context { repository, out, progress, json: global.json, quiet: global.quiet };
