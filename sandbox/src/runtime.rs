@@ -148,7 +148,12 @@ impl Runtime {
             let signal = if timed_out { SIGTERM } else { signal };
             if signal > 0 {
                 ending = Some(Ending::begin(signal, &init));
-                pass_on(signal, pid);
+                // On a terminal, runc itself would end by Ctrl-C's signal.
+                let told =
+                    || self.ask(room, &state, limited, &["kill", &id, &signal.to_string()].map(OsStr::new));
+                if !(sandbox.terminal && told().is_ok_and(|told| told.status.success())) {
+                    pass_on(signal, pid);
+                }
             }
         });
         let ended = ended.with_context(|| format!("cannot wait for `{}`", self.path.display()))?;
