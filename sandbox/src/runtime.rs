@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde_json::Value as Json;
 
 use crate::bundle::{Sandbox, config};
@@ -130,7 +130,9 @@ impl Runtime {
         fs::write(&path, text).with_context(|| format!("cannot write `{}`", path.display()))?;
         let limited = sandbox.limits.any() && are_delegated();
         let mut command = self.command(room, &state, limited);
-        command.arg("run").arg("--bundle").arg(&bundle).arg(&id).current_dir(&bundle);
+        let started = bundle.join("pid");
+        command.arg("run").arg("--pid-file").arg(&started).arg("--bundle").arg(&bundle).arg(&id);
+        command.current_dir(&bundle);
         command.stdin(terms.stdin).stdout(terms.stdout).stderr(terms.stderr);
         if !sandbox.terminal {
             // What is sent to this process's group is passed on, once. But who reads a terminal must be of its foreground group.
@@ -156,12 +158,23 @@ impl Runtime {
             let signal = if timed_out { SIGTERM } else { signal };
             if signal > 0 {
                 ending = Some(Ending::begin(signal, &init));
-                pass_on(signal, pid);
+                // On a terminal, runc itself would end by Ctrl-C's signal.
+                let told =
+                    || self.ask(room, &state, limited, &["kill", &id, &signal.to_string()].map(OsStr::new));
+                if !(sandbox.terminal && told().is_ok_and(|told| told.status.success())) {
+                    pass_on(signal, pid);
+                }
             }
         });
         let ended = ended.with_context(|| format!("cannot wait for `{}`", self.path.display()))?;
         // A runtime that was killed leaves what it would have removed.
         self.forget(room, &state, limited);
+        if ending.is_none() && !started.exists() {
+            bail!(
+                "`{}` has started nothing ({ended}): it says itself why, or is no OCI runtime",
+                self.path.display()
+            );
+        }
         let code = match killed.and_then(|signal| u8::try_from(128 + signal).ok()) {
             Some(code) if exit_code(ended) == KILLED => code,
             _ => exit_code(ended),

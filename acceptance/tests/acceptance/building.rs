@@ -324,6 +324,8 @@ fn what_fails_says_why(built: &Built, houses: &Houses) -> Result<()> {
         (&[][..], 51, "broken"),
         (&["--run-image", "acme/none"][..], 32, "acme/none"),
         (&["--runtime", "no-such-runtime"], 4, "apt-get install crun"),
+        (&["--runtime", "/bin/true"], 4, "`/bin/true` has started nothing"),
+        (&["--runtime", "/bin/false"], 4, "`/bin/false` has started nothing"),
         (&["--buildpack", "acme/none"], 2, "has no buildpack `acme/none`"),
     ] {
         let output = house.build(further)?;

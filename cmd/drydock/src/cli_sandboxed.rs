@@ -130,7 +130,7 @@ pub(crate) struct Build {
     #[arg(long, value_name = "FILE")]
     pub(crate) env_file: Vec<PathBuf>,
     /// A further name of the app image
-    #[arg(long, short, value_name = "NAME")]
+    #[arg(long, short, value_name = "NAME", value_delimiter = ',')]
     pub(crate) tag: Vec<String>,
     /// The image whose layers may be reused [default: the one that is to be replaced]
     #[arg(long, value_name = "NAME")]
@@ -139,7 +139,7 @@ pub(crate) struct Build {
     #[arg(long, short = 'D', value_name = "TYPE")]
     pub(crate) default_process: Option<String>,
     /// The folder that keeps layers for the next build [default: one for each image, with all that is cached]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = cache)]
     pub(crate) cache: Option<PathBuf>,
     /// Begin without what earlier builds have left
     #[arg(long)]
@@ -207,9 +207,31 @@ impl Build {
     }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "this is what clap takes")]
-fn asked(text: &str) -> Result<Asked, Infallible> {
+fn asked(text: &str) -> Result<Asked, String> {
+    if text.is_empty() {
+        return Err("expected the name of one, not nothing".to_owned());
+    }
     Ok(Asked::Named(text.to_owned()))
+}
+
+/// A folder for layers, or what pack calls one: `type=build;format=bind;source=DIR`.
+fn cache(text: &str) -> Result<PathBuf, String> {
+    if !text.contains(';') && !text.starts_with("type=") {
+        return Ok(text.into());
+    }
+    let mut source = None;
+    for part in text.split(';') {
+        match part.split_once('=') {
+            Some(("type", "build") | ("format", "bind")) => {}
+            Some(("source", dir)) if !dir.is_empty() => source = Some(dir.into()),
+            _ => {
+                return Err(format!(
+                    "`{part}` is not known: name a folder, or `type=build;format=bind;source=DIR`"
+                ));
+            }
+        }
+    }
+    source.ok_or_else(|| "a folder is missing: `type=build;format=bind;source=DIR`".to_owned())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "this is what clap takes")]
@@ -218,12 +240,19 @@ fn lifecycle(text: &str) -> Result<Lifecycle, Infallible> {
 }
 
 fn volume(text: &str) -> Result<Mount, String> {
-    let (rest, writable) = match text.rsplit_once(':') {
-        Some((rest, "ro")) => (rest, false),
-        Some((rest, "rw")) => (rest, true),
-        _ => (text, false),
+    let expected = "expected `HOST:PATH`, as in `/home/me/m2:/cache/m2:rw`";
+    let (from, rest) = text.split_once(':').ok_or(expected)?;
+    let (to, mode) = rest.split_once(':').unwrap_or((rest, "ro"));
+    let writable = match mode {
+        "ro" => false,
+        "rw" => true,
+        "z" | "Z" => {
+            return Err(format!(
+                "`{mode}` is about SELinux labels, which are left as they are: the modes are `ro` and `rw`"
+            ));
+        }
+        _ => return Err(format!("the modes are `ro` and `rw`, not `{mode}`; {expected}")),
     };
-    let (from, to) = rest.split_once(':').ok_or("expected `HOST:PATH`, as in `/home/me/m2:/cache/m2:rw`")?;
     let from = std::fs::canonicalize(from).map_err(|error| format!("cannot find `{from}`: {error}"))?;
     Ok(Mount { from, to: inner_path(to)?, writable })
 }
@@ -285,13 +314,20 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     seconds.map(Duration::from_secs).ok_or_else(|| "expected a time, as in `90s`".to_owned())
 }
 
+/// The last second of the year 9999: no later time can be written down in a configuration.
+const LAST_SECOND: u64 = 253_402_300_799;
+
 /// Seconds since 1970.
 pub(crate) fn time(text: &str) -> Result<u64, String> {
     if text == "now" {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         return now.map(|now| now.as_secs()).map_err(|error| error.to_string());
     }
-    text.parse().map_err(|_| "expected `now` or seconds since 1970".to_owned())
+    let seconds = text.parse().map_err(|_| "expected `now` or seconds since 1970".to_owned())?;
+    if seconds > LAST_SECOND {
+        return Err(format!("expected a time before the year 10000: at most {LAST_SECOND}"));
+    }
+    Ok(seconds)
 }
 
 #[cfg(test)]
@@ -334,6 +370,24 @@ mod tests {
             assert_eq!(duration(text).ok(), want.map(Duration::from_secs), "{text}");
         }
         assert_eq!((time("5"), time("x").is_err()), (Ok(5), true));
+        assert_eq!((time("253402300799"), time("253402300800").is_err()), (Ok(LAST_SECOND), true));
+    }
+
+    #[test]
+    fn folders_are_named_as_pack_does_too() {
+        for (text, want) in [
+            ("/c", Some("/c")),
+            ("a=b", Some("a=b")),
+            ("type=build;format=bind;source=/c", Some("/c")),
+            ("type=build;format=volume;name=c", None),
+            ("type=launch;format=bind;source=/c", None),
+            ("type=build;format=bind", None),
+            ("type=build;format=bind;source=", None),
+        ] {
+            assert_eq!(cache(text).ok().as_deref(), want.map(Path::new), "{text}");
+        }
+        assert_eq!(Build::of(&["app", "-t", "a,b", "-t", "c"]).tag, ["a", "b", "c"]);
+        assert!(Cli::try_parse_from(["drydock", "build", "app", "-b", ""]).is_err());
     }
 
     #[test]
@@ -362,6 +416,11 @@ mod tests {
             ("/:m", None),
             ("/:/m/../n", None),
             ("/no/such/folder:/m", None),
+            ("/:/m:z", None),
+            ("/:/m:Z", None),
+            ("/:/m:ro:y", None),
+            ("/:/m:ro,rw", None),
+            ("/:/m:", None),
         ] {
             assert_eq!(volume(text).ok(), want, "{text}");
         }

@@ -17,10 +17,21 @@ const DEFAULT_TAG: &str = "latest";
 
 /// A text that is no image reference, or one that would lead out of the layout directory.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("could not parse reference: `{text}`: {reason}")]
+#[error("could not parse reference: `{}`: {reason}", shown(text))]
 pub struct ReferenceError {
     text: String,
     reason: &'static str,
+}
+
+/// A name as it may be shown: who takes it for a URL gives a password in it.
+pub fn shown(name: &str) -> String {
+    let (scheme, rest) = name.split_at(name.find("://").map_or(0, |at| at + "://".len()));
+    match rest.rsplit_once('@') {
+        Some((user, host)) if user.contains(':') && !host.starts_with("sha256:") => {
+            format!("{scheme}…@{host}")
+        }
+        _ => name.to_owned(),
+    }
 }
 
 /// What picks an image out of a repository.
@@ -300,6 +311,19 @@ impl fmt::Display for LayoutPath {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn errors_show_no_passwords() {
+        for (text, want) in [
+            ("docker://me:pw@h.io/x", "`docker://…@h.io/x`"),
+            ("me:p@w@h.io/x", "`…@h.io/x`"),
+            ("app:v1@sha256:1", "`app:v1@sha256:1`"),
+            ("app@sha1:1", "`app@sha1:1`"),
+        ] {
+            let error = text.parse::<super::ImageRef>().unwrap_err().to_string();
+            assert!(error.contains(want), "{text}: {error}");
+        }
+    }
+
     use proptest::prelude::*;
 
     use super::*;

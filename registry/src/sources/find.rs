@@ -101,7 +101,7 @@ impl Sources {
         }
         let text = name.strip_prefix("docker://").unwrap_or(name);
         let reference: ImageRef = text.parse().map_err(|e| Refused::Name {
-            name: name.to_owned(),
+            name: drydock_model::reference::shown(name),
             reason: format!("{e}; nor does it begin with a source"),
         })?;
         let having = self.sources.iter().filter_map(|(source_name, source)| {

@@ -112,6 +112,10 @@ impl Task<'_> {
         let tree: Tree = shop.tree(&unpacked.files, "run", progress)?;
         let settings = &self.image.config.config;
         let mut env = settings.env.clone();
+        let terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+        if terminal {
+            set(&mut env, "TERM", "xterm");
+        }
         for (name, value) in self
             .options
             .env
@@ -122,10 +126,6 @@ impl Task<'_> {
             .flatten()
         {
             set(&mut env, &name, &value);
-        }
-        let terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
-        if terminal {
-            set(&mut env, "TERM", "xterm");
         }
         let sandbox = Sandbox {
             root: tree.path().to_owned(),

@@ -205,6 +205,10 @@ impl Steps<'_> {
                 _ => {}
             }
         }
+        if exports || analyzes {
+            // A name may look like a flag.
+            args.push("--".to_owned());
+        }
         if phase == Phase::Export {
             args.extend(self.names.iter().cloned());
         } else if analyzes {
