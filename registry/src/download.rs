@@ -184,6 +184,7 @@ impl<'a> Download<'a> {
     /// The connection broke off: counts it, and waits before it is asked again.
     fn broke(&mut self, kind: ErrorKind) -> Result<(), ErrorKind> {
         self.body = None;
+        self.caller.retry.left()?;
         self.breaks += 1;
         let can_go_on = self.access.is_some() || self.etag.is_some() || self.position == 0;
         if self.breaks > BREAK_LIMIT || !can_go_on {

@@ -8,6 +8,9 @@ use drydock_model::digest::Digest;
 
 use crate::auth::AuthError;
 
+/// Why something was given up.
+pub(crate) const TIME_IS_OVER: &str = "it is stopped: its time is over (--timeout)";
+
 /// A failed operation: on what, and why. The message is the whole story; there is no source below it.
 #[derive(Debug, thiserror::Error)]
 #[error("{target}: {kind}")]
@@ -133,6 +136,9 @@ pub enum ErrorKind {
         /// How.
         reason: String,
     },
+    /// It was not done when it should have been.
+    #[error("{TIME_IS_OVER}")]
+    TimeIsOver,
     /// A file of certificates that cannot be used.
     #[error("read certificates from `{}`: {reason}", path.display())]
     CaFile {

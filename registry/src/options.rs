@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Environment;
 use crate::auth::Auth;
+use crate::error::ErrorKind;
 
 /// How registries are reached.
 #[derive(Debug, Clone, Default)]
@@ -42,6 +43,17 @@ pub struct Retry {
     pub longest_wait: Duration,
     /// How long a connection may take, or bring nothing.
     pub stalled: Duration,
+    /// Whatever is not done then is given up.
+    pub until: Option<Instant>,
+}
+
+impl Retry {
+    /// The time that is left, if it is limited; fails when there is none.
+    pub(crate) fn left(&self) -> Result<Option<Duration>, ErrorKind> {
+        let Some(until) = self.until else { return Ok(None) };
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(ErrorKind::TimeIsOver) } else { Ok(Some(left)) }
+    }
 }
 
 impl Default for Retry {
@@ -51,6 +63,7 @@ impl Default for Retry {
             first_wait: Duration::from_millis(500),
             longest_wait: Duration::from_mins(1),
             stalled: Duration::from_mins(1),
+            until: None,
         }
     }
 }

@@ -26,12 +26,13 @@ impl<'a> Attempts<'a> {
     /// After a failure: waits, and returns if the same is worth to be tried again.
     pub(crate) fn failed(&mut self, error: ErrorKind) -> Result<(), ErrorKind> {
         self.made += 1;
+        let left = self.retry.left()?;
         match self.wait(&error) {
-            Some(wait) => {
+            Some(wait) if left.is_none_or(|left| wait < left) => {
                 thread::sleep(wait);
                 Ok(())
             }
-            None => Err(error),
+            _ => Err(error),
         }
     }
 

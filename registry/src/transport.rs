@@ -75,6 +75,10 @@ impl Transport {
             Some(agent) => agent,
             None => self.system()?,
         };
+        let request = match self.retry.left()? {
+            None => request,
+            left => agent.configure_request(request).timeout_global(left).build(),
+        };
         agent.run(request).map_err(|error| failure(error, &origin.host))
     }
 
@@ -172,6 +176,7 @@ fn failure(error: ureq::Error, host: &str) -> ErrorKind {
         ureq::Error::ConnectionFailed | ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
             connect("nobody answers".to_owned())
         }
+        ureq::Error::Timeout(Timeout::Global) => ErrorKind::TimeIsOver,
         ureq::Error::Timeout(_) => ErrorKind::Broken { reason: "nothing came for too long".to_owned() },
         ureq::Error::Tls(reason) => tls(reason.to_owned()),
         ureq::Error::Rustls(error) => tls(error.to_string()),

@@ -49,6 +49,7 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("dockerfile_sources::nothing_leads_out_of_a_source", nothing_leads_out_of_a_source),
             ("dockerfile_sources::options_say_what_is_built", options_say_what_is_built),
             ("dockerfile_sources::what_fails_leaves_nothing", what_fails_leaves_nothing),
+            ("dockerfile_sources::downloads_end_when_the_time_is_over", downloads_end_when_the_time_is_over),
         ],
     ));
     trials
@@ -552,6 +553,26 @@ fn what_fails_leaves_nothing(built: &Built) -> Result<()> {
         let arguments = ["dockerfile:app", "acme/none:1", "--file", "failing"];
         site.refused(4, "there is no `failing`", &arguments)?;
         ensure!(!site.layout("acme/none/1").dir().exists(), "{who:?}: a folder is left");
+    }
+    Ok(())
+}
+
+fn downloads_end_when_the_time_is_over(built: &Built) -> Result<()> {
+    let web = Fake::start(|_, _| Answer::new(200, "begin").announcing(1000).stalling());
+    let host = &web.host;
+    for who in EVERYBODY {
+        let site =
+            Site::new(built, who, &[("add", &format!("FROM acme/run:base\nADD http://{host}/x /x\n"))])?;
+        site.put("base", &format!("FROM {host}/x/y\n"))?;
+        site.house.write("sources.toml", &format!("[host.'{host}']\nplain-http = true\n"))?;
+        let (tar, git) =
+            (format!("dockerfile:http://{host}/a.tar"), format!("dockerfile:git+http://{host}/a.git"));
+        for (source, file) in
+            [("dockerfile:app", "add"), ("dockerfile:app", "base"), (&*tar, "add"), (&*git, "add")]
+        {
+            let arguments = [source, "acme/x:1", "--file", file, "--timeout", "1s"];
+            site.refused(4, "its time is over (--timeout)", &with_rules(&arguments))?;
+        }
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! What can be asked for, and how.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use drydock_encode::compress::Compression;
@@ -212,6 +213,17 @@ pub(crate) enum Command {
     Completions { shell: clap_complete::Shell },
     /// Print the manual page, or that of a command
     Man { command: Option<String> },
+}
+
+impl Command {
+    /// How long it may take.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        match self {
+            Self::Build(build) => build.timeout,
+            Self::Import(import) => import.dockerfile.timeout,
+            _ => None,
+        }
+    }
 }
 
 /// A format of SBOM files.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use drydock_registry::Environment;
 
@@ -62,6 +63,15 @@ pub(crate) const FETCHED: &str = "DRYDOCK_FETCHED";
 /// That folder.
 pub(crate) fn fetched() -> Option<PathBuf> {
     variable(FETCHED).map(PathBuf::from)
+}
+
+/// How long the process outside took, in milliseconds.
+pub(crate) const SPENT: &str = "DRYDOCK_SPENT";
+
+/// The time that the process outside took before this one was started.
+pub(crate) fn spent() -> Duration {
+    let number = variable(SPENT).and_then(|text| text.to_str()?.parse().ok());
+    Duration::from_millis(number.unwrap_or_default())
 }
 
 /// When everything is said to have been made.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use drydock_images::Watch;
+use drydock_registry::ErrorKind;
 use drydock_sandbox::signals;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value as Json, json};
@@ -116,6 +117,8 @@ pub(crate) struct Progress {
     mode: Mode,
     quiet: bool,
     pub(crate) signals: Signals,
+    /// When the command is to be stopped.
+    pub(crate) until: Option<Instant>,
     task: Mutex<Option<Task>>,
 }
 
@@ -129,7 +132,13 @@ struct Task {
 
 impl Progress {
     /// `talks` is for commands of which people expect that they take long: without a terminal, they tell in lines.
-    pub(crate) fn new(quiet: bool, json: bool, talks: bool, signals: Signals) -> Self {
+    pub(crate) fn new(
+        quiet: bool,
+        json: bool,
+        talks: bool,
+        signals: Signals,
+        until: Option<Instant>,
+    ) -> Self {
         let mode = match (quiet, json, io::stderr().is_terminal()) {
             (true, ..) => Mode::Quiet,
             (_, true, _) => Mode::Json,
@@ -137,7 +146,7 @@ impl Progress {
             _ if talks => Mode::Lines,
             _ => Mode::Quiet,
         };
-        Self { mode, quiet, signals, task: Mutex::default() }
+        Self { mode, quiet, signals, until, task: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Task>> {
@@ -184,6 +193,9 @@ impl Watch for Progress {
     fn advance(&self, more: u64) -> io::Result<()> {
         if self.signals.exit_code().is_some() {
             return Err(io::Error::other("stopped by a signal"));
+        }
+        if self.until.is_some_and(|until| Instant::now() >= until) {
+            return Err(io::Error::other(ErrorKind::TimeIsOver));
         }
         // Whatever was waited for is there.
         self.signals.at_once.store(false, Ordering::Relaxed);

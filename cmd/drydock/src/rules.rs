@@ -1,10 +1,11 @@
 //! The file of sources, the lock file beside it, and what they say of registries.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::Result;
 use drydock_registry::sources::{Lock, Source, Sources};
-use drydock_registry::{Environment, Options, Registry};
+use drydock_registry::{Environment, Options, Registry, Retry};
 
 use crate::exit::Usage;
 
@@ -14,14 +15,20 @@ pub(crate) struct Rules {
     path: Option<PathBuf>,
     pub(crate) sources: Sources,
     environment: Environment,
+    /// Whatever is not brought then is given up.
+    until: Option<Instant>,
 }
 
 impl Rules {
     /// As the file says that is named, or is in the usual place; without one, all is allowed.
-    pub(crate) fn read(given: Option<&Path>, environment: Environment) -> Result<Self> {
+    pub(crate) fn read(
+        given: Option<&Path>,
+        environment: Environment,
+        until: Option<Instant>,
+    ) -> Result<Self> {
         let path = Sources::path(given, &environment);
         let sources = path.as_deref().map(Sources::read).transpose()?.unwrap_or_default();
-        Ok(Self { path, sources, environment })
+        Ok(Self { path, sources, environment, until })
     }
 
     /// The variables of the process.
@@ -34,7 +41,7 @@ impl Rules {
         Options {
             hosts: self.sources.hosts(source),
             environment: self.environment.clone(),
-            ..Options::default()
+            retry: Retry { until: self.until, ..Retry::default() },
         }
     }
 

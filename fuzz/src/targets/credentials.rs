@@ -63,6 +63,7 @@ fn run(input: &[u8]) -> String {
             .collect();
     let plain = Host { plain_http: true, ..Host::default() };
     let retry = Retry {
+        until: None,
         attempts: 1,
         first_wait: Duration::ZERO,
         longest_wait: Duration::ZERO,

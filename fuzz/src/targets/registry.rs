@@ -81,6 +81,7 @@ fn run(input: &[u8]) -> String {
         first_wait: Duration::ZERO,
         longest_wait: Duration::ZERO,
         stalled: Duration::from_secs(2),
+        until: None,
     };
     let options = Options { hosts: [(host.to_owned(), plain)].into(), environment, retry };
     let client = Registry::new(&options).expect("the settings are good");

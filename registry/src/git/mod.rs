@@ -21,7 +21,7 @@ use self::address::is_hash;
 pub use self::address::{GitAddress, GitScheme, GitUrl, InvalidGitAddress, Revision};
 use self::program::Program;
 use crate::auth::{AuthError, Credentials, Keychain};
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, TIME_IS_OVER};
 use crate::options::Options;
 use crate::transport::Transport;
 use crate::url::{Origin, normal_name, port, registry_name};
@@ -78,6 +78,12 @@ pub enum GitError {
     /// It takes longer than anything that makes sense.
     #[error("`{url}` takes longer than {} minutes", TIME_LIMIT.as_secs() / 60)]
     TooLong {
+        /// The repository.
+        url: String,
+    },
+    /// It was not done when it should have been.
+    #[error("`{url}`: {TIME_IS_OVER}")]
+    TimeIsOver {
         /// The repository.
         url: String,
     },
@@ -164,7 +170,7 @@ impl Git<'_> {
         let text = url.to_string();
         let wrong = |reason: String| GitError::Options { url: text.clone(), reason };
         let scheme = url.scheme.name();
-        let mut git = Program::new(dir, (text.clone(), scheme), &self.options.environment, self.stopped);
+        let mut git = Program::new(dir, (text.clone(), scheme), self.options, self.stopped);
         match url.scheme {
             GitScheme::File => {}
             GitScheme::Ssh => git.set("GIT_SSH_COMMAND", &self.ssh().map_err(wrong)?),

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{GitError, SIZE_LIMIT, TIME_LIMIT};
-use crate::Environment;
+use crate::options::{Options, Retry};
 use crate::text::printable;
 
 /// How much of what git says is kept: its end.
@@ -99,6 +99,7 @@ pub(super) struct Program<'a> {
     /// What is shown to nobody.
     secret: Option<String>,
     until: Instant,
+    retry: &'a Retry,
     stopped: &'a dyn Fn() -> bool,
 }
 
@@ -107,10 +108,11 @@ impl<'a> Program<'a> {
     pub(super) fn new(
         dir: &'a Path,
         (url, scheme): (String, &str),
-        environment: &Environment,
+        options: &'a Options,
         stopped: &'a dyn Fn() -> bool,
     ) -> Self {
-        let handed_on = HANDED_ON.iter().filter_map(|name| Some((name, environment.get(name)?.to_owned())));
+        let handed_on =
+            HANDED_ON.iter().filter_map(|name| Some((name, options.environment.get(name)?.to_owned())));
         let mut program = Self {
             dir,
             url,
@@ -118,6 +120,7 @@ impl<'a> Program<'a> {
             settings: SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             secret: None,
             until: Instant::now() + TIME_LIMIT,
+            retry: &options.retry,
             stopped,
         };
         for (name, value) in VARIABLES {
@@ -195,6 +198,9 @@ impl<'a> Program<'a> {
         loop {
             if (self.stopped)() {
                 return Err(GitError::Stopped);
+            }
+            if self.retry.left().is_err() {
+                return Err(GitError::TimeIsOver { url: self.url.clone() });
             }
             if Instant::now() >= self.until {
                 return Err(GitError::TooLong { url: self.url.clone() });

@@ -1,14 +1,14 @@
 //! What registries may do to who reads from them.
 
 use std::io::{self, Read as _};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::fake::{Client as _, describe, quick, some_bytes};
 use drydock_fake_registry::{Answer, Fake, Request};
 use drydock_model::digest::Digest;
 use drydock_model::manifest::Descriptor;
 use drydock_registry::auth::Auth;
-use drydock_registry::{Error, ErrorKind, MANIFEST_LIMIT, Registry, Retry};
+use drydock_registry::{Download, Error, ErrorKind, MANIFEST_LIMIT, Options, Registry, Retry};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -142,6 +142,29 @@ fn a_registry_that_says_nothing_is_given_up() {
     options.retry = Retry { attempts: 2, stalled: Duration::from_millis(50), ..quick() };
     let error = Registry::new(&options).unwrap().manifest(&fake.image("a/b:1")).unwrap_err();
     assert!(matches!(error.kind, ErrorKind::Broken { .. }), "{error}");
+}
+
+#[test]
+fn what_is_not_done_in_time_is_given_up() {
+    let begun = || Answer::new(200, "begin").announcing(1000);
+    for answer in [Answer::raw("").stalling(), begun().stalling(), begun().trickling()] {
+        let fake = Fake::start(move |_, _| answer.clone());
+        let until = || Some(Instant::now() + Duration::from_millis(200));
+        let client = || {
+            let options = fake.options(&[], Auth::Default);
+            let retry = Retry { until: until(), ..quick() };
+            Registry::new(&Options { retry, ..options }).unwrap()
+        };
+        let error = download(&client(), &fake, &describe(&some_bytes(1000)), 0).unwrap_err();
+        assert!(matches!(error, ErrorKind::TimeIsOver), "{error}");
+        let registry = client();
+        let read = |mut file: Download<'_>| file.read_to_end(&mut Vec::new());
+        let error = registry.file(&format!("http://{}/f", fake.host)).map_err(io::Error::from).and_then(read);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("its time is over"), "{error}");
+        let error = client().manifest(&fake.image("a/b:1")).unwrap_err().kind;
+        assert!(matches!(error, ErrorKind::TimeIsOver), "{error}");
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ use std::io::{self, Write as _};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::thread;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
@@ -43,6 +44,7 @@ pub(crate) struct Context {
 
 /// Does what the command line asks for; gives the exit code.
 pub(crate) fn run() -> Result<u8> {
+    let began = Instant::now();
     let Cli { global, mut command } = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -71,7 +73,9 @@ pub(crate) fn run() -> Result<u8> {
             | Command::Run(_)
             | Command::Shell(_)
     );
-    let outside = Outside { sources: global.sources.as_deref(), quiet: global.quiet, json: global.json };
+    let (sources, quiet, json) = (global.sources.as_deref(), global.quiet, global.json);
+    let until = command.timeout().and_then(|timeout| began.checked_add(timeout.saturating_sub(env::spent())));
+    let outside = Outside { sources, quiet, json, began, until };
     let place = sandboxed::enter(&repository, &mut command, &outside)?;
     if let Place::Done(code) = place {
         return Ok(code);
@@ -79,10 +83,10 @@ pub(crate) fn run() -> Result<u8> {
     let signals = Signals::watch()?;
     // What runs in a sandbox has a time of its own to end in.
     signals.end_what_hangs(matches!(place, Place::Outside).then_some(PATIENCE))?;
-    let progress = Progress::new(global.quiet, global.json, talks, signals);
+    let progress = Progress::new(quiet, json, talks, signals, until);
     let out = Output::new(env::no_color());
-    let mut context = Context { repository, out, progress, json: global.json, quiet: global.quiet };
-    let done = dispatch(&mut context, command, place, global.sources.as_deref());
+    let mut context = Context { repository, out, progress, json, quiet };
+    let done = dispatch(&mut context, command, place, sources);
     let stopped = context.progress.signals.exit_code();
     match (done, stopped) {
         // It was done before the signal could stop it.
@@ -93,7 +97,8 @@ pub(crate) fn run() -> Result<u8> {
 }
 
 fn dispatch(context: &mut Context, command: Command, place: Place, sources: Option<&Path>) -> Result<u8> {
-    let rules = || Rules::read(sources, env::all());
+    let until = context.progress.until;
+    let rules = || Rules::read(sources, env::all(), until);
     let room = match place {
         Place::Inside(room) => Some(room),
         Place::Outside | Place::Done(_) => None,

@@ -232,8 +232,7 @@ impl Run<'_> {
         let streams = (Stdio::null(), stdout, Stdio::inherit());
         let mut sandbox = steps.sandbox(phase, root);
         sandbox.mounts.extend(further);
-        let deadline = steps.options.timeout.map(|timeout| self.began + timeout);
-        let ended = self.shop.run(&sandbox, phase.name(), &self.context.progress, streams, deadline)?;
+        let ended = self.shop.run(&sandbox, phase.name(), &self.context.progress, streams)?;
         if ended.timed_out {
             let limit = steps.options.timeout.unwrap_or_default().as_secs();
             bail!("the build is stopped in the {}: {limit} s are over (--timeout)", phase.name());

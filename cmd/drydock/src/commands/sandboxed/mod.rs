@@ -65,6 +65,10 @@ pub(crate) struct Outside<'a> {
     pub(crate) sources: Option<&'a Path>,
     pub(crate) quiet: bool,
     pub(crate) json: bool,
+    /// When the command began.
+    pub(crate) began: Instant,
+    /// When it is to be stopped.
+    pub(crate) until: Option<Instant>,
 }
 
 /// Enters a room if a command needs one. Must be called before there is a second thread.
@@ -84,7 +88,7 @@ pub(crate) fn enter(repository: &Repository, command: &mut Command, outside: &Ou
         }
         Command::Import(import) => return enter_to_import(import, outside),
         Command::Gc { dry_run: false } if env::cache_dir().is_some_and(|dir| dir.exists()) => {
-            return enter_as(SUPERUSER, None).or_else(|error| {
+            return enter_as(SUPERUSER, &[]).or_else(|error| {
                 eprint_line(&format!("warning: unpacked images are not cleaned: {error:#}"));
                 Ok(Place::Outside)
             });
@@ -94,7 +98,7 @@ pub(crate) fn enter(repository: &Repository, command: &mut Command, outside: &Ou
     // Before anything else is done: what is missing is said at once.
     Runtime::find(sandboxed.runtime.as_deref(), env::search_path().as_deref())?;
     // Whose name is known only to the image is the superuser as long as it is not unpacked.
-    enter_as(user.unwrap_or(SUPERUSER), None)
+    enter_as(user.unwrap_or(SUPERUSER), &[])
 }
 
 /// Who is to be anybody.
@@ -102,20 +106,22 @@ const SUPERUSER: User = User { uid: 0, gid: 0 };
 
 /// Enters a room if a Dockerfile is to be built; git repositories are fetched before.
 fn enter_to_import(import: &Import, outside: &Outside<'_>) -> Result<Place> {
-    let rules = Rules::read(outside.sources, env::all())?;
+    let rules = Rules::read(outside.sources, env::all(), outside.until)?;
     if !from_dockerfile::is_asked_for(&rules, import)? {
         return Ok(Place::Outside);
     }
     let runtime = import.dockerfile.sandboxed.runtime.as_deref();
     Runtime::find(runtime, env::search_path().as_deref())?;
     if room::is_inside(env::room().as_deref())? {
-        return enter_as(SUPERUSER, None);
+        return enter_as(SUPERUSER, &[]);
     }
     match from_dockerfile::fetch(&rules, import, outside)? {
-        None => enter_as(SUPERUSER, None),
+        None => enter_as(SUPERUSER, &[]),
         Some(Fetched::Stopped(code)) => Ok(Place::Done(code)),
         Some(Fetched::All(session)) => {
-            let place = enter_as(SUPERUSER, Some(Fetched::variable(&session)))?;
+            let spent = outside.began.elapsed().as_millis().to_string();
+            let variables = [(env::FETCHED, session.dir().as_os_str()), (env::SPENT, spent.as_ref())];
+            let place = enter_as(SUPERUSER, &variables)?;
             session.end()?;
             Ok(place)
         }
@@ -149,9 +155,9 @@ fn builder(repository: &Repository, build: &Build) -> Result<Image> {
     Ok(builder)
 }
 
-fn enter_as(user: User, handed_on: Option<(&str, &OsStr)>) -> Result<Place> {
+fn enter_as(user: User, handed_on: &[(&str, &OsStr)]) -> Result<Place> {
     let warn = |text: &str| eprint_line(&format!("warning: {text}"));
-    Ok(match room::enter(user, env::room().as_deref(), handed_on.as_slice(), &warn)? {
+    Ok(match room::enter(user, env::room().as_deref(), handed_on, &warn)? {
         Entered::Inside(room) => Place::Inside(room),
         Entered::Left(code) => Place::Done(code),
     })
@@ -254,10 +260,9 @@ impl Shop {
         name: &str,
         progress: &Progress,
         (stdin, stdout, stderr): (Stdio, Stdio, Stdio),
-        deadline: Option<Instant>,
     ) -> Result<Ended> {
         let signal = || progress.signals.exit_code().map_or(0, |code| usize::from(code) - 128);
-        let terms = Terms { stdin, stdout, stderr, signal: &signal, deadline };
+        let terms = Terms { stdin, stdout, stderr, signal: &signal, deadline: progress.until };
         self.runtime.run(sandbox, name, &self.session, &self.room, terms)
     }
 }

@@ -145,7 +145,7 @@ impl Task<'_> {
             terminal,
         };
         let streams = (Stdio::inherit(), Stdio::inherit(), Stdio::inherit());
-        let ended = shop.run(&sandbox, "run", progress, streams, None);
+        let ended = shop.run(&sandbox, "run", progress, streams);
         drop(tree);
         shop.end()?;
         Ok(ended?.code)

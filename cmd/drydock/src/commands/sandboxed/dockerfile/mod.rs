@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
 use drydock_encode::pipeline;
@@ -66,8 +66,6 @@ pub(crate) struct Task<'a> {
     pub(crate) latest: Option<i64>,
     /// What each program may use.
     pub(crate) limits: Limits,
-    /// The build is stopped then.
-    pub(crate) deadline: Option<Instant>,
     /// Whether what earlier builds made is taken.
     pub(crate) uses_cache: bool,
     /// Whom it tells of its steps, and what programs print to.
@@ -196,7 +194,7 @@ impl Builder<'_> {
             let mut stage = self.begin(planned, &done)?;
             let mut made = Vec::new();
             for (number, step) in planned.plan.steps.iter().enumerate() {
-                // It says whether a signal came.
+                // It says whether a signal came, or the time is over.
                 self.progress.advance(0)?;
                 made.push(self.step(planned, number + 1, step, &mut stage)?);
             }

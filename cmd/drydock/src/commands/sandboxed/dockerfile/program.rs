@@ -6,6 +6,7 @@ use std::process::Stdio;
 use anyhow::{Result, bail};
 use drydock_extend::in_place::{Identity, MountPoint, Runner, add_mount_points};
 use drydock_extend::plan::{self, Command, Program};
+use drydock_registry::ErrorKind;
 use drydock_sandbox::bundle::{self, Mount, Network, Sandbox};
 use drydock_sandbox::ids::User;
 
@@ -75,9 +76,9 @@ impl Runner for Programs<'_> {
         let sandbox = self.sandbox(words, program, identity);
         let (stdout, stderr) = self.task.listener.streams()?;
         let streams = (Stdio::null(), stdout, stderr);
-        let ended = self.shop.run(&sandbox, &self.name, self.progress, streams, self.task.deadline)?;
+        let ended = self.shop.run(&sandbox, &self.name, self.progress, streams)?;
         if ended.timed_out {
-            bail!("it is stopped: the time for the build is over (--timeout)");
+            bail!(ErrorKind::TimeIsOver);
         }
         if self.progress.signals.exit_code().is_some() {
             bail!("it is stopped by a signal");

@@ -2,7 +2,6 @@
 //! number, which he has only outside. What was fetched lies in a session of its own, of which the process in the room is told by a
 //! variable.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -34,13 +33,6 @@ pub(in crate::commands::sandboxed) enum Fetched {
     All(Session),
     /// A signal stopped it: the exit code.
     Stopped(u8),
-}
-
-impl Fetched {
-    /// The variable by which the process in the room is told.
-    pub(in crate::commands::sandboxed) fn variable(session: &Session) -> (&'static str, &OsStr) {
-        (env::FETCHED, session.dir().as_os_str())
-    }
 }
 
 /// Whether something is to be built by a Dockerfile.

@@ -216,7 +216,6 @@ impl Work<'_> {
             settings: Settings { threads, compression, write_out: false },
             latest: self.latest,
             limits: options.sandboxed.limits(),
-            deadline: options.timeout.map(|timeout| began + timeout),
             uses_cache: !options.no_cache,
             listener: self.journal,
         };
