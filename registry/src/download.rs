@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::io::{self, Read};
+use std::time::SystemTime;
 
 use drydock_model::manifest::Descriptor;
 use drydock_model::reference::ImageRef;
 use ureq::BodyReader;
-use ureq::http::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG};
+use ureq::http::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, LAST_MODIFIED};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use crate::auth::Access;
@@ -30,6 +31,8 @@ pub struct Download<'a> {
     size: Option<u64>,
     /// What tells that a file is still the same. A blob is known by its digest.
     etag: Option<HeaderValue>,
+    /// When a file was changed.
+    modified: Option<SystemTime>,
     position: u64,
     body: Option<BodyReader<'static>>,
     attempts: Attempts<'a>,
@@ -96,6 +99,7 @@ impl<'a> Download<'a> {
             access: None,
             size: None,
             etag: None,
+            modified: None,
             position: 0,
             body: None,
             attempts: Attempts::new(&caller.retry),
@@ -108,6 +112,11 @@ impl<'a> Download<'a> {
     /// How many bytes there are in all, with those before the offset, if that is known.
     pub fn size(&self) -> Option<u64> {
         self.size
+    }
+
+    /// When a file was changed, if the server tells that.
+    pub fn modified(&self) -> Option<SystemTime> {
+        self.modified
     }
 
     /// What is missing or forbidden shows here, before anything is written.
@@ -166,6 +175,8 @@ impl<'a> Download<'a> {
             let is_strong = |etag: &&HeaderValue| etag.as_bytes().starts_with(b"\"");
             self.etag = headers.get(ETAG).filter(is_strong).cloned();
             self.size = self.size.or(total);
+            let modified = headers.get(LAST_MODIFIED).and_then(|value| value.to_str().ok());
+            self.modified = modified.and_then(|text| httpdate::parse_http_date(text).ok()).or(self.modified);
         }
         if let Some(total) = total.filter(|&total| self.size.is_some_and(|size| size != total)) {
             return Err(self.has_length(total.to_string()));

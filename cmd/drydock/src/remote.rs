@@ -66,7 +66,8 @@ pub(crate) fn open<'a>(registry: &'a Registry, reference: &ImageRef) -> Result<(
     Ok((Opened::stored(store, root, referrers), digest))
 }
 
-/// Reads the file at a URL into a new one in a folder, which goes when this is dropped.
+/// Reads the file at a URL into a new one in a folder, which goes when this is dropped. It has the time of its last change, if the server
+/// tells that.
 pub(crate) fn download(registry: &Registry, url: &str, to: &Path, watch: &dyn Watch) -> Result<TempFile> {
     let write = || format!("cannot write to `{}`", to.display());
     let mut file = TempFile::create_in(to).with_context(write)?;
@@ -84,6 +85,9 @@ pub(crate) fn download(registry: &Registry, url: &str, to: &Path, watch: &dyn Wa
         }
         file.file().write_all(&buffer[..n]).with_context(write)?;
         watch.advance(n as u64)?;
+    }
+    if let Some(modified) = download.modified() {
+        file.file().set_modified(modified).with_context(write)?;
     }
     watch.end();
     Ok(file)

@@ -11,12 +11,12 @@ use drydock_model::hash::Hasher;
 use drydock_tar::{Device, NO_XATTRS, Owner, Xattrs, split_leaf};
 use rustix::fs::{CWD, FileType, Stat, fstat, major, minor, readlinkat};
 
+use super::Contexts;
 use super::archive::{self, Packed};
 use super::context::{Context, Item, Source, clean, is_dir, open};
 use super::layer::xattrs;
 use super::scope::{Scope, join, names, push};
 use super::target::{Facts, Special, Target};
-use super::{Contexts, Download};
 use crate::language::IgnoreRules;
 use crate::plan::{Copying, From, Origin};
 
@@ -35,13 +35,21 @@ pub(super) fn bring(contexts: &mut dyn Contexts, copying: &Copying, target: &mut
                 target.file(&path, &mut contents.as_bytes(), &facts)?;
             }
             Origin::Url { url, name, checksum, unpacks } => {
-                let Download { mut file, modified } = download(contexts, url, checksum.as_ref())?;
+                let mut file = download(contexts, url, checksum.as_ref())?;
                 if *unpacks && let Some(packed) = Packed::of(&mut file)? {
                     archive::unpack(&file, packed, &to, target)?;
                     continue;
                 }
-                let path = place(&to, name.as_bytes(), is_folder, target)?;
-                let facts = Facts { mode: DOWNLOADED, owner: Owner::ROOT, modified, xattrs: NO_XATTRS };
+                let path = match name {
+                    Some(name) => place(&to, name.as_bytes(), is_folder, target)?,
+                    None => to.clone(),
+                };
+                ensure!(
+                    name.is_some() || !is_folder && !target.is_dir(&path)?,
+                    "`{}` is a folder, and the address has no file's name at its end; name the file in the target",
+                    copying.target
+                );
+                let facts = Facts { mode: DOWNLOADED, owner: Owner::ROOT, ..Facts::of(&fstat(&file)?) };
                 target.file(&path, &mut file, &facts)?;
             }
             Origin::Context(pattern) => {
@@ -121,7 +129,7 @@ pub(crate) fn digest(contexts: &mut dyn Contexts, copying: &Copying) -> Result<D
             Origin::Text { .. } => {}
             Origin::Url { checksum: Some(checksum), .. } => sum.add(b"url", checksum.hex().as_bytes()),
             Origin::Url { url, .. } => {
-                let file = download(contexts, url, None)?.file;
+                let file = download(contexts, url, None)?;
                 sum.add(b"url", digest_of(file)?.hex().as_bytes());
             }
             Origin::Context(pattern) => {
@@ -238,17 +246,17 @@ fn digest_of(mut file: File) -> io::Result<Digest> {
 }
 
 /// Downloads a file, and checks it.
-fn download(contexts: &mut dyn Contexts, url: &str, checksum: Option<&Digest>) -> Result<Download> {
-    let mut download = contexts.download(url)?;
+fn download(contexts: &mut dyn Contexts, url: &str, checksum: Option<&Digest>) -> Result<File> {
+    let mut file = contexts.download(url)?;
     if let Some(wanted) = checksum {
-        let found = digest_of(download.file.try_clone()?)?;
+        let found = digest_of(file.try_clone()?)?;
         ensure!(
             found == *wanted,
             "what was downloaded has the digest {found}, not {wanted}; see whether the address is the right one"
         );
-        download.file.rewind()?;
+        file.rewind()?;
     }
-    Ok(download)
+    Ok(file)
 }
 
 fn bring_one(

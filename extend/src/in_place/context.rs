@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use drydock_tar::{Found, Walk, open_file, split_leaf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, fstat, openat, statat};
 
+use super::Contexts;
 use super::scope::{Scope, join, push};
-use super::{Contexts, Download};
 use crate::language::{IgnoreRules, Pattern};
 use crate::plan::From;
 
@@ -30,7 +30,7 @@ impl Contexts for Context {
         Ok(self)
     }
 
-    fn download(&mut self, url: &str) -> Result<Download> {
+    fn download(&mut self, url: &str) -> Result<File> {
         bail!("`{url}` cannot be downloaded here; put the file into the context")
     }
 }

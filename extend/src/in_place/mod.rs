@@ -34,7 +34,6 @@ use drydock_encode::pipeline::{self, Blob, Job, Settings};
 use drydock_io::sink::Sink;
 use drydock_layout::ImageLayer;
 use drydock_model::digest::DiffId;
-use drydock_tar::Time;
 
 pub(crate) use self::bring::digest as digest_of_copied;
 pub use self::bring::{copy_path, digest_of_path};
@@ -87,17 +86,8 @@ pub trait Contexts {
     /// The folder that is meant.
     fn open(&mut self, from: &From) -> Result<&mut Context>;
 
-    /// Downloads a file of which everything is read from its beginning.
-    fn download(&mut self, url: &str) -> Result<Download>;
-}
-
-/// What was downloaded.
-#[derive(Debug)]
-pub struct Download {
-    /// Its contents.
-    pub file: File,
-    /// When it was changed, as the server says.
-    pub modified: Option<Time>,
+    /// Downloads a file, which is read from its beginning, with the time of its last change if the server tells that.
+    fn download(&mut self, url: &str) -> Result<File>;
 }
 
 /// Runs programs.

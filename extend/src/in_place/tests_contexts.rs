@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::time::{Duration, UNIX_EPOCH};
 
 use drydock_model::digest::Digest;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -23,10 +24,9 @@ impl Contexts for Both {
         Ok(if *from == From::Context { &mut self.context } else { &mut self.root })
     }
 
-    fn download(&mut self, url: &str) -> Result<Download> {
+    fn download(&mut self, url: &str) -> Result<fs::File> {
         let name = url.rsplit('/').next().unwrap_or_default();
-        let file = fs::File::open(self.downloads.join(name)).context("cannot download")?;
-        Ok(Download { file, modified: Some(Time { seconds: 77, nanoseconds: 0 }) })
+        fs::File::open(self.downloads.join(name)).context("cannot download")
     }
 }
 
@@ -80,6 +80,8 @@ fn downloads_are_checked() {
     let stage = Stage::new();
     fs::create_dir(stage.path("other")).unwrap();
     stage.write("context/file", "downloaded");
+    let time = UNIX_EPOCH + Duration::from_secs(77);
+    fs::File::options().append(true).open(stage.path("context/file")).unwrap().set_modified(time).unwrap();
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_ustar();
     header.set_size(1);
@@ -87,7 +89,8 @@ fn downloads_are_checked() {
     tar.append_data(&mut header, "in-tar", &b"1"[..]).unwrap();
     stage.write("context/a.tar", tar.into_inner().unwrap());
     let url = |name: &str, checksum, unpacks| {
-        vec![Origin::Url { url: format!("https://x/{name}"), name: name.to_owned(), checksum, unpacks }]
+        let url = format!("https://x/{name}");
+        vec![Origin::Url { url, name: Some(name.to_owned()), checksum, unpacks }]
     };
     let good = Digest::of(b"downloaded");
     bring(&stage, &copying(From::Context, url("file", None, false), "/d/")).unwrap();
@@ -96,6 +99,12 @@ fn downloads_are_checked() {
         let facts = fs::metadata(stage.path(path)).unwrap();
         assert_eq!((facts.mode() & 0o7777, facts.mtime(), facts.len()), (0o600, 77, 10), "{path}");
     }
+    let nameless =
+        || vec![Origin::Url { url: "https://x/file".to_owned(), name: None, checksum: None, unpacks: false }];
+    bring(&stage, &copying(From::Context, nameless(), "/index")).unwrap();
+    assert_eq!(fs::read(stage.path("root/index")).unwrap(), b"downloaded");
+    let error = bring(&stage, &copying(From::Context, nameless(), "/d")).unwrap_err();
+    assert!(error.contains("`/d` is a folder, and the address"), "{error}");
     bring(&stage, &copying(From::Context, url("a.tar", None, true), "/u")).unwrap();
     bring(&stage, &copying(From::Context, url("a.tar", None, false), "/a.tar")).unwrap();
     assert_eq!(fs::read(stage.path("root/u/in-tar")).unwrap(), b"1");

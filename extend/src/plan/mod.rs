@@ -199,8 +199,8 @@ pub enum Origin {
     Url {
         /// Its address (`http:` or `https:`), in which arguments may be that are secret.
         url: String,
-        /// What the file is called.
-        name: String,
+        /// What the file is called, if the address says it.
+        name: Option<String>,
         /// What its contents must have, if that is said.
         checksum: Option<Digest>,
         /// Whether it is unpacked, if it is an archive.

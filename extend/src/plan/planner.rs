@@ -417,11 +417,20 @@ impl<'a> Planner<'a> {
 
     fn copying(&mut self, copy: &Copy, is_add: bool) -> Result<(Action, String), String> {
         let from = copy.from.as_deref().map_or(Ok(From::Context), self.from)?;
+        let written = self.expand(&copy.target)?;
+        let mut target = below(&self.config.config.working_dir, &written);
+        let is_dir = copy.parents
+            || ["/", "/.", "/.."].iter().any(|end| written.ends_with(end))
+            || matches!(written.as_str(), "" | "." | "..");
+        if is_dir && !target.ends_with('/') {
+            target.push('/');
+        }
+        let is_dir = target.ends_with('/');
         let sources = copy.sources.iter().map(|source| match source {
             Source::Path(written) => {
                 let path = self.expand(written)?;
                 match (is_add, copy.parents) {
-                    (true, _) => remote(written, path, copy),
+                    (true, _) => remote(written, path, copy, is_dir),
                     (false, true) => Ok(Origin::WithParents(path)),
                     (false, false) => Ok(Origin::Context(path)),
                 }
@@ -443,15 +452,7 @@ impl<'a> Planner<'a> {
         if copy.checksum.is_some() && !matches!(sources.as_slice(), [Origin::Url { .. }]) {
             return Err("--checksum is for one file that ADD downloads; leave it out".to_owned());
         }
-        let written = self.expand(&copy.target)?;
-        let mut target = below(&self.config.config.working_dir, &written);
-        let is_dir = copy.parents
-            || ["/", "/.", "/.."].iter().any(|end| written.ends_with(end))
-            || matches!(written.as_str(), "" | "." | "..");
-        if is_dir && !target.ends_with('/') {
-            target.push('/');
-        }
-        if sources.len() > 1 && !target.ends_with('/') {
+        if sources.len() > 1 && !is_dir {
             return Err(format!("`{written}` must be a folder, as several files come; write `{written}/`"));
         }
         let chown = copy.chown.as_deref().map(|text| self.expand(text)).transpose()?;
@@ -487,8 +488,9 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// What a source of `ADD` is: an address is a download. `written` is how it is written: arguments in it may be secret.
-fn remote(written: &str, path: String, copy: &Copy) -> Result<Origin, String> {
+/// What a source of `ADD` is: an address is a download. `written` is how it is written: arguments in it may be secret. `to_dir`: it comes
+/// into a folder.
+fn remote(written: &str, path: String, copy: &Copy, to_dir: bool) -> Result<Origin, String> {
     let before = path.split(['#', '?']).next().unwrap_or_default();
     let is_web = path.starts_with("http://") || path.starts_with("https://");
     let is_git = ["git://", "ssh://", "git@"].iter().any(|beginning| path.starts_with(beginning))
@@ -507,15 +509,14 @@ fn remote(written: &str, path: String, copy: &Copy) -> Result<Origin, String> {
     });
     let rest = before.split_once("://").unwrap_or_default().1;
     let name = rest.split_once('/').unwrap_or_default().1.rsplit('/').next().unwrap_or_default();
-    if name.is_empty() || matches!(name, "." | "..") {
-        return Err(format!("ADD of `{written}`: the address has no file's name at its end; name a file"));
+    let name = Some(name).filter(|name| !matches!(*name, "" | "." | ".."));
+    let unpacks = copy.unpack == Some(true);
+    if name.is_none() && to_dir && !unpacks {
+        return Err(format!(
+            "ADD of `{written}`: the address has no file's name at its end; name the file in the target"
+        ));
     }
-    Ok(Origin::Url {
-        name: name.to_owned(),
-        checksum: checksum.transpose()?,
-        unpacks: copy.unpack == Some(true),
-        url: path,
-    })
+    Ok(Origin::Url { name: name.map(str::to_owned), checksum: checksum.transpose()?, unpacks, url: path })
 }
 
 /// Words as histories have them.

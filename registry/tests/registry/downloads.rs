@@ -1,7 +1,7 @@
 //! What registries may do to who reads from them.
 
 use std::io::{self, Read as _};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::fake::{Client as _, describe, quick, some_bytes};
 use drydock_fake_registry::{Answer, Fake, Request};
@@ -78,6 +78,23 @@ fn a_download_begins_in_the_middle() {
         assert_eq!(fake.seen().len(), asked, "nothing is left to ask for");
         let error = download(&client, &fake, &describe(&bytes), 100_001).unwrap_err();
         assert!(matches!(error, ErrorKind::LengthMismatch { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_file_has_the_time_that_the_server_says() {
+    for (text, want) in [
+        ("Tue, 15 Nov 1994 12:45:26 GMT", Some(784_903_526)),
+        ("Tuesday, 15-Nov-94 12:45:26 GMT", Some(784_903_526)),
+        ("Tue Nov 15 12:45:26 1994", Some(784_903_526)),
+        ("yesterday", None),
+        ("", None),
+    ] {
+        let fake = Fake::start(move |_, _| Answer::new(200, "x").with("Last-Modified", text));
+        let registry = fake.client();
+        let file = registry.file(&format!("http://{}/f", fake.host)).unwrap();
+        let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap().as_secs();
+        assert_eq!(file.modified().map(seconds), want, "{text}");
     }
 }
 

@@ -209,7 +209,10 @@ fn mounts() {
 fn downloads() {
     let sum = format!("sha256:{}", "0".repeat(64));
     let plan = plan(
-        &format!("FROM x\nADD --checksum={sum} https://x/a/y.tar?z=1#f /d/\nADD --unpack http://x/y z"),
+        &format!(
+            "FROM x\nADD --checksum={sum} https://x/a/y.tar?z=1#f /d/\nADD --unpack http://x/y z\n\
+             ADD https://x/a/?q d\nADD --unpack https://x d/"
+        ),
         &[],
     );
     let origins: Vec<_> = plan
@@ -222,7 +225,7 @@ fn downloads() {
         .collect();
     let url = |url: &str, name: &str, checksum, unpacks| Origin::Url {
         url: url.into(),
-        name: name.into(),
+        name: Some(name.to_owned()).filter(|name| !name.is_empty()),
         checksum,
         unpacks,
     };
@@ -230,7 +233,9 @@ fn downloads() {
         origins,
         [
             url("https://x/a/y.tar?z=1#f", "y.tar", Some(sum.parse().unwrap()), false),
-            url("http://x/y", "y", None, true)
+            url("http://x/y", "y", None, true),
+            url("https://x/a/?q", "", None, false),
+            url("https://x", "", None, true)
         ]
     );
 }

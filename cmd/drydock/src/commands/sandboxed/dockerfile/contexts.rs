@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use drydock_extend::in_place::{self, Context, Download, copy_path};
+use drydock_extend::in_place::{self, Context, copy_path};
 use drydock_extend::plan::From;
 use drydock_io::file::TempFile;
 use drydock_layout::Image;
@@ -139,13 +139,12 @@ impl in_place::Contexts for Contexts<'_> {
         Ok(&mut self.open_files(from)?.context)
     }
 
-    fn download(&mut self, url: &str) -> Result<Download> {
+    fn download(&mut self, url: &str) -> Result<File> {
         if !self.downloads.contains_key(url) {
             let dir = self.shop.session.make("downloads")?;
             self.downloads.insert(url.to_owned(), (self.task.download)(url, &dir)?);
         }
         let file = self.downloads.get(url).context("it was put there")?;
-        let file = File::open(file.path()).context("cannot open what was downloaded")?;
-        Ok(Download { file, modified: None })
+        File::open(file.path()).context("cannot open what was downloaded")
     }
 }

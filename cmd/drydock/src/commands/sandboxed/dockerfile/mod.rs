@@ -58,7 +58,7 @@ pub(crate) struct Task<'a> {
     pub(crate) ignore: &'a IgnoreRules,
     /// Secrets, by their IDs. They get into no layer, no key and no log.
     pub(crate) secrets: &'a BTreeMap<String, Vec<u8>>,
-    /// Downloads what is at a URL into a new file in a folder.
+    /// Downloads what is at a URL into a new file in a folder, with the time of its last change if the server tells that.
     pub(crate) download: &'a dyn Fn(&str, &Path) -> Result<TempFile>,
     /// How layers are compressed.
     pub(crate) settings: pipeline::Settings,
