@@ -38,9 +38,12 @@ fn remove(above: OwnedFd, leaf: &[u8]) -> rustix::io::Result<()> {
     let mut left = vec![vec![leaf.to_vec()]];
     while let Some(dirs) = left.last_mut() {
         if let Some(name) = dirs.pop() {
-            if trail.enter(&name) == Err(Errno::ACCESS) {
-                make_accessible(trail.current()?.0, &name)?;
-                trail.enter(&name)?;
+            match trail.enter(&name) {
+                Err(Errno::ACCESS) => {
+                    make_accessible(trail.current()?.0, &name)?;
+                    trail.enter(&name)?;
+                }
+                entered => entered?,
             }
             left.push(remove_files(trail.current()?.0, &mut lister)?);
         } else {
