@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,6 +16,7 @@ use drydock_acceptance::run::Output;
 use drydock_acceptance::sandboxed::{House, Who};
 use libtest_mimic::Trial;
 use rustix::process::{Pid, Signal, kill_process};
+use walkdir::WalkDir;
 
 use crate::building::{EVERYBODY, both_at_once};
 use crate::{Built, with_executables};
@@ -26,6 +28,8 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
         [
             ("aside::layers_have_what_steps_changed", layers_have_what_steps_changed),
             ("aside::programs_see_what_is_mounted", programs_see_what_is_mounted),
+            ("aside::mounts_are_of_what_is_named", mounts_are_of_what_is_named),
+            ("aside::secrets_are_on_no_disk", secrets_are_on_no_disk),
             ("aside::what_is_known_is_not_done_again", what_is_known_is_not_done_again),
             ("aside::what_fails_leaves_the_image", what_fails_leaves_the_image),
             ("aside::killed_at_any_moment", killed_at_any_moment),
@@ -165,6 +169,63 @@ END
         let text = succeed(&mut command)?.text();
         ensure!(text.contains("700 1000\n2\n"), "{who:?}: {text}");
         ensure!(text.contains("a script of 1000\n"), "{who:?}: {text}");
+    }
+    Ok(())
+}
+
+fn mounts_are_of_what_is_named(executables: &Built) -> Result<()> {
+    let dockerfile = |filled: &str| {
+        format!(
+            "FROM acme/run:base AS filled\nUSER root\nRUN mkdir /o && echo {filled} >/o/f\nFROM acme/run:base\nUSER root\n\
+             RUN --mount=target=/bound,source=a[b]c --mount=type=cache,target=/cache,from=filled,source=/o \
+             cat /bound /cache/f && echo kept >>/cache/f\n"
+        )
+    };
+    for who in EVERYBODY {
+        let house = house(executables, who, &dockerfile("one"))?;
+        house.write("app/a[b]c", "named\n")?;
+        house.write("app/abc", "other\n")?;
+        for (filled, further, says) in [
+            ("one", &[][..], "named\none\n"),
+            ("one", &["--no-cache"][..], "named\none\nkept\n"),
+            ("two", &[][..], "named\ntwo\n"),
+        ] {
+            house.write("app/Dockerfile", &dockerfile(filled))?;
+            let text = built(&house, further)?;
+            ensure!(text.contains(says), "{who:?}: {says}\n{text}");
+        }
+    }
+    Ok(())
+}
+
+fn secrets_are_on_no_disk(executables: &Built) -> Result<()> {
+    const SECRET: &str = "open-sesame-in-clear";
+    let dockerfile = "FROM acme/run:base\nUSER root\nRUN --mount=type=secret,id=s,env=S --mount=type=secret,id=s [ $S = $(cat /run/secrets/s) ] && \
+                      echo waiting && sleep 300\n";
+    for who in EVERYBODY {
+        let house = house(executables, who, dockerfile)?;
+        let mut command = house.command(
+            &[&IMPORT, &["--network", "none", "--memory", "1g", "--secret", "id=s,env=TOKEN"][..]].concat(),
+        );
+        let mut child = command.env("TOKEN", SECRET).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut lines = BufReader::new(child.stdout.take().context("a pipe")?).lines();
+        ensure!(lines.any(|line| line.is_ok_and(|line| line == "waiting")), "the program did not begin");
+        child.kill()?;
+        child.wait()?;
+        while !house.processes().is_empty() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let mut looked = 0;
+        for entry in WalkDir::new(house.path("home")) {
+            let entry = entry?;
+            if entry.file_type().is_file() {
+                let bytes = fs::read(entry.path())?;
+                let is_there = bytes.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
+                ensure!(!is_there, "{who:?}: the secret is in {}", entry.path().display());
+                looked += 1;
+            }
+        }
+        ensure!(looked > 0, "{who:?}: nothing is left of the build");
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use drydock_acceptance::layout::{Image, Layout};
@@ -49,6 +50,7 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("dockerfile_sources::nothing_leads_out_of_a_source", nothing_leads_out_of_a_source),
             ("dockerfile_sources::options_say_what_is_built", options_say_what_is_built),
             ("dockerfile_sources::what_fails_leaves_nothing", what_fails_leaves_nothing),
+            ("dockerfile_sources::downloads_are_as_the_server_says", downloads_are_as_the_server_says),
             ("dockerfile_sources::downloads_end_when_the_time_is_over", downloads_end_when_the_time_is_over),
         ],
     ));
@@ -555,6 +557,25 @@ fn what_fails_leaves_nothing(built: &Built) -> Result<()> {
         ensure!(!site.layout("acme/none/1").dir().exists(), "{who:?}: a folder is left");
     }
     Ok(())
+}
+
+fn downloads_are_as_the_server_says(built: &Built) -> Result<()> {
+    let web = Fake::start(|request, _| match &*request.path {
+        "/old" => Answer::new(200, "old").with("Last-Modified", "Tue, 15 Nov 1994 12:45:26 GMT"),
+        _ => Answer::new(200, "new"),
+    });
+    let host = &web.host;
+    let dockerfile = format!("FROM scratch\nADD http://{host}/old /d/\nADD http://{host}/ /index\n");
+    let site = Site::new(built, Who::Ordinary, &[("Dockerfile", &dockerfile)])?;
+    site.house.write("sources.toml", &format!("[host.'{host}']\nplain-http = true\n"))?;
+    let before = SystemTime::now() - Duration::from_secs(2);
+    site.imported(&with_rules(&["dockerfile:app", "acme/x:1"]))?;
+    let files = site.files("acme/x:1", "files")?;
+    let modified = |path: &str| Ok::<_, anyhow::Error>(fs::metadata(files.join(path))?.modified()?);
+    ensure!(modified("d/old")? == UNIX_EPOCH + Duration::from_secs(784_903_526), "{:?}", modified("d/old")?);
+    ensure!(modified("index")? > before, "{:?}", modified("index")?);
+    site.put("Dockerfile", &format!("FROM scratch\nADD http://{host}/old /d/\nADD http://{host}/ /d\n"))?;
+    site.refused(4, "no file's name at its end", &with_rules(&["dockerfile:app", "acme/x:1"])).map(drop)
 }
 
 fn downloads_end_when_the_time_is_over(built: &Built) -> Result<()> {
