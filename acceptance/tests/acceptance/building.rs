@@ -258,6 +258,10 @@ fn options_reach_the_phases(built: &Built, houses: &Houses) -> Result<()> {
         "none",
     ])?;
     ensure!(output.text().contains("MARK=given OTHER=from-file\nfile.env\n"), "{}", output.text());
+    let usual = house.build_arguments(&["--volume", &volume, "--env", "MARK=", "--env", "OTHER="])?;
+    let like_a_flag = [&usual[..1], &usual[2..], &["--", "-help"]].concat();
+    succeed(&mut house.patient(&like_a_flag))?;
+    ensure!(house.path("layout-repo/index.docker.io/library/-help/latest/index.json").exists());
     let image = house.image()?;
     ensure!(image.config["created"] == "2023-11-14T22:13:20Z", "{}", image.config);
     ensure!(image.config["config"]["WorkingDir"] == "/elsewhere", "{}", image.config);
