@@ -180,7 +180,8 @@ fn check_obstacles(stage: &Stage, executables: &Built, phase: &Phase, read: &Rea
     for obstacle in ["FIFO", "device", "huge", "deep"] {
         match obstacle {
             // What is only taken has no depth.
-            "deep" if matches!(read, Taken(_)) => continue,
+            // Whatever is in these will do.
+            "deep" if matches!(read, Taken(_)) || name.contains("/env/") => continue,
             "deep" if name.ends_with(".metadata") => fs::write(&path, "[".repeat(10_000))?,
             "deep" => fs::write(&path, format!("a = {}", "[".repeat(10_000)))?,
             "FIFO" => stage.apply(&[Operation::Fifo(name.clone())])?,

@@ -282,7 +282,9 @@ impl Importer<'_> {
                 Err(error) => return Err(error),
             }
         }
-        if let Some(image) = self.pinned(&reference, platform)? {
+        if let Some(pin) = reference.digest()
+            && let Some(image) = self.pinned(name, pin, platform)?
+        {
             return Ok((image, None));
         }
         self.progress.note(&format!("`{name}` is not in the repository for {platform}"));
@@ -301,11 +303,10 @@ impl Importer<'_> {
         }
     }
 
-    /// What a reference by digest means, if its tag has that in the repository.
-    fn pinned(&self, reference: &ImageRef, platform: &Platform) -> Result<Option<Image>> {
-        let Some(pin) = reference.digest() else { return Ok(None) };
-        let tag = reference.tag().unwrap_or("latest");
-        match self.repository.open(&format!("{}/{}:{tag}", reference.registry(), reference.repository())) {
+    /// What a name with a digest means, if what stands before that has it in the repository.
+    fn pinned(&self, name: &str, pin: Digest, platform: &Platform) -> Result<Option<Image>> {
+        let tagged = name.split('@').next().unwrap_or_default();
+        match self.repository.open(tagged) {
             Ok((_, layout)) => match layout.pinned_image(pin, platform) {
                 Ok(image) => Ok(Some(image).filter(|image| is_for(image, platform))),
                 Err(LayoutError::NoManifest { .. } | LayoutError::NoPlatform { .. }) => Ok(None),
