@@ -135,7 +135,7 @@ pub fn stage_toml(path: &Path, value: &impl Serialize) -> anyhow::Result<Staged>
     let text = toml::to_string(value).with_context(|| format!("failed to encode `{}`", path.display()))?;
     let stage = || -> io::Result<TempFile> {
         let dir = path.parent().unwrap_or(Path::new("/"));
-        fs::create_dir_all(dir)?;
+        drydock_io::file::make_dirs(dir)?;
         if path.is_dir() {
             return Err(ErrorKind::IsADirectory.into());
         }
@@ -150,7 +150,8 @@ pub fn stage_toml(path: &Path, value: &impl Serialize) -> anyhow::Result<Staged>
 /// Writes a file in one step, and makes its folder if need be.
 pub fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).with_context(|| format!("failed to make folder `{}`", dir.display()))?;
+        drydock_io::file::make_dirs(dir)
+            .with_context(|| format!("failed to make folder `{}`", dir.display()))?;
     }
     write_atomically(path, bytes).with_context(|| format!("failed to write `{}`", path.display()))
 }
@@ -164,7 +165,7 @@ pub fn copy(from: &Path, to: &Path, limit: u64) -> anyhow::Result<()> {
             return Err(too_large());
         }
         let dir = to.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(dir)?;
+        drydock_io::file::make_dirs(dir)?;
         let mut copy = TempFile::create_in(dir)?;
         // It may grow meanwhile.
         if io::copy(&mut source.take(limit.saturating_add(1)), copy.file())? > limit {

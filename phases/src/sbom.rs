@@ -43,7 +43,7 @@ pub fn restore_from_image(image: &Image, sha: &str, layers_dir: &Path) -> anyhow
 /// `<layers>/sbom/<kind>`, after making the folder that it is in.
 pub(crate) fn make_dir(layers_dir: &Path, kind: &str) -> anyhow::Result<PathBuf> {
     let sbom_dir = layers_dir.join("sbom");
-    fs::create_dir_all(&sbom_dir)
+    drydock_io::file::make_dirs(&sbom_dir)
         .with_context(|| format!("failed to make folder `{}`", sbom_dir.display()))?;
     Ok(sbom_dir.join(kind))
 }

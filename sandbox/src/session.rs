@@ -43,7 +43,7 @@ impl Session {
     /// Makes a folder in it.
     pub fn make(&self, name: &str) -> Result<PathBuf> {
         let dir = self.dir.join(name);
-        fs::create_dir_all(&dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
+        drydock_io::file::make_dirs(&dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
         Ok(dir)
     }
 

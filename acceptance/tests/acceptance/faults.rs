@@ -343,8 +343,13 @@ impl Scene<'_> {
             // A blob is named by its digest, what lies in an image by its path there.
             let leaf = path.file_name().unwrap_or_default().to_string_lossy();
             let is_leaf = |word: &str| word.rsplit('/').next().is_some_and(|last| last.ends_with(&*leaf));
+            // What has no name yet, by the folder that it is in.
+            let folder = path.parent().and_then(Path::file_name).filter(|_| leaf.starts_with(".drydock-"));
+            let is_in =
+                |word: &str| folder.is_some() && Path::new(word).parent().and_then(Path::file_name) == folder;
             let mut words = said.split([' ', '`', ':', ',', '\n']).filter(|word| !word.is_empty());
-            near.map(|near| near.display().to_string()).any(|near| said.contains(&near)) || words.any(is_leaf)
+            near.map(|near| near.display().to_string()).any(|near| said.contains(&near))
+                || words.any(|word| is_leaf(word) || is_in(word))
         };
         ensure!(paths.is_empty() || paths.iter().any(is_named), "none of the files is named");
         Ok(())

@@ -46,7 +46,7 @@ impl Store {
     /// The folder `dir`, which is made if need be. What was put there longer ago than `kept` is removed.
     pub fn open(dir: &Path, kept: Duration) -> Result<Self> {
         let open = || {
-            fs::create_dir_all(dir)?;
+            drydock_io::file::make_dirs(dir)?;
             fs::symlink_metadata(dir)
         };
         let facts = open().with_context(|| format!("cannot open the cache `{}`", dir.display()))?;

@@ -14,6 +14,17 @@ use crate::read;
 /// Every temporary file's name begins with this: what a killed process left behind is known by it.
 pub const TEMPORARY_PREFIX: &str = ".drydock-";
 
+/// Makes a folder with all above it; one that is there will do. If that cannot be looked at, this is the error.
+pub fn make_dirs(path: &Path) -> io::Result<()> {
+    match fs::create_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match read::look(path)? {
+            Some(found) if found.is_dir() => Ok(()),
+            _ => Err(error),
+        },
+        made => made,
+    }
+}
+
 /// A file without its final name. Dropped before [`TempFile::persist`], it is removed.
 #[derive(Debug)]
 pub struct TempFile {

@@ -8,7 +8,6 @@ mod processes;
 mod sbom;
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -190,7 +189,7 @@ impl Builder<'_> {
         let module = self.inputs.store.load(ModuleKind::Buildpack, &element.id, &element.version)?;
         let api = module.buildpack_api()?;
         let dir = self.inputs.layers_dir.join(dir_name(&element.id)?);
-        fs::create_dir_all(&dir).with_context(|| format!("make folder {}", dir.display()))?;
+        drydock_io::file::make_dirs(&dir).with_context(|| format!("make folder {}", dir.display()))?;
 
         self.run(&module, api, &dir, plan)?;
 

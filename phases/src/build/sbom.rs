@@ -79,7 +79,7 @@ pub(super) fn copy(file: &SbomFile, sbom_dir: &Path) -> anyhow::Result<()> {
     let context = || format!("copy SBOM file {} to {}", file.path.display(), to.display());
     if fs::symlink_metadata(&file.path).with_context(context)?.is_symlink() {
         let link = || {
-            fs::create_dir_all(&dir)?;
+            drydock_io::file::make_dirs(&dir)?;
             symlink(fs::read_link(&file.path)?, &to)
         };
         return link().with_context(context);

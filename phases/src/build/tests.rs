@@ -1,7 +1,7 @@
 //! Whole builds with buildpacks that are shell scripts.
 
 use std::fmt::Write as _;
-use std::fs::Permissions;
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 
 use drydock_spec::launch::{Command, Label, Slice};

@@ -118,7 +118,7 @@ impl Generator<'_> {
         let module = self.inputs.store.load(ModuleKind::Extension, id, version).map_err(unusable)?;
         let dir_name = dir_name(id).map_err(unusable)?;
         let output_dir = parent.join(&dir_name);
-        fs::create_dir_all(&output_dir)
+        drydock_io::file::make_dirs(&output_dir)
             .with_context(|| format!("failed to make folder `{}`", output_dir.display()))
             .map_err(unusable)?;
         if exists(&module.root_dir.join("bin").join("generate")).map_err(|error| unusable(error.into()))? {
@@ -231,7 +231,7 @@ impl Generated {
             }
             let to = generated_dir.join(image).join(&self.dir_name);
             let copy = || -> io::Result<()> {
-                fs::create_dir_all(&to)?;
+                drydock_io::file::make_dirs(&to)?;
                 fs::copy(&from, to.join(name))?;
                 match fs::copy(self.output_dir.join(EXTEND_CONFIG), to.join(EXTEND_CONFIG)) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -292,7 +292,7 @@ fn copy_tree(from: &Path, to: &Path) -> anyhow::Result<()> {
         let copy = || -> io::Result<()> {
             let kind = entry.file_type();
             if kind.is_dir() {
-                fs::create_dir_all(&target)
+                drydock_io::file::make_dirs(&target)
             } else if kind.is_symlink() {
                 symlink(fs::read_link(entry.path())?, &target)
             } else if !kind.is_file() {

@@ -183,7 +183,7 @@ impl Work {
             ExtendKind::Run => &inputs.extended_dir,
         };
         let make = || -> anyhow::Result<TempDir> {
-            fs::create_dir_all(parent)?;
+            drydock_io::file::make_dirs(parent)?;
             for entry in fs::read_dir(parent)? {
                 let entry = entry?;
                 // One that was killed has left it.

@@ -237,7 +237,7 @@ impl Importer<'_> {
     fn url(&self, kind: Kind, url: &str, tag: Option<&str>, by: Option<&Source>) -> Result<Done> {
         let near = self.repository.dir().path().to_owned();
         let write = || format!("cannot write to `{}`", near.display());
-        fs::create_dir_all(&near).with_context(write)?;
+        drydock_io::file::make_dirs(&near).with_context(write)?;
         remove_stale(&near).with_context(write)?;
         let file = remote::download(&self.rules.registry(by)?, url, &near, self.progress)?;
         self.path(kind, file.path(), tag, by)

@@ -1,6 +1,5 @@
 //! `drydock sbom`.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
@@ -77,7 +76,8 @@ fn write(dir: &Path, file: &SbomFile) -> Result<()> {
     );
     let to = parts.iter().fold(dir.to_owned(), |dir, part| dir.join(part));
     let parent = to.parent().context("a file has a folder")?;
-    fs::create_dir_all(parent).with_context(|| format!("cannot make folder `{}`", parent.display()))?;
+    drydock_io::file::make_dirs(parent)
+        .with_context(|| format!("cannot make folder `{}`", parent.display()))?;
     let text = file.text.as_deref().unwrap_or_default();
     drydock_io::file::write_atomically(&to, text).with_context(|| format!("cannot write `{}`", to.display()))
 }

@@ -263,7 +263,7 @@ fn keep(options: &Build, inputs: &Inputs) -> Result<()> {
         write_below(dir, Path::new("report.toml"), &text)?;
     }
     if let Some(dir) = &options.sbom_output_dir {
-        fs::create_dir_all(dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
+        drydock_io::file::make_dirs(dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
         copy_texts(&inputs.layers, Path::new("sbom"), dir, Path::new(""), 0)?;
     }
     Ok(())
@@ -273,7 +273,7 @@ fn keep(options: &Build, inputs: &Inputs) -> Result<()> {
 fn write_below(dir: &Path, below: &Path, text: &str) -> Result<()> {
     let me = (geteuid().as_raw(), getegid().as_raw());
     let write = || -> io::Result<()> {
-        fs::create_dir_all(dir)?;
+        drydock_io::file::make_dirs(dir)?;
         let (parent, name) = (below.parent().unwrap_or(Path::new("")), below.file_name().unwrap_or_default());
         let parent = way::open(File::open(dir)?, parent, Links::None, Some(me))?;
         // By the handle, whatever has its name meanwhile.

@@ -37,7 +37,7 @@ impl Inline {
         let Self { id, version, api, shell, script } = self;
         let toml = toml_text::to_string(&json!({"api": api, "buildpack": {"id": id, "version": version}}))?;
         let bin = dir.join("bin");
-        fs::create_dir_all(&bin).with_context(|| format!("cannot make `{}`", bin.display()))?;
+        drydock_io::file::make_dirs(&bin).with_context(|| format!("cannot make `{}`", bin.display()))?;
         for (name, text) in [
             ("buildpack.toml", toml),
             ("bin/detect", format!("#!{shell}\nexit 0\n")),

@@ -112,7 +112,7 @@ fn cache(caches: &Path, options: &Build, name: &Name, waiting: &dyn Fn()) -> Res
     let own = caches.join("builds").join(format!("{short}-{}", &Digest::of(key.as_bytes()).hex()[..16]));
     let dir = options.cache.clone().unwrap_or_else(|| own.join("cache"));
     for dir in [&own, &dir] {
-        fs::create_dir_all(dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
+        drydock_io::file::make_dirs(dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
     }
     // The phases lock the cache itself.
     let lock = Lock::acquire(&own, waiting).with_context(|| format!("cannot lock `{}`", own.display()))?;

@@ -49,7 +49,7 @@ impl<'a> Modules<'a> {
     pub(super) fn bring(&mut self, kind: ModuleKind, elsewhere: &Elsewhere) -> Result<OrderElement> {
         self.count += 1;
         let dir = self.dir.join(self.count.to_string());
-        fs::create_dir_all(&dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
+        drydock_io::file::make_dirs(&dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
         match elsewhere {
             Elsewhere::At(place) => {
                 let given = self.finder.find(kind, place)?;
@@ -83,7 +83,8 @@ impl<'a> Modules<'a> {
         } else {
             let files = dir.join("files");
             let above = files.join(main.parent_dir(kind));
-            fs::create_dir_all(&above).with_context(|| format!("cannot make `{}`", above.display()))?;
+            drydock_io::file::make_dirs(&above)
+                .with_context(|| format!("cannot make `{}`", above.display()))?;
             given.place(&files.join(main.dir(kind)), self.progress)?;
             files
         };

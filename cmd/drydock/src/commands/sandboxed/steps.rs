@@ -296,7 +296,7 @@ impl Steps<'_> {
 /// A folder for the phases that run among no files of the builder's: with those in which it names run images.
 pub(super) fn make_bare(dir: &Path, builder: &Path) -> Result<()> {
     let cnb = dir.join("cnb");
-    fs::create_dir_all(&cnb).with_context(|| format!("cannot make `{}`", cnb.display()))?;
+    drydock_io::file::make_dirs(&cnb).with_context(|| format!("cannot make `{}`", cnb.display()))?;
     for name in ["run.toml", "stack.toml"] {
         let text = tree::read(builder, &format!("/cnb/{name}"), MAX_RUN_TOML)
             .with_context(|| format!("cannot read the builder's /cnb/{name}"))?;

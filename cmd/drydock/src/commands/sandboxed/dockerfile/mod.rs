@@ -12,7 +12,6 @@ mod mounts;
 mod program;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -285,7 +284,8 @@ impl Builder<'_> {
         let dir = self.contexts.folder("steps")?;
         let make = |dir: &Path, name: &str| -> Result<PathBuf> {
             let path = dir.join(name);
-            fs::create_dir_all(&path).with_context(|| format!("cannot make `{}`", path.display()))?;
+            drydock_io::file::make_dirs(&path)
+                .with_context(|| format!("cannot make `{}`", path.display()))?;
             Ok(path)
         };
         let work = self.contexts.folder("work")?;
