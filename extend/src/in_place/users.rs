@@ -81,17 +81,15 @@ fn unknown(what: &str, name: &str, file: &str) -> anyhow::Error {
     anyhow!("`{name}` is no {what} of the image: {file} has no such name; add it before, or give a number")
 }
 
+/// The user of this name or number: a name is no number.
 fn find_user(scope: &mut Scope, user: &str) -> Result<Option<User>> {
     let asked = number(user);
     let find = |line: &str| {
         let fields: Vec<&str> = line.split(':').collect();
         let [name, _, uid, gid, _, home, ..] = fields[..] else { return None };
         let owner = Owner { uid: number(uid)?, gid: number(gid)? };
-        (name == user || Some(owner.uid) == asked).then(|| User {
-            name: name.to_owned(),
-            owner,
-            home: home.to_owned(),
-        })
+        let is_asked_for = asked.map_or(name == user, |uid| owner.uid == uid);
+        is_asked_for.then(|| User { name: name.to_owned(), owner, home: home.to_owned() })
     };
     Ok(database(scope, "etc/passwd")?.lines().find_map(find))
 }
@@ -158,7 +156,7 @@ mod tests {
         fs::create_dir(temp.path().join("etc")).unwrap();
         fs::write(
             temp.path().join("etc/passwd"),
-            "root:x:0:0::/root:/bin/sh\nbroken\ncnb:x:1000:1001::/home/cnb:/bin/sh\n",
+            "root:x:0:0::/root:/bin/sh\nbroken\ncnb:x:1000:1001::/home/cnb:/bin/sh\n7:x:9:9::/home/7:\n",
         )
         .unwrap();
         fs::write(temp.path().join("etc/group"), "root:x:0:\ndisk:x:6:a,cnb\nweb:x:33:cnb\nbroken\n")
@@ -169,6 +167,7 @@ mod tests {
             ("cnb:web", (1000, 33, vec![], "/home/cnb")),
             ("cnb:5", (1000, 5, vec![], "/home/cnb")),
             ("7:web", (7, 33, vec![], "/")),
+            ("7", (7, 0, vec![], "/")),
             (":web", (0, 33, vec![], "/root")),
             ("", (0, 0, vec![], "/root")),
         ] {
