@@ -133,7 +133,7 @@ fn here_documents_of(keyword: &str, arguments: &str, escape: char) -> Vec<HereDo
     } else {
         arguments
     };
-    if keyword != "ONBUILD" && !may_have(keyword) || json_list(arguments).is_some() {
+    if keyword != "ONBUILD" && !may_have(keyword) || json_list(arguments) != Ok(None) {
         return Vec::new();
     }
     split(arguments, escape).into_iter().filter_map(here_document).collect()

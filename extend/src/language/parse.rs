@@ -128,9 +128,9 @@ fn kind(keyword: &str, arguments: &str, here: Vec<HereDocument>, escape: char) -
     Ok(match keyword {
         "ADD" => Kind::Add(copy(keyword, arguments, here, escape)?),
         "ARG" => Kind::Arg(split(no_flags()?, escape).into_iter().map(argument).collect::<Problem<_>>()?),
-        "CMD" => Kind::Cmd(command_line(no_flags()?)),
+        "CMD" => Kind::Cmd(command_line(no_flags()?)?),
         "COPY" => Kind::Copy(copy(keyword, arguments, here, escape)?),
-        "ENTRYPOINT" => Kind::Entrypoint(command_line(no_flags()?)),
+        "ENTRYPOINT" => Kind::Entrypoint(command_line(no_flags()?)?),
         "ENV" => Kind::Env(names_and_values(keyword, no_flags()?, escape)?),
         "EXPOSE" => Kind::Expose(split(no_flags()?, escape).into_iter().map(str::to_owned).collect()),
         "FROM" => return Err("FROM cannot be the instruction of an ONBUILD; leave it out".to_owned()),
@@ -151,7 +151,7 @@ fn kind(keyword: &str, arguments: &str, here: Vec<HereDocument>, escape: char) -
             Kind::OnBuild(std::iter::once(arguments.to_owned()).chain(ends).collect())
         }
         "RUN" => Kind::Run(run(arguments, here, escape)?),
-        "SHELL" => match json_list(no_flags()?) {
+        "SHELL" => match json_list(no_flags()?)? {
             Some(words) if !words.is_empty() => Kind::Shell(words),
             _ => {
                 return Err(format!(
@@ -161,7 +161,7 @@ fn kind(keyword: &str, arguments: &str, here: Vec<HereDocument>, escape: char) -
         },
         "STOPSIGNAL" => Kind::StopSignal(only_one()?),
         "USER" => Kind::User(only_one()?),
-        "VOLUME" => Kind::Volume(list(no_flags()?, escape)),
+        "VOLUME" => Kind::Volume(list(no_flags()?, escape)?),
         "WORKDIR" => Kind::WorkDir(no_flags()?.to_owned()),
         _ => return Err(unknown(keyword)),
     })
@@ -214,13 +214,15 @@ fn argument(word: &str) -> Problem<Argument> {
     Ok(Argument { name: name.to_owned(), default: default.map(str::to_owned) })
 }
 
-fn command_line(arguments: &str) -> CommandLine {
-    json_list(arguments).map_or_else(|| CommandLine::Shell(arguments.to_owned()), CommandLine::Exec)
+fn command_line(arguments: &str) -> Problem<CommandLine> {
+    let words = json_list(arguments)?;
+    Ok(words.map_or_else(|| CommandLine::Shell(arguments.to_owned()), CommandLine::Exec))
 }
 
 /// Words: of a JSON list, or split at spaces.
-fn list(arguments: &str, escape: char) -> Vec<String> {
-    json_list(arguments).unwrap_or_else(|| split(arguments, escape).into_iter().map(str::to_owned).collect())
+fn list(arguments: &str, escape: char) -> Problem<Vec<String>> {
+    let split = || split(arguments, escape).into_iter().map(str::to_owned).collect();
+    Ok(json_list(arguments)?.unwrap_or_else(split))
 }
 
 fn copy(keyword: &str, arguments: &str, here: Vec<HereDocument>, escape: char) -> Problem<Copy> {
@@ -232,8 +234,8 @@ fn copy(keyword: &str, arguments: &str, here: Vec<HereDocument>, escape: char) -
     let (flags, rest) = Flags::take(keyword, arguments, known, escape)?;
     // It says what a layer may be kept with, and changes nothing in what is there in the end.
     flags.switch("link")?;
-    let is_json = json_list(rest).is_some();
-    let mut words = list(rest, escape);
+    let is_json = json_list(rest)?.is_some();
+    let mut words = list(rest, escape)?;
     let target = words.pop().unwrap_or_default();
     if words.is_empty() {
         return Err(format!(
@@ -270,7 +272,7 @@ fn copy(keyword: &str, arguments: &str, here: Vec<HereDocument>, escape: char) -
 fn run(arguments: &str, here_documents: Vec<HereDocument>, escape: char) -> Problem<Run> {
     let (flags, rest) = Flags::take("RUN", arguments, &["mount", "network", "security"], escape)?;
     Ok(Run {
-        command: command_line(rest),
+        command: command_line(rest)?,
         here_documents,
         mounts: flags.all("mount")?.iter().map(|text| MountFlag::parse(text)).collect::<Problem<_>>()?,
         network: network(flags.one("network")?.as_deref())?,
@@ -307,7 +309,7 @@ fn health_check(arguments: &str, escape: char) -> Problem<Option<HealthCheck>> {
         text.parse().map_err(|_| format!("--retries is `{text}`; it is a number, and not less than 0"))
     });
     Ok(Some(HealthCheck {
-        command: command_line(command.trim()),
+        command: command_line(command.trim())?,
         interval: time("interval")?,
         timeout: time("timeout")?,
         start_period: time("start-period")?,

@@ -170,7 +170,7 @@ fn here_documents() {
 }
 
 /// Text, line, and what is said.
-const MALFORMED: [(&str, usize, &str); 61] = [
+const MALFORMED: [(&str, usize, &str); 64] = [
     ("", 1, "there is no FROM"),
     ("# only a comment\n\n", 2, "there is no FROM"),
     ("ARG x\n", 1, "there is no FROM"),
@@ -225,6 +225,9 @@ const MALFORMED: [(&str, usize, &str); 61] = [
     ("FROM a\nSTOPSIGNAL 9 15\n", 2, "STOPSIGNAL requires exactly one argument"),
     ("FROM a\nSHELL /bin/sh -c\n", 2, "SHELL requires a list"),
     ("FROM a\nSHELL []\n", 2, "SHELL requires a list"),
+    ("FROM a\nCMD [\"a\", 1]\n", 2, "element 2 of the list is no text"),
+    ("FROM a\nRUN [null]\n", 2, "element 1 of the list is no text"),
+    ("FROM a\nCOPY [\"a\", {\"b\": 1}]\n", 2, "element 2 of the list is no text"),
     ("FROM a\nHEALTHCHECK curl x\n", 2, "HEALTHCHECK is followed by CMD or NONE, not by `curl`"),
     ("FROM a\nHEALTHCHECK CMD\n", 2, "HEALTHCHECK CMD has no command"),
     ("FROM a\nHEALTHCHECK NONE x\n", 2, "HEALTHCHECK NONE takes no arguments"),

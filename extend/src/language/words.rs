@@ -1,5 +1,7 @@
 //! Words as a shell splits them.
 
+use serde_json::Value as Json;
+
 /// Splits a text at its spaces. Quotes and escapes stay where they are, and what they hold is not split; a quote that nothing ends
 /// goes to the end of the text.
 pub(super) fn split(text: &str, escape: char) -> Vec<&str> {
@@ -33,10 +35,15 @@ pub(super) fn word_length(text: &str, escape: char) -> usize {
     text.len()
 }
 
-/// A JSON list of texts, if it is one.
-pub(super) fn json_list(text: &str) -> Option<Vec<String>> {
+/// A JSON list of texts, if it is a JSON list.
+pub(super) fn json_list(text: &str) -> Result<Option<Vec<String>>, String> {
     let text = text.trim();
-    if text.starts_with('[') { serde_json::from_str(text).ok() } else { None }
+    let list: Option<Vec<Json>> = if text.starts_with('[') { serde_json::from_str(text).ok() } else { None };
+    let of_text = |(number, word)| match word {
+        Json::String(word) => Ok(word),
+        _ => Err(format!("element {number} of the list is no text; put it in double quotes")),
+    };
+    list.map(|list| (1..).zip(list).map(of_text).collect()).transpose()
 }
 
 #[cfg(test)]
