@@ -49,11 +49,9 @@ fn rule(line: &str) -> Result<Option<(Pattern, bool)>, String> {
     for name in line.split('/') {
         match name {
             "" | "." => {}
-            ".." => {
-                names
-                    .pop()
-                    .ok_or_else(|| format!("`{line}` leads out of the context: leave the `..` out"))?;
-            }
+            ".." if names.pop().is_some() || line.starts_with('/') => {}
+            // Nothing of the context is there.
+            ".." => return Ok(None),
             name => names.push(name),
         }
     }
@@ -94,7 +92,12 @@ mod tests {
         assert!(rules.has_exceptions());
         assert!(!IgnoreRules::of(["a", "b"]).unwrap().has_exceptions());
         assert!(!IgnoreRules::parse("/\n.\n").unwrap().leaves_out(b"x"));
-        for text in ["!", "a/../../b", "["] {
+        let rules = IgnoreRules::parse("../q\n!a/../../q\n/../r\n").unwrap();
+        for (path, want) in [("q", false), ("a/q", false), ("r", true)] {
+            assert_eq!(rules.leaves_out(path.as_bytes()), want, "{path}");
+        }
+        assert!(!rules.has_exceptions());
+        for text in ["!", "["] {
             assert!(IgnoreRules::parse(text).is_err(), "{text}");
         }
     }
