@@ -571,20 +571,18 @@ fn hostile_contexts(executables: &Built) -> Result<()> {
         ("COPY etc/shadow /x\n", "`etc/shadow` is not in the context"),
         ("COPY root/etc/shadow /x\n", "`root/etc/shadow` is not in the context"),
         ("COPY ../../../../../../../etc/shadow /x\n", "is not in the context"),
-        ("ADD fifo /x\n", "it is neither a file nor a folder"),
-        ("COPY fifo /x\n", "it is neither a file nor a folder"),
     ] {
         extending.generate("run.Dockerfile", &format!("{from}{rest}"))?;
         said(&extending.extend_run()?, 102, &[wanted])?;
     }
-    // Links come as they are, and what a root in the context is, is the context.
-    extending.generate("context.run/.dockerignore", "fifo\n")?;
+    // Links and pipes come as they are, and what a root in the context is, is the context.
     extending.generate("run.Dockerfile", &format!("{from}COPY . /x/\nCOPY root/file /y\n"))?;
     let root = extending.root()?;
     succeed(&mut extending.extender(&root, "run")?)?;
     ensure!(fs::read_to_string(root.join("y"))? == "good\n", "`root/file` is another file");
     let copied = tree::read(&root.join("x"))?;
     ensure!(copied.len() == 5, "there are {:?}", copied.keys());
+    ensure!(copied[Path::new("fifo")].kind == tree::Kind::Fifo, "the pipe is another");
     ensure!(fs::read_link(root.join("x/shadow"))? == Path::new("/etc/shadow"), "the link is another");
     Ok(())
 }

@@ -1,15 +1,17 @@
 //! `COPY` and `ADD`: what they bring, and what that is by its digest.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io::{self, Seek as _};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use drydock_model::digest::{Digest, HashingWriter};
 use drydock_model::hash::Hasher;
 use drydock_tar::{Device, NO_XATTRS, Owner, Xattrs, split_leaf};
-use rustix::fs::{CWD, FileType, Stat, fstat, major, minor, readlinkat};
+use rustix::fs::{FileType, Stat, fstat, major, minor, readlinkat};
 
 use super::Contexts;
 use super::archive::{self, Packed};
@@ -93,19 +95,21 @@ fn bring_with_parents(
     target: &mut Target<'_>,
 ) -> Result<()> {
     let mut into = to.to_vec();
-    for (name, stat) in parents(context, source, pattern)? {
+    for (name, stat, facts) in parents(context, source, pattern)? {
         push(&mut into, name);
-        let item = Item { below: b"", dir: CWD, leaf: b"", stat: &stat };
-        let facts = CopiedFacts::of(&item, context.keeps_owners())?;
         if !target.is_dir(&into)? {
-            target.dir(&into, &facts.facts(&item))?;
+            target.dir(&into, &facts.facts(&stat))?;
         }
     }
     bring_one(context, source, copying, &into, true, target)
 }
 
 /// The folders that come with something: from the beginning, or from a `/./` in the pattern on. A folder is the last of them itself.
-fn parents<'a>(context: &mut Context, source: &'a Source, pattern: &str) -> Result<Vec<(&'a [u8], Stat)>> {
+fn parents<'a>(
+    context: &mut Context,
+    source: &'a Source,
+    pattern: &str,
+) -> Result<Vec<(&'a [u8], Stat, CopiedFacts)>> {
     let before = pattern.split_once("/./").map_or("", |(before, _)| before);
     let cut = clean(before).len();
     let folders = if is_dir(&source.stat) { &source.path[..] } else { split_leaf(&source.path).0 };
@@ -114,7 +118,11 @@ fn parents<'a>(context: &mut Context, source: &'a Source, pattern: &str) -> Resu
     for (number, name) in names(folders).enumerate() {
         push(&mut path, name);
         if number >= cut {
-            found.push((name, context.stat(&path)?));
+            let keeps = context.keeps_owners();
+            let dir = context.open_dir(&path)?;
+            let stat = fstat(&dir)?;
+            let item = Item { below: b"", dir: dir.as_fd(), leaf: b"", stat: &stat };
+            found.push((name, stat, CopiedFacts::of(&item, keeps)?));
         }
     }
     Ok(found)
@@ -141,8 +149,8 @@ pub(crate) fn digest(contexts: &mut dyn Contexts, copying: &Copying) -> Result<D
                 let context = contexts.open(&copying.from)?;
                 let sources = context.find_deep(pattern, &copying.exclude)?;
                 for source in &sources {
-                    for (name, stat) in parents(context, source, pattern)? {
-                        sum.add(name, &stat.st_mode.to_le_bytes());
+                    for (name, stat, facts) in parents(context, source, pattern)? {
+                        sum.add_facts(name, &stat, &facts);
                     }
                 }
                 sum.add_sources(context, &sources, &copying.exclude)?;
@@ -203,24 +211,33 @@ impl Sum {
         Ok(())
     }
 
+    fn add_facts(&mut self, path: &[u8], stat: &Stat, facts: &CopiedFacts) {
+        self.add(b"path", path);
+        let Owner { uid, gid } = facts.owner;
+        self.add(b"facts", format!("{:o} {uid}:{gid}", stat.st_mode).as_bytes());
+        for (name, value) in &facts.xattrs {
+            self.add(name, value);
+        }
+    }
+
     fn add_all(&mut self, context: &mut Context, source: &Source, exclude: &IgnoreRules) -> Result<()> {
         let keeps = context.keeps_owners();
+        let mut links = Links::default();
         let mut add = |item: Item<'_>| {
             let named = || format!("`{}`", String::from_utf8_lossy(item.below));
-            let added = self.add_item(&item, keeps);
+            let added = self.add_item(&item, keeps, &mut links);
             if item.below.is_empty() { added } else { added.with_context(named) }
         };
         context.each(source, exclude, None, &mut add).with_context(|| of_context(source))
     }
 
-    fn add_item(&mut self, item: &Item<'_>, keeps: bool) -> Result<()> {
-        let facts = CopiedFacts::of(item, keeps)?;
-        self.add(b"path", item.below);
-        let Owner { uid, gid } = facts.owner;
-        self.add(b"facts", format!("{:o} {uid}:{gid}", item.stat.st_mode).as_bytes());
-        for (name, value) in &facts.xattrs {
-            self.add(name, value);
+    fn add_item(&mut self, item: &Item<'_>, keeps: bool, links: &mut Links) -> Result<()> {
+        if let Some(first) = links.find(item, item.below) {
+            self.add(b"same", item.below);
+            self.add(b"as", first);
+            return Ok(());
         }
+        self.add_facts(item.below, item.stat, &CopiedFacts::of(item, keeps)?);
         match FileType::from_raw_mode(item.stat.st_mode) {
             FileType::RegularFile => {
                 let file = open(item.dir, item.leaf)?.context("it was replaced meanwhile")?;
@@ -271,22 +288,17 @@ fn bring_one(
     if is_dir(&source.stat) {
         let resolved = target.make_dirs(to)?;
         let of_target = fstat(target.scope.dir(&resolved)?)?;
-        let mut links: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
+        let mut links = Links::default();
         return context.each(source, &copying.exclude, Some(&of_target), &mut |item| {
-            let facts = CopiedFacts::of(&item, keeps)?;
             let path = join(to, item.below);
+            if let Some(first) = links.find(&item, &path) {
+                return target.hard_link(b"", &path, first);
+            }
+            let facts = CopiedFacts::of(&item, keeps)?;
             if is_dir(item.stat) {
-                return target.dir(&path, &facts.facts(&item));
+                return target.dir(&path, &facts.facts(item.stat));
             }
-            // What are two names of one file stay so.
-            if item.stat.st_nlink > 1 {
-                let identity = (item.stat.st_dev, item.stat.st_ino);
-                if let Some(first) = links.get(&identity) {
-                    return target.hard_link(b"", &path, first);
-                }
-                links.insert(identity, path.clone());
-            }
-            bring_file(&item, keeps, &path, &facts.facts(&item), target)
+            bring_file(&item, keeps, &path, &facts.facts(item.stat), target)
                 .with_context(|| format!("`{}`", String::from_utf8_lossy(item.below)))
         });
     }
@@ -302,8 +314,28 @@ fn bring_one(
         // What is named is what a link there leads to.
         let path = target.scope.resolve(&path, true)?;
         let facts = CopiedFacts::of(&item, keeps)?;
-        bring_file(&item, keeps, &path, &facts.facts(&item), target)
+        bring_file(&item, keeps, &path, &facts.facts(item.stat), target)
     })
+}
+
+/// The first names of files that have several: what are two names of one file stay so.
+#[derive(Default)]
+struct Links(HashMap<(u64, u64), Vec<u8>>);
+
+impl Links {
+    /// The first name of a file; none if this is it, as which `name` is noted.
+    fn find(&mut self, item: &Item<'_>, name: &[u8]) -> Option<&[u8]> {
+        if is_dir(item.stat) || item.stat.st_nlink < 2 {
+            return None;
+        }
+        match self.0.entry((item.stat.st_dev, item.stat.st_ino)) {
+            Entry::Occupied(first) => Some(first.into_mut()),
+            Entry::Vacant(entry) => {
+                entry.insert(name.to_vec());
+                None
+            }
+        }
+    }
 }
 
 /// Where a file goes: into a folder under its own name, or to the very path.
@@ -332,7 +364,7 @@ fn bring_file(
         }
         // Of a program that runs, or ran, in the folder.
         FileType::Socket => Ok(()),
-        FileType::Fifo if keeps => target.special(path, Special::Fifo, facts),
+        FileType::Fifo => target.special(path, Special::Fifo, facts),
         FileType::CharacterDevice if keeps => target.special(path, Special::CharDevice(device), facts),
         FileType::BlockDevice if keeps => target.special(path, Special::BlockDevice(device), facts),
         _ => {
@@ -354,15 +386,17 @@ impl CopiedFacts {
         if !keeps {
             return Ok(Self { owner: Owner::ROOT, xattrs: Xattrs::new() });
         }
-        let file = if FileType::from_raw_mode(st_mode) == FileType::RegularFile {
-            open(item.dir, item.leaf)?
-        } else {
-            None
+        let xattrs = match FileType::from_raw_mode(st_mode) {
+            FileType::Directory => xattrs(item.dir)?,
+            FileType::RegularFile => {
+                xattrs(open(item.dir, item.leaf)?.context("it was replaced meanwhile")?)?
+            }
+            _ => Xattrs::new(),
         };
-        Ok(Self { owner: Owner { uid, gid }, xattrs: file.map_or_else(|| Ok(Xattrs::new()), xattrs)? })
+        Ok(Self { owner: Owner { uid, gid }, xattrs })
     }
 
-    fn facts(&self, item: &Item<'_>) -> Facts<'_> {
-        Facts { owner: self.owner, xattrs: &self.xattrs, ..Facts::of(item.stat) }
+    fn facts(&self, stat: &Stat) -> Facts<'_> {
+        Facts { owner: self.owner, xattrs: &self.xattrs, ..Facts::of(stat) }
     }
 }

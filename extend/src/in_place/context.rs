@@ -190,10 +190,10 @@ impl Context {
         }
     }
 
-    /// What is at a path, links followed.
-    pub(super) fn stat(&mut self, path: &[u8]) -> Result<Stat> {
+    /// The folder at a path, links followed.
+    pub(super) fn open_dir(&mut self, path: &[u8]) -> Result<OwnedFd> {
         let resolved = self.scope.resolve(path, true)?;
-        self.scope.stat(&resolved)?.context("it was removed meanwhile")
+        Ok(list(self.scope.dir(&resolved)?)?)
     }
 
     /// These folders, and all below them.

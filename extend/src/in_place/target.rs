@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
 
 use anyhow::{Context as _, Result, ensure};
 use drydock_tar::{Device, NO_XATTRS, Owner, Time, Xattrs, split_leaf};
@@ -58,8 +59,8 @@ pub(super) enum Special<'a> {
     BlockDevice(Device),
 }
 
-/// While it is written, a file is called so.
-const TEMPORARY: &[u8] = b".drydock-extend";
+/// While it is written, a file is called so, with a number that nothing else there has.
+const TEMPORARY: &str = ".drydock-extend";
 
 impl<'a> Target<'a> {
     pub(super) fn new(scope: &'a mut Scope, owner: Option<Owner>, chmod: Option<&'a Permissions>) -> Self {
@@ -138,21 +139,19 @@ impl<'a> Target<'a> {
         let (parent, leaf) = self.place(path)?;
         let mut write = || -> Result<()> {
             let dir = self.scope.dir(&parent)?;
-            // Of one that was killed.
-            remove(dir, TEMPORARY)?;
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let mut file = File::from(openat(dir, TEMPORARY, flags, Mode::RUSR | Mode::WUSR)?);
+            let (mut file, temporary) = create(dir)?;
+            let temporary = temporary.as_bytes();
             let done = io::copy(contents, &mut file).map_err(anyhow::Error::from).and_then(|_| {
                 let mode = self.chmod.map_or(facts.mode, |chmod| chmod.of(facts.mode, false));
-                set(dir, TEMPORARY, self.owner.unwrap_or(facts.owner), mode)?;
+                set(dir, temporary, self.owner.unwrap_or(facts.owner), mode)?;
                 // Afterwards: another owner takes capabilities away.
                 set_xattrs(&file, facts.xattrs)?;
-                set_time(dir, TEMPORARY, facts.modified)?;
-                Ok(renameat(dir, TEMPORARY, dir, leaf.as_slice())?)
+                set_time(dir, temporary, facts.modified)?;
+                Ok(renameat(dir, temporary, dir, leaf.as_slice())?)
             });
             if done.is_err() {
                 // What failed is told; this is only what is left of it.
-                let _ = unlinkat(dir, TEMPORARY, AtFlags::empty());
+                let _ = unlinkat(dir, temporary, AtFlags::empty());
             }
             done
         };
@@ -230,6 +229,19 @@ impl<'a> Target<'a> {
         }
         Ok(())
     }
+}
+
+/// Makes a new file in a folder; gives its name, too.
+fn create(dir: BorrowedFd<'_>) -> Result<(File, String)> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let attempt = |number: u64| {
+        let name = format!("{TEMPORARY}-{number}");
+        match openat(dir, name.as_str(), flags, Mode::RUSR | Mode::WUSR) {
+            Err(Errno::EXIST) => None,
+            made => Some(made.map(|file| (File::from(file), name))),
+        }
+    };
+    Ok((0..).find_map(attempt).context("there is one more number")??)
 }
 
 /// Says why something cannot be replaced.

@@ -12,7 +12,7 @@ use std::thread;
 use drydock_encode::compress::Compression;
 use drydock_model::config::ImageConfig;
 use drydock_model::platform::Platform;
-use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, mknodat};
+use rustix::fs::{XattrFlags, lsetxattr};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use serde_json::json;
 use tempfile::TempDir;
@@ -454,16 +454,12 @@ fn nothing_comes_from_outside_of_the_context() {
     symlink("..", stage.path("context/parent")).unwrap();
     symlink("loop", stage.path("context/loop")).unwrap();
     symlink("a.txt", stage.path("context/to-hidden")).unwrap();
-    mknodat(CWD, stage.path("context/fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
     for (text, ignore, want) in [
         ("COPY up /x", "", "`up` is not in the context"),
         ("COPY abs /x", "", "`abs` is not in the context"),
         ("COPY parent/outside /x", "", "`parent/outside` is not in the context"),
         ("COPY ../outside /x", "", "`../outside` is not in the context"),
         ("COPY loop /x", "", "`loop` is not in the context: Too many"),
-        ("COPY fifo /x", "", "`fifo` of the context: it is neither a file"),
-        ("COPY . /x", "", "`fifo`: it is neither a file"),
-        ("ADD fifo /x", "", "it is neither a file"),
         ("COPY none /x", "", "`none` is not in the context"),
         ("COPY a.txt /x", "a.txt", "`a.txt` is left out of the context"),
         ("COPY to-hidden /x", "a.txt", "`to-hidden` is left out of the context"),
@@ -482,7 +478,7 @@ fn nothing_comes_from_outside_of_the_context() {
         assert!(error.contains(want), "{text}: {error}");
     }
     // What a link in a folder leads to is the image's.
-    stage.copy("COPY . /y", "fifo").unwrap();
+    stage.copy("COPY . /y", "").unwrap();
     assert_eq!(stage.tree("root/y")["up"], "-> ../outside");
     assert_eq!((stage.read("root/file"), stage.read("outside")), ("kept".into(), "secret".into()));
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::time::{Duration, UNIX_EPOCH};
 
 use drydock_model::digest::Digest;
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, getxattr, mknodat, setxattr};
 
 use super::tests::Stage;
 use super::*;
@@ -60,7 +60,14 @@ fn what_comes_from_a_root_keeps_what_it_is() {
         }
         fs::hard_link(&path, path.with_file_name("b")).unwrap();
     }
-    mknodat(CWD, stage.path("other/dir/fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+    for dir in ["other/dir", "context/dir"] {
+        let dir = stage.path(dir);
+        mknodat(CWD, dir.join("fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        fs::create_dir(dir.join("inner")).unwrap();
+        for dir in [&dir, &dir.join("inner")] {
+            setxattr(dir, "user.of-folder", b"x", XattrFlags::empty()).unwrap();
+        }
+    }
     let dir = || vec![Origin::Context("dir".to_owned())];
     bring(&stage, &copying(From::Stage(0), dir(), "/s")).unwrap();
     bring(&stage, &copying(From::Context, dir(), "/c")).unwrap();
@@ -72,7 +79,53 @@ fn what_comes_from_a_root_keeps_what_it_is() {
     for (a, b) in [("root/s/a", "root/s/b"), ("root/c/a", "root/c/b")] {
         assert_eq!((facts(a).ino(), facts(a).nlink()), (facts(b).ino(), 2), "{a}");
     }
-    assert_eq!(FileType::from_raw_mode(facts("root/s/fifo").mode()), FileType::Fifo);
+    for fifo in ["root/s/fifo", "root/c/fifo"] {
+        assert_eq!(FileType::from_raw_mode(facts(fifo).mode()), FileType::Fifo, "{fifo}");
+    }
+    let parents = vec![Origin::WithParents("dir/a".to_owned())];
+    bring(&stage, &copying(From::Stage(0), parents, "/p/")).unwrap();
+    for (dir, want) in [("root/s/inner", Some("x")), ("root/p/dir", Some("x")), ("root/c/inner", None)] {
+        let mut value = [0; 9];
+        let length = getxattr(stage.path(dir), "user.of-folder", &mut value).ok();
+        let value = length.map(|length| std::str::from_utf8(&value[..length]).unwrap());
+        assert_eq!(value, want, "{dir}");
+    }
+}
+
+#[test]
+fn a_file_on_its_way_takes_no_other_files_name() {
+    let stage = Stage::new();
+    fs::create_dir(stage.path("other")).unwrap();
+    let names = ["file", ".drydock-extend", ".drydock-extend-0", ".drydock-extend-1"];
+    for name in names {
+        stage.write(&format!("context/{name}"), "new");
+        stage.write(&format!("root/x/{name}"), "old");
+    }
+    let mut seen = Vec::new();
+    for name in names {
+        bring(&stage, &copying(From::Context, vec![Origin::Context(name.to_owned())], "/x/")).unwrap();
+        seen.push(name);
+        for name in names {
+            let want = if seen.contains(&name) { "new" } else { "old" };
+            assert_eq!(fs::read_to_string(stage.path(&format!("root/x/{name}"))).unwrap(), want, "{name}");
+        }
+    }
+    assert_eq!(fs::read_dir(stage.path("root/x")).unwrap().count(), names.len());
+}
+
+#[test]
+fn two_names_of_a_file_are_not_two_files() {
+    let stage = Stage::new();
+    stage.write("context/dir/a", "x");
+    fs::hard_link(stage.path("context/dir/a"), stage.path("context/dir/b")).unwrap();
+    let digest = || {
+        let mut context = Context::open(&stage.path("context"), IgnoreRules::default()).unwrap();
+        digest_of_path(&mut context, "dir").unwrap()
+    };
+    let linked = digest();
+    fs::remove_file(stage.path("context/dir/b")).unwrap();
+    stage.write("context/dir/b", "x");
+    assert_ne!(digest(), linked);
 }
 
 #[test]
