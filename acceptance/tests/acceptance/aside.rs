@@ -27,6 +27,7 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
         executables,
         [
             ("aside::layers_have_what_steps_changed", layers_have_what_steps_changed),
+            ("aside::what_layers_cannot_have", what_layers_cannot_have),
             ("aside::programs_see_what_is_mounted", programs_see_what_is_mounted),
             ("aside::mounts_are_of_what_is_named", mounts_are_of_what_is_named),
             ("aside::secrets_are_on_no_disk", secrets_are_on_no_disk),
@@ -116,6 +117,29 @@ WORKDIR /made
                     644 0:0 2 /out/full/new\n644 1000:1000 1 /out/deep/er/file\nkept\n";
         let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
         ensure!(printed == want, "{who:?}: {printed}");
+    }
+    Ok(())
+}
+
+fn what_layers_cannot_have(executables: &Built) -> Result<()> {
+    let dockerfile = "FROM acme/run:base AS first\nUSER root\nRUN chmod 700 / && touch /here && echo begins\nUSER cnb\n\
+                      RUN echo \"root has $(stat -c %a /)\"\n";
+    for who in EVERYBODY {
+        let house = house(executables, who, dockerfile)?;
+        let text = built(&house, &[])?;
+        ensure!(text.contains("root has 755\n"), "{who:?}: {text}");
+        // What is known to be too much is said before anything begins.
+        let copies = "COPY file /file\n".repeat(150);
+        house
+            .write("app/Dockerfile", &format!("{dockerfile}{copies}FROM first\nRUN echo begins\n{copies}"))?;
+        let output = build(&house, &["--no-cache"])?;
+        let text = output.text();
+        ensure!(
+            output.exit == 4 && text.contains("line 206: the image has too many layers"),
+            "{who:?}: {text}"
+        );
+        ensure!(!text.contains("begins"), "{who:?}: {text}");
+        house.is_clean()?;
     }
     Ok(())
 }

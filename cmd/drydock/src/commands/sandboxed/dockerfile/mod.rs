@@ -155,10 +155,20 @@ impl Shop {
                  (/etc/subuid, /etc/subgid; apt-get install uidmap), or build as root"
             );
         }
+        // Of each stage that is done, how many folders it takes at least: what is copied is in a layer of its own.
+        let mut done: Vec<usize> = Vec::new();
         for stage in &task.build.stages {
+            let mut folders = match stage.base {
+                Base::Stage(number) => done.get(number).copied().unwrap_or(1),
+                Base::Scratch | Base::Image { .. } => 1,
+            };
             for step in &stage.plan.steps {
-                let Action::Run(program) = &step.action else { continue };
                 let line = step.line;
+                if matches!(step.action, Action::Copy(_)) {
+                    check_height(folders, line)?;
+                    folders += 1;
+                }
+                let Action::Run(program) = &step.action else { continue };
                 if program.network == Network::Host && self.network != bundle::Network::Host {
                     bail!(
                         "line {line}: RUN --network=host reaches all of this machine: it is to be allowed by --network host"
@@ -172,9 +182,18 @@ impl Shop {
                     }
                 }
             }
+            done.push(folders);
         }
         Ok(())
     }
+}
+
+/// Whether a step can be done on so many folders, with one for mounts and the one that it writes to.
+fn check_height(folders: usize, line: usize) -> Result<()> {
+    if folders + 2 > MAX_LOWER {
+        bail!("line {line}: the image has too many layers: put several instructions into one");
+    }
+    Ok(())
 }
 
 struct Builder<'a> {
@@ -278,9 +297,7 @@ impl Builder<'_> {
 
     /// Does what a step says, in a folder above what its stage has come to.
     fn perform(&mut self, step: &Step, stage: &Stage, name: String) -> Result<Done> {
-        if stage.stack.len() + 2 > MAX_LOWER {
-            bail!("line {}: the image has too many layers: put several instructions into one", step.line);
-        }
+        check_height(stage.stack.len(), step.line)?;
         let dir = self.contexts.folder("steps")?;
         let make = |dir: &Path, name: &str| -> Result<PathBuf> {
             let path = dir.join(name);
@@ -320,8 +337,9 @@ impl Builder<'_> {
             source.context(doing)
         })?;
         self.contexts.forget_downloads();
-        // From here on, what was written does not change.
+        // From here on, what was written does not change. Layers have no `/`: it stays as it is below.
         drop((tree, programs));
+        make_alike(&above.upper, before.path())?;
         let blobs = make(&blobs_dir(&dir), "")?;
         let layers = Layers { dir: &blobs, settings: self.task.settings, latest: self.task.latest };
         let layer = layer_of_upper(
