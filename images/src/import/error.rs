@@ -64,6 +64,9 @@ pub enum SourceError {
         /// In what way.
         reason: String,
     },
+    /// There is something in it, but no image: a chart, an SBOM, or what is not known here.
+    #[error("it holds no image, but something else")]
+    NoImage,
     /// It is no tar.
     #[error(transparent)]
     Tar(#[from] ArchiveError),

@@ -215,6 +215,9 @@ fn write_blobs(
             let porter = Porter { store: &**store, transaction, others, threads, watch };
             let roots = pick(&**store, roots, options)?;
             let mut brought = porter.bring(roots.clone())?;
+            if find_images(&Oci(Folder(to.path().path().to_owned())), &roots)?.is_empty() {
+                return Err(SourceError::NoImage.into());
+            }
             let beside = referrers(&**store, beside, &reached(to.path().path(), &roots)?)?;
             let more = porter.bring(beside.clone())?;
             brought.shared += more.shared;
