@@ -1,6 +1,32 @@
-//! Work on two things at a time.
+//! Work on several things at a time.
 
+use std::num::NonZeroUsize;
 use std::thread;
+
+use rayon::ThreadPoolBuilder;
+use rayon::prelude::*;
+
+/// More of them wait for each other in the kernel.
+const MOST: usize = 8;
+
+/// Does `work` on several threads, as far as it calls [`share`]; on this one, where no others can be had.
+pub(crate) fn shared<T: Send>(threads: NonZeroUsize, work: impl FnOnce() -> T + Send) -> T {
+    let pool =
+        (threads.get() > 1).then(|| ThreadPoolBuilder::new().num_threads(threads.get().min(MOST)).build());
+    match pool {
+        Some(Ok(pool)) => pool.install(work),
+        _ => work(),
+    }
+}
+
+/// What `work` makes of each item, in order. Within [`shared`], and at any depth, all its threads do what is left to do.
+pub(crate) fn share<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec<T> {
+    if rayon::current_thread_index().is_some() {
+        items.par_iter().map(&work).collect()
+    } else {
+        items.iter().map(&work).collect()
+    }
+}
 
 /// Does `other` on another thread while this one does `own`; after it, where no thread can be had.
 pub(crate) fn beside<A: Send, B>(other: impl FnOnce() -> A + Send, own: impl FnOnce() -> B) -> (A, B) {

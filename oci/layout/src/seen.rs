@@ -43,7 +43,7 @@ pub struct Print {
 }
 
 /// Puts together how several files look.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Looks {
     hash: Hasher,
     changed: Time,
@@ -60,6 +60,12 @@ impl Looks {
         }
         let device = fstat(&file)?.st_dev;
         Ok(Some(Self { hash: Hasher::new(), changed: 0, device, is_one_device: true }))
+    }
+
+    /// Of none yet, on the same file system.
+    #[must_use]
+    pub fn emptied(&self) -> Self {
+        Self { hash: Hasher::new(), changed: 0, device: self.device, is_one_device: true }
     }
 
     /// Another file.

@@ -36,6 +36,6 @@ pub use own::give_all;
 pub use read::{Archive, Contents, Member};
 pub use remove::remove_all;
 pub use trail::{Trail, split_leaf};
-pub use walk::{Enters, Found, Walk};
+pub use walk::{Enters, Found, Listing, Walk, list};
 pub use whiteout::Whiteout;
 pub use write::{write_end, write_padding};

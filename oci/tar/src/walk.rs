@@ -133,9 +133,14 @@ pub(crate) struct Lister {
     spare: Vec<Listing>,
 }
 
+/// Lists `dir` alone, which must have been opened for reading and not been listed yet.
+pub fn list(dir: BorrowedFd<'_>) -> rustix::io::Result<Listing> {
+    Lister::default().list(dir)
+}
+
 /// The entries of one directory.
 #[derive(Debug, Default)]
-pub(crate) struct Listing {
+pub struct Listing {
     /// All names, one after the other.
     names: Vec<u8>,
     entries: Vec<Entry>,
@@ -188,6 +193,11 @@ impl Lister {
 }
 
 impl Listing {
+    /// Names in the order of their bytes, and what they were when the directory was listed.
+    pub fn entries(&self) -> impl Iterator<Item = (&[u8], FileType)> {
+        self.entries.iter().map(|entry| (&self.names[entry.start..entry.end], entry.file_type))
+    }
+
     /// Asks for the files that are next in the directory, as long as there are doubts; returns what is left of them.
     fn ask_ahead(&mut self, dir: BorrowedFd<'_>, mut doubts: usize) -> usize {
         self.asked = self.asked.max(self.next);

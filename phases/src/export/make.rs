@@ -8,7 +8,6 @@ use anyhow::{Context as _, anyhow};
 use drydock_encode::pipeline::{self, Blob, Done, Job, Settings};
 use drydock_io::file::TempFile;
 use drydock_io::sink::Sink;
-use drydock_io::threads::each;
 use drydock_layout::{BlobSource, Image, ImageLayer, NewLayer, Transaction};
 use drydock_model::digest::DiffId;
 use drydock_model::manifest::Descriptor;
@@ -20,7 +19,7 @@ use super::plan::{Content, LayerPlan};
 use crate::Log;
 use crate::layer_index::LayerIndex;
 use crate::layer_tar::{LayerSource, Outline};
-use crate::threads::beside;
+use crate::threads::{beside, share, shared};
 
 /// A planned layer, made.
 #[derive(Debug)]
@@ -151,7 +150,7 @@ impl Maker<'_> {
         }
         let mut made: Vec<Option<MadeLayer>> = plans.iter().map(|_| None).collect();
         let from_disk = self.layers_from_disk(plans);
-        let looks = each(&from_disk, self.settings.threads, |layer| anyhow::Ok(layer.look(self.index)))?;
+        let looks = shared(self.settings.threads, || share(&from_disk, |layer| layer.look(self.index)));
         let (mut unread, mut to_read) = (Vec::new(), Vec::new());
         for (mut layer, look) in from_disk.into_iter().zip(looks) {
             match look {

@@ -1,7 +1,7 @@
 //! The layer of a directory with all that is in it.
 
 use std::collections::BTreeSet;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
@@ -10,6 +10,7 @@ use drydock_io::sink::Sink;
 use drydock_tar::{Found, Origin, Owner, TarError, Walk};
 
 use super::files::Files;
+use super::look::look_at;
 use super::root::LayerRoot;
 use super::{LayerSource, LeftOut, Outline};
 
@@ -34,19 +35,18 @@ impl DirLayer {
 }
 
 impl DirLayer {
-    fn go(&self, out: Option<&mut dyn Sink>) -> Result<Outline, TarError> {
-        let root = LayerRoot { left_out: self.left_out.clone(), ..LayerRoot::on_disk(&self.dir)? };
-        go_through(&root, self.owner, out)
+    fn root(&self) -> Result<LayerRoot, TarError> {
+        Ok(LayerRoot { left_out: self.left_out.clone(), ..LayerRoot::on_disk(&self.dir)? })
     }
 }
 
 impl LayerSource for DirLayer {
     fn write(&self, out: &mut dyn Sink) -> Result<Option<Outline>, TarError> {
-        self.go(Some(out)).map(Some)
+        go_through(&self.root()?, self.owner, Some(out)).map(Some)
     }
 
     fn look(&self) -> Result<Option<Outline>, TarError> {
-        self.go(None).map(Some)
+        look_at(&self.root()?, self.owner).map(Some)
     }
 
     fn left_out(&self) -> BTreeSet<PathBuf> {
@@ -63,17 +63,27 @@ pub(super) fn go_through(
     let handle = root.open()?;
     let mut files = Files::begin(root, handle.as_ref().map(|handle| handle.as_fd()), owner, out)?;
     if let Some(handle) = handle {
-        files.add_open_dir(handle.as_fd(), b"")?;
-        let mut walk = Walk::new(&root.dir, handle)?;
-        while let Some(Found { dir, path, leaf, file_type }) = walk.find_next()? {
-            if file_type == FileType::Directory {
-                files.add_open_dir(dir, path)?;
-            } else if files.add(dir, path, leaf, file_type)? == Origin::Disk {
-                walk.ask_ahead();
-            }
-        }
+        files.add_open_root(handle.as_fd(), false)?;
+        go_below(files, root, handle)
     } else {
         files.add_root()?;
+        files.end()
+    }
+}
+
+/// Goes on with what is in the directory at `root`, which is open as `handle`.
+pub(super) fn go_below(
+    mut files: Files<'_, '_>,
+    root: &LayerRoot,
+    handle: OwnedFd,
+) -> Result<Outline, TarError> {
+    let mut walk = Walk::new(&root.dir, handle)?;
+    while let Some(Found { dir, path, leaf, file_type }) = walk.find_next()? {
+        if file_type == FileType::Directory {
+            files.enter(dir, path)?;
+        } else if files.add(dir, path, leaf, file_type)? == Origin::Disk {
+            walk.ask_ahead();
+        }
     }
     files.end()
 }

@@ -1,6 +1,7 @@
 //! Files on disk as entries of a layer's tar, written or only looked at.
 
 use std::io::{self, ErrorKind};
+use std::mem::replace;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Stat, fstat, lstat, major, minor, readl
 use rustix::io::Errno;
 
 use drydock_io::sink::Sink;
-use drydock_tar::{Device, Kind, Origin, Owner, TarError, open_file, write_contents, write_end};
+use drydock_tar::{Device, Kind, Origin, Owner, TarError, open_file, split_leaf, write_contents, write_end};
 
 use super::outline::{Outline, Outliner};
 use super::root::{LayerRoot, Parent};
@@ -22,6 +23,10 @@ pub(super) struct Files<'a, 'o> {
     /// None: files are only looked at.
     out: Option<&'o mut dyn Sink>,
     outliner: Outliner,
+    /// Of the directories above, the layer's root first, each with the length of its path. Empty in the root.
+    above: Vec<(usize, Outliner)>,
+    /// The length of the path of the directory that is outlined.
+    length: usize,
     /// The current entry's name in the archive: the root's, a slash, the path below it.
     name: Vec<u8>,
     /// Memory for the targets of symlinks.
@@ -45,20 +50,62 @@ impl<'a, 'o> Files<'a, 'o> {
                 write_entry(name, Kind::Dir, *mode, *owner, *out).map_err(TarError::Write)?;
             }
         }
-        Ok(Self { root, owner, out, outliner, name: Vec::new(), target: Vec::new() })
+        Ok(Self { out, ..Self::to_look_at(root, owner, outliner) })
+    }
+
+    /// Begins the outline of a directory below a layer's root, as if it were a root itself.
+    pub(super) fn to_look_at(root: &'a LayerRoot, owner: Owner, outliner: Outliner) -> Self {
+        let (above, name, target) = (Vec::new(), Vec::new(), Vec::new());
+        Self { root, owner, out: None, outliner, above, length: 0, name, target }
+    }
+
+    /// To begin with in a directory below this one.
+    pub(super) fn outliner_below(&self) -> Outliner {
+        self.outliner.emptied()
     }
 
     /// Ends the tar.
-    pub(super) fn end(self) -> Result<Outline, TarError> {
+    pub(super) fn end(mut self) -> Result<Outline, TarError> {
+        self.leave_to(0);
         self.out.map_or(Ok(()), write_end).map_err(TarError::Write)?;
         Ok(self.outliner.finish())
     }
 
-    /// Adds the directory at `path` below the root (empty: the root itself), which is open as `dir`.
-    pub(super) fn add_open_dir(&mut self, dir: BorrowedFd<'_>, path: &[u8]) -> Result<(), TarError> {
+    /// Adds the root, which is open as `dir`; `is_below`: of a layer's directory.
+    pub(super) fn add_open_root(&mut self, dir: BorrowedFd<'_>, is_below: bool) -> Result<(), TarError> {
+        self.set_name(b"", b"");
+        self.add_open(dir, is_below)
+    }
+
+    /// Goes down into the directory at `path` below the root, which is open as `dir`, from one that is on its way.
+    pub(super) fn enter(&mut self, dir: BorrowedFd<'_>, path: &[u8]) -> Result<(), TarError> {
+        self.leave_to(split_leaf(path).0.len());
+        let below = self.outliner.emptied();
+        self.above.push((self.length, replace(&mut self.outliner, below)));
+        self.length = path.len();
         self.set_name(path, b"");
+        self.add_open(dir, true)
+    }
+
+    /// Goes back up to the directory whose path has this length.
+    fn leave_to(&mut self, length: usize) {
+        while self.length > length
+            && let Some((above, outliner)) = self.above.pop()
+        {
+            let below = replace(&mut self.outliner, outliner);
+            self.outliner.add_below(&below.finish());
+            self.length = above;
+        }
+    }
+
+    /// Adds a directory below with all that is in it, which was looked at by itself.
+    pub(super) fn add_below(&mut self, below: &Outline) {
+        self.outliner.add_below(below);
+    }
+
+    fn add_open(&mut self, dir: BorrowedFd<'_>, is_below: bool) -> Result<(), TarError> {
         let stat = fstat(dir).map_err(|e| self.unreadable("look up", e))?;
-        if !path.is_empty() {
+        if is_below {
             self.outliner.look_at_other(&stat);
         }
         self.write_header(Kind::Dir, permissions(&stat))
@@ -82,6 +129,7 @@ impl<'a, 'o> Files<'a, 'o> {
         leaf: &[u8],
         file_type: FileType,
     ) -> Result<Origin, TarError> {
+        self.leave_to(path.len());
         self.set_name(path, leaf);
         self.add_named(dir, leaf, file_type)
     }

@@ -7,6 +7,7 @@
 mod dir;
 mod files;
 mod glob;
+mod look;
 mod outline;
 mod root;
 #[cfg(test)]

@@ -8,19 +8,19 @@ use drydock_model::hash::Hasher;
 use drydock_tar::{Kind, Owner};
 use rustix::fs::Stat;
 
-/// A tar without the contents of its files.
+/// A tar without the contents of its files, or one directory of it with all that is below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outline {
     /// Of all entries: names, kinds, sizes, modes, owners, targets. With the same contents of files, equal shapes are equal tars.
     pub shape: Digest,
     /// With how the files look: equal prints are equal tars ([`drydock_layout::seen`]). None where looks tell nothing.
     pub print: Option<Print>,
-    /// With how folders, links and all others look, too, but for the root itself: equal ones are equal trees, attributes included.
+    /// With how folders, links and all others look, too, but for the layer's root: equal ones are equal trees, attributes included.
     pub tree: Option<Print>,
 }
 
-/// Draws an [`Outline`], entry by entry.
-#[derive(Debug)]
+/// Draws an [`Outline`], entry by entry; what a directory below holds is drawn by itself.
+#[derive(Debug, Clone)]
 pub(super) struct Outliner {
     shape: Hasher,
     looks: Option<Looks>,
@@ -36,6 +36,25 @@ impl Outliner {
         let mut outliner = Self { shape: Hasher::new(), looks: looks(), others: looks() };
         outliner.add_owner(owner);
         outliner
+    }
+
+    /// With nothing in it, for a directory below.
+    pub(super) fn emptied(&self) -> Self {
+        let emptied = |looks: &Option<Looks>| looks.as_ref().map(Looks::emptied);
+        Self { shape: Hasher::new(), looks: emptied(&self.looks), others: emptied(&self.others) }
+    }
+
+    /// A directory below, with all that is in it.
+    pub(super) fn add_below(&mut self, below: &Outline) {
+        const BELOW: u32 = u32::MAX;
+        self.shape.update(&BELOW.to_le_bytes());
+        self.shape.update(below.shape.hex().as_bytes());
+        for (looks, print) in [(&mut self.looks, &below.print), (&mut self.others, &below.tree)] {
+            match (looks.as_mut(), print) {
+                (Some(looks), Some(print)) => looks.add_print(print),
+                _ => *looks = None,
+            }
+        }
     }
 
     /// An entry.

@@ -64,6 +64,13 @@ impl LayerRoot {
         }
     }
 
+    /// The directory `leaf` in it, as if it were a layer of its own.
+    pub(super) fn below(&self, leaf: &[u8]) -> Self {
+        let slash: &[u8] = if self.name.ends_with(b"/") { b"" } else { b"/" };
+        let name = [&self.name, slash, leaf].concat();
+        Self { dir: self.join(leaf), name, parents: Vec::new(), left_out: self.left_out.clone() }
+    }
+
     /// On disk, what is called `path` below it.
     pub(super) fn join(&self, path: &[u8]) -> PathBuf {
         if path.is_empty() { self.dir.clone() } else { self.dir.join(OsStr::from_bytes(path)) }

@@ -102,7 +102,7 @@ impl SliceLayer {
             trail.go_to(parent).map_err(|error| unreachable_dir(&self.app.join(parent), error))?;
             let (dir, _) = trail.current().map_err(|error| unreachable_dir(&self.app.join(parent), error))?;
             if leaf.is_empty() {
-                files.add_open_dir(dir, b"")?;
+                files.add_open_root(dir, false)?;
             } else {
                 files.add(dir, parent, leaf, file_type)?;
             }

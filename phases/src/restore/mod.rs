@@ -34,6 +34,7 @@ use crate::layer_index::LayerIndex;
 use crate::layer_tar::{DirLayer, LayerSource as _, Outline};
 use crate::layers::{clear_up, is_layer_name, tell_layers};
 use crate::run_image::{self, RunImageFiles};
+use crate::threads::{share, shared};
 use crate::timer::timed;
 use crate::{Error, Kind, Log, limits, sbom};
 
@@ -345,7 +346,7 @@ fn restore_data(
         }
     }
     if !extracted.is_empty() {
-        note_extracted(&mut index, &extracted, inputs, begun)?;
+        note_extracted(&mut index, &extracted, inputs, begun);
     }
     if *index.seen() != before {
         index.write(log);
@@ -367,14 +368,15 @@ fn note_extracted(
     extracted: &[(&(&Restorable, DiffId), Restored)],
     inputs: &Inputs,
     begun: Time,
-) -> anyhow::Result<()> {
+) {
     settle();
     let since = file_time();
     // Where a tree cannot be looked at, the exporter reads it, and says what is wrong.
     let look = |((layer, _), _): &(&(&Restorable, DiffId), _)| {
-        anyhow::Ok(DirLayer::new(&layer.path, inputs.owner).look().ok().flatten())
+        DirLayer::new(&layer.path, inputs.owner).look().ok().flatten()
     };
-    for (((_, diff_id), tar), outline) in extracted.iter().zip(each(extracted, inputs.threads, look)?) {
+    let outlines = shared(inputs.threads, || share(extracted, look));
+    for (((_, diff_id), tar), outline) in extracted.iter().zip(outlines) {
         index.note(tar.print.as_ref(), diff_id.of_plain_blob(), begun);
         let outline =
             outline.filter(|outline| outline.print.is_some_and(|print| print.is_older_than(tar.extracted)));
@@ -382,7 +384,6 @@ fn note_extracted(
             index.extracted(&outline, diff_id, since);
         }
     }
-    Ok(())
 }
 
 /// A cached tar that was extracted.
