@@ -3,10 +3,13 @@
 //! Specification: `platform.md` § Labels.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use drydock_layout::Image;
+use drydock_layout::{Image, blob_path};
 use drydock_model::config::{History, ImageConfig};
 use drydock_model::digest::DiffId;
+use drydock_model::manifest::Descriptor;
+use drydock_model::media;
 use drydock_spec::analyzed::LayersMetadata;
 use drydock_spec::built::build_metadata_from_json;
 use drydock_spec::json::{self, JsonError};
@@ -95,6 +98,31 @@ pub fn purposes(layers: &LayersMetadata) -> BTreeMap<String, String> {
         }
     }
     found
+}
+
+/// Which layers' blobs an image in a layout's folder may lack, by their numbers: those of the run image that an app image stands on,
+/// all of a run image of which no layer is there, and those that may not be distributed.
+pub(crate) fn may_lack(dir: &Path, config: &ImageConfig, layers: &[Descriptor]) -> Vec<bool> {
+    let ids = &config.rootfs.diff_ids;
+    let is_there = |layer: &Descriptor| blob_path(dir, &layer.digest).symlink_metadata().is_ok();
+    let mut labels = config.config.labels.keys();
+    let is_told = |key: &String| key.starts_with(label::BASE_PREFIX) || key.starts_with(label::STACK_PREFIX);
+    let run_layers = match Built::read(config).0.layers {
+        // Empty layers have one diff ID: the last of them is meant.
+        Some(of_app) => {
+            let top = &of_app.run_image.top_layer;
+            ids.iter().rposition(|id| id.to_string() == *top).map_or(0, |top| top + 1)
+        }
+        None if labels.any(is_told) && !layers.iter().any(is_there) => layers.len(),
+        None => 0,
+    };
+    layers.iter().enumerate().map(|(number, layer)| number < run_layers || is_elsewhere(layer)).collect()
+}
+
+/// Whether it is a layer that may not be distributed: it is where its URLs say.
+pub(crate) fn is_elsewhere(blob: &Descriptor) -> bool {
+    let media_type = blob.oci_media_type();
+    media_type.starts_with(media::LAYERS) && media_type.contains(".nondistributable.")
 }
 
 /// What made each layer of an image, lowest first: by the labels if they know it, else by the history.

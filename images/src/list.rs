@@ -145,15 +145,25 @@ fn fill(name: &Name, listed: &mut Listed) -> Result<()> {
             }
         }
     }
+    let mut lost = None;
     for (descriptor, _) in layout.images() {
         let image = layout.image_by_digest(&descriptor.digest)?;
         add(descriptor);
         add(&image.manifest.config);
-        listed.lacking += image.manifest.layers.iter().filter(|layer| !add(layer)).count();
+        let layers = &image.manifest.layers;
+        for (layer, may_lack) in layers.iter().zip(built::may_lack(dir, &image.config, layers)) {
+            if !add(layer) {
+                listed.lacking += 1;
+                lost = lost.or((!may_lack).then_some(layer.digest));
+            }
+        }
         listed.created = listed.created.take().max(image.config.created.clone());
         listed.base = listed.base.take().or_else(|| built::base(&image));
     }
-    Ok(())
+    match lost {
+        Some(digest) => Err(LayoutError::MissingBlob { layout: dir.to_owned(), digest }.into()),
+        None => Ok(()),
+    }
 }
 
 /// A name's repository and its tag or digest.

@@ -25,9 +25,10 @@ use drydock_model::manifest::{Descriptor, Index, Manifest, Members};
 use drydock_model::media;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value as Json};
 
 pub use self::proven::Proven;
-use crate::built::{self, Built};
+use crate::built::{self, Built, may_lack};
 use crate::repository::Name;
 use crate::watch::Watch;
 
@@ -49,7 +50,7 @@ pub struct Verified {
     pub size: u64,
     /// What is wrong.
     pub problems: Vec<String>,
-    /// Blobs of layers that are not there, as in a sparse image, and images for other platforms.
+    /// Blobs of layers that are not there and need not be, as in a sparse image, and images for other platforms.
     pub lacks: Vec<Lacking>,
 }
 
@@ -59,8 +60,10 @@ pub struct Verified {
 pub enum Status {
     /// Everything is there and right.
     Whole,
-    /// What is there is right, but blobs of layers are missing.
+    /// What is there is right, but blobs of layers are missing that an image may lack, such as its run image's.
     Sparse,
+    /// Its index names nothing.
+    Empty,
     /// Something is wrong.
     Damaged,
 }
@@ -97,13 +100,14 @@ impl Job {
 
 type Jobs = BTreeMap<(Identity, Digest), Job>;
 
-/// Checks layouts, on so many threads, and adds to what is proven. An error is one of the work, not of what was found. Of a
-/// layout that is not there nothing is said: somebody has removed it since it was listed.
+/// Checks layouts, on so many threads, and adds to what is proven. An error is one of the work, not of what was found, or what `gone` makes of a
+/// layout that is not there, or no longer.
 pub fn verify(
     names: &[Name],
     threads: NonZeroUsize,
     proven: &mut Proven,
     watch: &dyn Watch,
+    gone: &dyn Fn(&Name) -> Result<()>,
 ) -> Result<Vec<Verified>> {
     let mut jobs = Jobs::new();
     let mut found = Vec::new();
@@ -111,6 +115,8 @@ pub fn verify(
         let mut walk = Walk::new(name, found.len(), &mut jobs);
         if walk.layout() {
             found.push(walk.found);
+        } else {
+            gone(name)?;
         }
         watch.advance(0)?;
     }
@@ -128,7 +134,7 @@ pub fn verify(
         verified.status = match (verified.problems.is_empty(), verified.lacks.is_empty()) {
             (false, _) => Status::Damaged,
             (true, false) => Status::Sparse,
-            (true, true) => Status::Whole,
+            (true, true) => verified.status,
         };
     }
     Ok(found)
@@ -260,6 +266,8 @@ struct Walk<'a> {
     seen: BTreeSet<(Digest, String)>,
     blobs: BTreeSet<Digest>,
     descriptors: usize,
+    /// Whether its indexes name something that is no index.
+    is_empty: bool,
     found: Verified,
 }
 
@@ -276,7 +284,7 @@ impl<'a> Walk<'a> {
             lacks: Vec::new(),
         };
         let (seen, blobs) = (BTreeSet::new(), BTreeSet::new());
-        Self { name, number, jobs, seen, blobs, descriptors: 0, found }
+        Self { name, number, jobs, seen, blobs, descriptors: 0, is_empty: true, found }
     }
 
     /// `false` if it is not there.
@@ -284,7 +292,10 @@ impl<'a> Walk<'a> {
         match Layout::read_index(self.name.path()) {
             Err(LayoutError::NotFound(_)) => return false,
             Ok(index) => {
-                self.index(&index, 0);
+                self.index(&index, "index.json", 0);
+                if self.is_empty {
+                    self.found.status = Status::Empty;
+                }
                 if self.found.images == 0 && !self.found.lacks.is_empty() {
                     self.problem("no image is there that its index names".to_owned());
                 }
@@ -300,13 +311,15 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn index(&mut self, index: &Index, depth: usize) {
+    fn index(&mut self, index: &Index, called: &str, depth: usize) {
+        self.kind(called, (&index.media_type, media::INDEX), &index.rest, &["config", "layers"]);
         let Members { descriptors, foreign } = &index.manifests;
         self.descriptors += descriptors.len() + foreign.len();
         if depth > MAX_DEPTH || self.descriptors > MAX_DESCRIPTORS {
             let limits = format!("{MAX_DEPTH} deep, or with more than {MAX_DESCRIPTORS} descriptors");
             return self.problem(format!("indexes are nested more than {limits}"));
         }
+        self.is_empty &= foreign.is_empty();
         for member in foreign {
             let digest = member.get("digest").map(ToString::to_string).unwrap_or_default();
             self.problem(format!("{digest} cannot be checked: digests must be of SHA-256"));
@@ -316,12 +329,13 @@ impl<'a> Walk<'a> {
             if !self.seen.insert((descriptor.digest, media_type.to_owned())) {
                 continue;
             }
+            self.is_empty &= media_type == media::INDEX;
             match media_type {
                 // Of an index, somebody may have brought some of the images only.
                 media::INDEX | media::MANIFEST if self.is_missing(descriptor) => self.lacks(descriptor),
                 media::INDEX => {
                     if let Some(nested) = self.read::<Index>(descriptor) {
-                        self.index(&nested, depth + 1);
+                        self.index(&nested, &format!("index {}", descriptor.digest), depth + 1);
                     }
                 }
                 media::MANIFEST => self.manifest(descriptor),
@@ -330,10 +344,35 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// What a document says of itself must be what led to it: others read it as the one, or as the other.
+    fn kind(&mut self, called: &str, (said, kind): (&str, &str), rest: &Map<String, Json>, others: &[&str]) {
+        if !said.is_empty() && media::to_oci(said) != kind {
+            self.problem(format!(
+                "{called} says that it is of media type {said}, what leads to it says {kind}"
+            ));
+        }
+        for field in others.iter().filter(|field| rest.contains_key(**field)) {
+            self.problem(format!("{called} has `{field}`, which its media type {kind} has not"));
+        }
+    }
+
     fn manifest(&mut self, descriptor: &Descriptor) {
         let Some(manifest) = self.read::<Manifest>(descriptor) else { return };
-        let is_layer = |layer: &Descriptor| layer.oci_media_type().starts_with(media::LAYERS);
-        if manifest.config.oci_media_type() != media::CONFIG || !manifest.layers.iter().all(is_layer) {
+        let digest = descriptor.digest;
+        let called = format!("manifest {digest}");
+        self.kind(&called, (&manifest.media_type, media::MANIFEST), &manifest.rest, &["manifests"]);
+        let is_layer = |layer: &&Descriptor| layer.oci_media_type().starts_with(media::LAYERS);
+        let has_config = manifest.config.oci_media_type() == media::CONFIG;
+        let layers = manifest.layers.iter().filter(is_layer).count();
+        if !has_config || layers < manifest.layers.len() {
+            let is_image = has_config || descriptor.platform.is_some() && layers == manifest.layers.len();
+            if is_image && layers > 0 && !is_artifact(descriptor, &manifest) {
+                let others = manifest.layers.iter().filter(|layer| !is_layer(layer));
+                for other in others.chain((!has_config).then_some(&manifest.config)) {
+                    let Descriptor { digest: part, media_type, .. } = other;
+                    self.problem(format!("{part} of image {digest} has media type {media_type}, no image's"));
+                }
+            }
             // An artifact: what its blobs are is for others to know.
             for blob in manifest.layers.iter().chain([&manifest.config]) {
                 self.blob(blob, None, false);
@@ -345,10 +384,18 @@ impl<'a> Walk<'a> {
         let ids = config.as_ref().map(|config| config.rootfs.diff_ids.clone()).unwrap_or_default();
         if config.is_some() && ids.len() != manifest.layers.len() {
             let (layers, ids) = (manifest.layers.len(), ids.len());
-            self.problem(format!("image {} has {layers} layers, its configuration {ids}", descriptor.digest));
+            self.problem(format!("image {digest} has {layers} layers, its configuration {ids}"));
         }
+        let dir = self.name.path().path();
+        let may_lack = config.as_ref().map(|config| may_lack(dir, config, &manifest.layers));
         for (number, layer) in manifest.layers.iter().enumerate() {
-            self.blob(layer, ids.get(number).copied(), true);
+            let may_lack = may_lack.as_ref().is_none_or(|all| all[number]);
+            if !may_lack && self.is_missing(layer) {
+                let why = "and an image may lack those of its run image only";
+                self.problem(format!("layer {} of image {digest} is not there, {why}", layer.digest));
+            } else {
+                self.blob(layer, ids.get(number).copied(), may_lack);
+            }
         }
         if let Some(config) = config {
             self.config(descriptor, &config);
@@ -384,8 +431,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Notes a blob to be read. A layer need not be there.
-    fn blob(&mut self, descriptor: &Descriptor, diff_id: Option<DiffId>, is_layer: bool) {
+    /// Notes a blob to be read.
+    fn blob(&mut self, descriptor: &Descriptor, diff_id: Option<DiffId>, may_lack: bool) {
         let layout = self.name.path().path();
         let path = blob_path(layout, &descriptor.digest);
         match fs::metadata(&path) {
@@ -409,7 +456,7 @@ impl<'a> Walk<'a> {
                 job.diff_ids.extend(diff_id);
                 job.of.insert(self.number);
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound && is_layer => self.lacks(descriptor),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && may_lack => self.lacks(descriptor),
             Err(_) => {
                 let error = open_blob(layout, descriptor).err();
                 self.problem(error.map_or_else(|| "a blob has changed".to_owned(), |error| told(&error)));
@@ -445,6 +492,14 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// Whether a manifest says that it is no image, whatever its configuration and layers are.
+fn is_artifact(descriptor: &Descriptor, manifest: &Manifest) -> bool {
+    let kinds = [descriptor.rest.get("artifactType"), manifest.rest.get("artifactType")];
+    let is_other = |kind: &Json| kind.as_str().is_some_and(|kind| media::to_oci(kind) != media::CONFIG);
+    let is_unknown = descriptor.platform.as_ref().is_some_and(|platform| platform.os == "unknown");
+    is_unknown || kinds.into_iter().flatten().any(is_other)
+}
+
 /// An error with its causes.
 fn told(error: &LayoutError) -> String {
     let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
@@ -458,11 +513,15 @@ mod tests {
     use crate::watch::Nobody;
 
     #[test]
-    fn of_what_was_removed_meanwhile_nothing_is_said() {
+    fn what_was_removed_meanwhile_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let repository = Repository::new(dir.path()).unwrap();
         let names = [repository.locate("app").unwrap()];
-        let found = verify(&names, NonZeroUsize::MIN, &mut Proven::default(), &Nobody).unwrap();
-        assert!(found.is_empty(), "{found:?}");
+        let verified = |gone: &dyn Fn(&Name) -> Result<()>| {
+            verify(&names, NonZeroUsize::MIN, &mut Proven::default(), &Nobody, gone)
+        };
+        assert!(verified(&|_| Ok(())).unwrap().is_empty());
+        let unknown = verified(&|name| Err(repository.unknown(name).into())).unwrap_err();
+        assert!(unknown.to_string().starts_with("there is no image `app`"), "{unknown}");
     }
 }

@@ -20,6 +20,7 @@ use drydock_model::media;
 
 use super::error::SourceError;
 use super::store::{Store, Stored};
+use crate::built::is_elsewhere;
 use crate::watch::Watch;
 
 /// Bytes that are copied at a time.
@@ -188,9 +189,9 @@ impl Porter<'_> {
     }
 }
 
-/// Whether an image cannot do without it. Layers that may not be distributed are where their URLs say.
+/// Whether an image cannot do without it.
 fn is_part_of_an_image(blob: &Descriptor) -> bool {
     let media_type = blob.oci_media_type();
     matches!(media_type, media::INDEX | media::MANIFEST | media::CONFIG)
-        || media_type.starts_with(media::LAYERS) && !media_type.contains(".nondistributable.")
+        || media_type.starts_with(media::LAYERS) && !is_elsewhere(blob)
 }

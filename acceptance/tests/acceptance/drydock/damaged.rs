@@ -24,6 +24,8 @@ pub(super) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("drydock::copies_are_checked_each", copies_are_checked_each),
             ("drydock::what_is_proven_is_hashed_only", what_is_proven_is_hashed_only),
             ("drydock::contradictions_are_found", contradictions_are_found),
+            ("drydock::lost_layers_are_damage", lost_layers_are_damage),
+            ("drydock::media_types_are_judged", media_types_are_judged),
         ],
     )
 }
@@ -271,8 +273,108 @@ fn contradictions_are_found(executables: &Built) -> Result<()> {
     Ok(())
 }
 
+/// Only the run image's layers may be absent: of an app image up to the one that its label names, of a run image all of them.
+fn lost_layers_are_damage(executables: &Built) -> Result<()> {
+    let tar = |name| super::tar_of(&[(tar::EntryType::Directory, name, "")]);
+    let label = |ids: &Value| json!({"runImage": {"topLayer": ids[0], "reference": "r"}}).to_string();
+    for (is_app, lost, status) in [
+        (true, &[0][..], "sparse"),
+        (true, &[1], "damaged"),
+        (false, &[0], "damaged"),
+        (false, &[0, 1], "damaged"),
+    ] {
+        let repository = Repository::new(executables)?;
+        repository.write_image("base", &[tar("a/")?, tar("b/")?])?;
+        rewrite_config(&repository, |config| {
+            if is_app {
+                let label = label(&config["rootfs"]["diff_ids"]);
+                config["config"]["Labels"] = json!({"io.buildpacks.lifecycle.metadata": label});
+            }
+        })?;
+        lose(&repository, "base", lost, status)?;
+    }
+    for (lost, status) in [(&[1][..], "damaged"), (&[0, 1], "sparse")] {
+        lose(&Repository::with(executables, &["run"])?, "run", lost, status)?;
+    }
+    Ok(())
+}
+
+fn lose(repository: &Repository, name: &str, lost: &[usize], status: &str) -> Result<()> {
+    let layout = repository.layout(name);
+    let image = layout.verify()?.remove(0);
+    for number in lost {
+        fs::remove_file(layout.blob_path(&image.layers[*number].digest))?;
+    }
+    let exit = i32::from(status == "damaged");
+    let found = repository.json(exit, &["verify", name])?;
+    let lacks = if status == "damaged" { 0 } else { lost.len() };
+    ensure!(
+        found[0]["status"] == status && found[0]["lacks"].as_array().map(Vec::len) == Some(lacks),
+        "{found}"
+    );
+    let first = &image.layers[lost[0]].digest;
+    ensure!(found.to_string().contains(&**first), "{lost:?}: {found}");
+    ensure!(repository.json(exit, &["ls"])?[0]["damage"].is_string() == (status == "damaged"));
+    Ok(())
+}
+
+fn media_types_are_judged(executables: &Built) -> Result<()> {
+    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    type Change = fn(&mut Value, &mut Value);
+    let cases: [(Change, &str); 9] = [
+        (|_, manifest| manifest["mediaType"] = json!(INDEX), "says that it is of media type"),
+        (
+            |index, _| index["mediaType"] = json!("application/vnd.oci.image.manifest.v1+json"),
+            "index.json says",
+        ),
+        (|_, manifest| manifest["manifests"] = json!([]), "has `manifests`"),
+        (|index, _| index["layers"] = json!([]), "index.json has `layers`"),
+        (|_, manifest| manifest["layers"][1]["mediaType"] = json!("text/plain"), "has media type text/plain"),
+        (
+            |index, manifest| {
+                index["manifests"][0]["platform"] = json!({"os": "linux", "architecture": "amd64"});
+                manifest["config"]["mediaType"] = json!("application/vnd.oci.empty.v1+json");
+            },
+            "has media type application/vnd.oci.empty.v1+json",
+        ),
+        // An artifact may have a configuration and layers of whatever types.
+        (|_, manifest| manifest["config"]["mediaType"] = json!("text/plain"), ""),
+        (
+            |_, manifest| {
+                manifest["artifactType"] = json!("text/plain");
+                manifest["layers"][1]["mediaType"] = json!("text/plain");
+            },
+            "",
+        ),
+        (
+            |_, manifest| {
+                manifest["mediaType"] = json!("application/vnd.docker.distribution.manifest.v2+json");
+            },
+            "",
+        ),
+    ];
+    let tar = |name| super::tar_of(&[(tar::EntryType::Directory, name, "")]);
+    for (number, (change, says)) in cases.into_iter().enumerate() {
+        let repository = Repository::new(executables)?;
+        repository.write_image("base", &[tar("a/")?, tar("b/")?])?;
+        rewrite(&repository, |index, manifest, _| change(index, manifest))?;
+        let found = repository.json(i32::from(!says.is_empty()), &["verify"])?;
+        let status = if says.is_empty() { "whole" } else { "damaged" };
+        ensure!(found[0]["status"] == status && found[0].to_string().contains(says), "{number}: {found}");
+    }
+    // Legal, and no image.
+    let repository = Repository::with(executables, &["run"])?;
+    fs::write(repository.path("run").join("index.json"), r#"{"schemaVersion": 2, "manifests": []}"#)?;
+    repository.refused(0, "empty    run:latest", &["verify"])
+}
+
 /// Changes the configuration of `base`, and all digests that follow from that.
 fn rewrite_config(repository: &Repository, change: impl FnOnce(&mut Value)) -> Result<()> {
+    rewrite(repository, |_, _, config| change(config))
+}
+
+/// Changes index, manifest and configuration of `base`, and all digests that follow from that.
+fn rewrite(repository: &Repository, change: impl FnOnce(&mut Value, &mut Value, &mut Value)) -> Result<()> {
     let dir = repository.path("base");
     let blobs = dir.join("blobs/sha256");
     let read = |descriptor: &Value| -> Result<Value> {
@@ -290,7 +392,7 @@ fn rewrite_config(repository: &Repository, change: impl FnOnce(&mut Value)) -> R
     let mut index: Value = repository.layout("base").json("index.json")?;
     let mut manifest = read(&index["manifests"][0])?;
     let mut config = read(&manifest["config"])?;
-    change(&mut config);
+    change(&mut index, &mut manifest, &mut config);
     put(&config, &mut manifest["config"])?;
     put(&manifest, &mut index["manifests"][0])?;
     fs::write(dir.join("index.json"), index.to_string()).context("write the index")

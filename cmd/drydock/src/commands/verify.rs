@@ -5,21 +5,24 @@ use std::fs;
 use anyhow::Result;
 use drydock_images::verify::{Proven, Status, verify as check};
 use drydock_images::{Name, Watch as _};
-use drydock_layout::LayoutError;
 
 use super::{Context, cores};
 use crate::output::{Style, bytes};
 use crate::{env, exit};
 
 pub(crate) fn verify(context: &mut Context, names: &[String]) -> Result<u8> {
-    let names: Vec<Name> = if names.is_empty() {
-        context.repository.names()?
+    let repository = &context.repository;
+    let is_listed = names.is_empty();
+    let names: Vec<Name> = if is_listed {
+        repository.names()?
     } else {
-        names.iter().map(|name| known(context, name)).collect::<Result<_>>()?
+        names.iter().map(|name| repository.locate(name)).collect::<Result<_>>()?
     };
+    // What somebody has removed since it was listed nobody has asked for.
+    let gone = |name: &Name| if is_listed { Ok(()) } else { Err(repository.unknown(name).into()) };
     let cache = env::cache_dir().map(|dir| dir.join("proven"));
     let mut proven = cache.as_deref().map(Proven::read).unwrap_or_default();
-    let found = check(&names, cores(), &mut proven, &context.progress)?;
+    let found = check(&names, cores(), &mut proven, &context.progress, &gone)?;
     if let Some(path) = &cache {
         let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| proven.write(path));
         // The next time takes longer; whoever reads what was found has nothing of it.
@@ -37,6 +40,7 @@ pub(crate) fn verify(context: &mut Context, names: &[String]) -> Result<u8> {
         let (style, word) = match verified.status {
             Status::Whole => (Style::Good, "whole"),
             Status::Sparse => (Style::Note, "sparse"),
+            Status::Empty => (Style::Note, "empty"),
             Status::Damaged => (Style::Bad, "damaged"),
         };
         if context.quiet && verified.status == Status::Whole {
@@ -56,13 +60,4 @@ pub(crate) fn verify(context: &mut Context, names: &[String]) -> Result<u8> {
         }
     }
     Ok(if is_damaged { exit::FOUND } else { 0 })
-}
-
-/// The layout may be damaged, but it must be there.
-fn known(context: &Context, name: &str) -> Result<Name> {
-    let found = context.repository.locate(name)?;
-    match drydock_layout::Layout::read_index(found.path()) {
-        Err(LayoutError::NotFound(_)) => Err(context.repository.unknown(&found).into()),
-        _ => Ok(found),
-    }
 }
