@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use drydock_io::read::{look, look_at_link};
-use drydock_layout::{Image, Layout, LayoutError, blobs_dir};
+use drydock_layout::{Image, Layout, LayoutError, blobs_dir, check_apart};
 use drydock_model::platform::Platform;
 use drydock_model::reference::{LayoutDir, LayoutPath};
 
@@ -80,7 +80,7 @@ impl Repository {
     }
 
     /// Where the image of a name lies. A name that begins with `/`, `./` or `../` is a path to a layout, here or elsewhere;
-    /// any other is an image reference.
+    /// any other is an image reference. What lies among the blobs of an image is none.
     pub fn locate(&self, name: &str) -> Result<Name> {
         let (dir, path) = if name.starts_with(['/', '.']) {
             let path = absolute(Path::new(name))?;
@@ -96,6 +96,7 @@ impl Repository {
         } else {
             (self.dir.clone(), self.dir.resolve(name)?)
         };
+        check_apart(path.path())?;
         Ok(Name { text: name.to_owned(), dir, path })
     }
 

@@ -82,6 +82,7 @@ fn of_layout(error: &LayoutError) -> (u8, Option<String>) {
         LayoutError::NotFound(_) | LayoutError::NoManifest { .. } => (UNKNOWN, None),
         LayoutError::NoPlatform { .. } => (UNKNOWN, Some("name another one with --platform".to_owned())),
         LayoutError::NamedByDigest(_) => (USAGE, Some("name the new image with a tag".to_owned())),
+        LayoutError::Inside { .. } => (USAGE, None),
         LayoutError::MissingBlob { .. } => {
             (FOUND, Some("put the blob there, or import the image again".to_owned()))
         }

@@ -59,6 +59,14 @@ pub enum LayoutError {
     /// An image cannot be written under a digest: it has the one that comes out.
     #[error("`{}` is named by digest: an image is written under a tag", .0.display())]
     NamedByDigest(PathBuf),
+    /// One image would be among the files of another.
+    #[error("`{}` lies among the blobs of the image at `{}`: choose another name", path.display(), layout.display())]
+    Inside {
+        /// The folder of the one.
+        path: PathBuf,
+        /// The folder of the other.
+        layout: PathBuf,
+    },
     /// Another program, which takes no lock, has written the index meanwhile.
     #[error("`{}` was changed by another program meanwhile: run this again", .0.display())]
     Changed(PathBuf),

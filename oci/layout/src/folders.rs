@@ -118,8 +118,34 @@ pub(super) fn while_folders_go<T>(
     make()
 }
 
-/// Makes the folders from the layout directory down to the layout; no symlink may lead out of the former.
+/// Fails if a layout in this folder would be among the blobs of another one.
+pub fn check_apart(path: &Path) -> Result<(), LayoutError> {
+    let is_inside = |dir: &&Path| dir.ends_with("blobs") && dir.parent().is_some_and(is_layout);
+    match path.ancestors().find(is_inside).and_then(Path::parent) {
+        Some(layout) => Err(LayoutError::Inside { path: path.to_owned(), layout: layout.to_owned() }),
+        None => Ok(()),
+    }
+}
+
+fn is_layout(dir: &Path) -> bool {
+    ["index.json", "oci-layout"].iter().any(|file| dir.join(file).is_file())
+}
+
+/// Fails if another layout is where the blobs of one in this folder would be.
+fn check_blobs(layout: &Path) -> Result<(), LayoutError> {
+    let blobs = layout.join("blobs");
+    let below = fs::read_dir(&blobs).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    match below.chain([blobs.clone()]).find(|dir| is_layout(dir)) {
+        Some(path) if !is_layout(layout) => Err(LayoutError::Inside { path, layout: layout.to_owned() }),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the folders from the layout directory down to the layout; no symlink may lead out of the former,
+/// or into another layout.
 pub(super) fn make_layout_dir(root: &Path, path: &Path, undo: &mut Undo) -> Result<(), LayoutError> {
+    check_apart(path)?;
+    check_blobs(path)?;
     for dir in root.ancestors().collect::<Vec<_>>().into_iter().rev() {
         if !dir.is_dir() {
             make_dir(dir, undo)?;
@@ -131,7 +157,9 @@ pub(super) fn make_layout_dir(root: &Path, path: &Path, undo: &mut Undo) -> Resu
     for part in below {
         dir.push(part);
         make_dir(&dir, undo)?;
-        if !fs::canonicalize(&dir).at("resolve", &dir)?.starts_with(&real_root) {
+        let real = fs::canonicalize(&dir).at("resolve", &dir)?;
+        check_apart(&real)?;
+        if !real.starts_with(&real_root) {
             let reason = format!("it is a symbolic link that leads out of `{}`", root.display());
             return Err(LayoutError::Malformed { path: dir, reason });
         }

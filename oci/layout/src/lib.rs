@@ -37,6 +37,7 @@ pub use collect::{GRACE, leads_to, refers_to};
 pub use edit::Change;
 pub use error::LayoutError;
 pub use files::{BlobReader, Early, open_blob, open_whole_blob, read_blob};
+pub use folders::check_apart;
 pub use read::{Image, ImageLayer, Layout};
 pub use running::{Spool, running};
 pub use share::{LinkMode, Shared};

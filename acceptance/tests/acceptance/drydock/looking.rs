@@ -12,6 +12,7 @@ use drydock_acceptance::{here, run_image, tree};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
+use super::carrying::text;
 use super::{Repository, copy};
 use crate::{Built, with_executables};
 
@@ -271,6 +272,23 @@ fn wrong_names_and_flags(executables: &Built) -> Result<()> {
     let digest = format!("run@sha256:{}", "0".repeat(64));
     repository.refused(2, "name the new image with a tag", &["tag", "run", &digest])?;
     repository.refused(2, "name the new image with a tag", &["flatten", "run", &digest])?;
+    let inside = repository.path("run").join("blobs/x");
+    copy(&here("images/run"), &inside)?;
+    let (path, target) = (text(&inside), format!("oci:{}", text(&inside)));
+    let source = format!("oci:{}", text(&here("images/run")));
+    for arguments in [
+        &["tag", "run", "library/run/latest:blobs"][..],
+        &["tag", "run", "library/run/latest/blobs"],
+        &["flatten", "run", "library/run/latest/blobs:x"],
+        &["import", &source, "library/run/latest/blobs:x"],
+        &["export", "run", &target],
+        &["rm", "library/run/latest/blobs:x"],
+        &["inspect", path],
+    ] {
+        repository.refused(2, "lies among the blobs of the image at", arguments)?;
+    }
+    ensure!(!repository.text(&["ls"])?.contains("blobs"), "it is listed");
+    ensure!(repository.json(0, &["gc", "--dry-run"])?["layouts"] == json!([]), "it is cleaned");
     let help = repository.text(&["--help"])?;
     ensure!(help.contains("Exit codes:") && help.contains("130"), "{help}");
     ensure!(repository.text(&["completions", "bash"])?.contains("_drydock"), "no completions");

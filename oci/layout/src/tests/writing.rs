@@ -398,6 +398,24 @@ fn no_link_is_written_through() {
 }
 
 #[test]
+fn no_image_lies_among_the_blobs_of_another() {
+    let repository = Repository::new();
+    export(&repository, "reg.io/app", "amd64", &[b"base"]);
+    let blobs = repository.path("reg.io/app").path().join("blobs");
+    std::os::unix::fs::symlink(&blobs, repository.temp.path().join("reg.io/link")).unwrap();
+    export(&repository, "reg.io/acme/latest:blobs", "amd64", &[b"base"]);
+    export(&repository, "reg.io/app/latest:beside", "amd64", &[b"base"]);
+    let before = repository.snapshot();
+    for name in ["app/latest:blobs", "app/latest/blobs", "app/latest/blobs/sha256:x", "link:x", "acme"] {
+        let error = repository.begin(&[&format!("reg.io/{name}")]).unwrap_err();
+        assert!(matches!(error, LayoutError::Inside { .. }), "{name}: {error}");
+        assert_eq!(repository.snapshot(), before, "{name}");
+    }
+    // It is there already.
+    export(&repository, "reg.io/app", "amd64", &[b"base"]);
+}
+
+#[test]
 fn nothing_is_written_under_a_digest() {
     let repository = Repository::new();
     let name = format!("app@{}", Digest::of(b"x"));
