@@ -36,7 +36,8 @@ fn copy(from: impl Read, dir: &Path, limit: u64) -> anyhow::Result<NewLog> {
 }
 
 fn copy_to(file: &mut File, from: impl Read, limit: u64) -> anyhow::Result<(Digest, u64)> {
-    let mut lines = Lines::new(BufReader::new(from), MAX_LINE);
+    // What is no line is read, too: where there is no end of it, the rest is left out.
+    let mut lines = Lines::new(BufReader::new(from.take(2 * (limit + MAX_LINE as u64))), MAX_LINE);
     let mut others = 0_u64;
     let mut copied = Copied { to: BufWriter::new(file), hash: Hasher::new(), size: 0 };
     let mut is_cut = false;
@@ -52,6 +53,7 @@ fn copy_to(file: &mut File, from: impl Read, limit: u64) -> anyhow::Result<(Dige
         }
         copied.put(&text)?;
     }
+    is_cut |= lines.reader().get_ref().limit() == 0;
     others += lines.skipped();
     if others > 0 {
         copied.note(format!("{others} lines are left out here, which are none of a build's log"))?;
@@ -118,6 +120,25 @@ mod tests {
             kept(&from, 1000),
             ["a", "b", "3 lines are left out here, which are none of a build's log"]
         );
+    }
+
+    /// Ends before it has read far, whatever is there.
+    #[test]
+    fn what_never_ends_is_left() {
+        struct Unread;
+        impl Read for Unread {
+            fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+                panic!("it is read without end")
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        for byte in [0, b'\n'] {
+            let from = line("a").into_bytes();
+            let from = from.chain(std::io::repeat(byte).take(1 << 20)).chain(Unread);
+            let log = copy(from, dir.path(), 1000).unwrap();
+            let kept = std::fs::read_to_string(log.file.path()).unwrap();
+            assert!(kept.starts_with(&line("a")) && kept.contains("more than 1000 bytes"), "{kept}");
+        }
     }
 
     #[test]
