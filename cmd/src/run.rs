@@ -5,7 +5,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use drydock_io::file::write_atomically;
 use drydock_phases::analyze::analyze;
 use drydock_phases::build::build;
 use drydock_phases::detect::detect;
@@ -14,7 +13,7 @@ use drydock_phases::extend::{self, ExtendKind};
 use drydock_phases::process::Signals;
 use drydock_phases::rebase::rebase;
 use drydock_phases::restore::restore;
-use drydock_phases::{Error, Kind, Log, create};
+use drydock_phases::{Error, Kind, Log, create, file};
 use drydock_spec::api::{ApiError, PlatformApi};
 
 use drydock_phases::early::ReadsImages;
@@ -296,10 +295,7 @@ fn extend(options: &Options, signals: &Signals, log: &Console) -> Result<(), Fai
     }
     if let Some(path) = &args.env_file {
         let text: String = extended.env.iter().flat_map(|pair| [pair, "\0"]).collect();
-        let written = write_atomically(path, text.as_bytes());
-        return written
-            .with_context(|| format!("failed to write `{}`", path.display()))
-            .map_err(|error| failure(error.into()));
+        return file::write(path, text.as_bytes()).map_err(|error| failure(error.into()));
     }
     let volumes = vec![args.extend.layers_dir.clone()];
     let privileges = Privileges::Drop { user: args.user, volumes, outputs: None };

@@ -1,12 +1,12 @@
 //! The files through which phases talk to each other.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
-use drydock_io::file::{TempFile, write_atomically};
+use drydock_io::file::{TempFile, open_there};
 use drydock_io::read;
 use drydock_spec::toml_text;
 use serde::Serialize;
@@ -109,51 +109,63 @@ pub(crate) fn check_app_dir(path: &Path) -> anyhow::Result<()> {
     found.map_err(|error| anyhow!("{error} (the app's folder, which `-app` or `CNB_APP_DIR` names)"))
 }
 
-/// Writes a TOML file in one step, and makes its folder if need be.
+/// Writes a TOML file as [`write`] does.
 pub fn write_toml(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
-    let text = toml::to_string(value).with_context(|| format!("failed to encode `{}`", path.display()))?;
-    write(path, text.as_bytes())
+    stage_toml(path, value)?.publish()
 }
 
-/// A file that has everything but its name.
+/// A file that has everything but its name, or what is to be written to something that is there.
 #[derive(Debug)]
 pub struct Staged {
-    file: TempFile,
+    to: To,
     path: PathBuf,
 }
 
+#[derive(Debug)]
+enum To {
+    File(TempFile),
+    There(File, Vec<u8>),
+}
+
 impl Staged {
+    fn new(path: &Path, bytes: &[u8]) -> anyhow::Result<Self> {
+        let stage = || -> io::Result<To> {
+            let dir = path.parent().unwrap_or(Path::new("/"));
+            drydock_io::file::make_dirs(dir)?;
+            if path.is_dir() {
+                return Err(ErrorKind::IsADirectory.into());
+            }
+            if let Some(there) = open_there(path)? {
+                return Ok(To::There(there, bytes.to_owned()));
+            }
+            let mut file = TempFile::create_in(dir)?;
+            file.file().write_all(bytes)?;
+            Ok(To::File(file))
+        };
+        let to = stage().with_context(|| format!("failed to write `{}`", path.display()))?;
+        Ok(Self { to, path: path.to_owned() })
+    }
+
     /// Gives it its name.
     pub fn publish(self) -> anyhow::Result<()> {
-        let Self { file, path } = self;
-        file.persist(&path).with_context(|| format!("failed to write `{}`", path.display()))
+        let Self { to, path } = self;
+        let written = match to {
+            To::File(file) => file.persist(&path),
+            To::There(mut there, bytes) => there.write_all(&bytes),
+        };
+        written.with_context(|| format!("failed to write `{}`", path.display()))
     }
 }
 
 /// Writes a TOML file beside its place, and makes its folder if need be: what can fail has not failed then.
 pub fn stage_toml(path: &Path, value: &impl Serialize) -> anyhow::Result<Staged> {
     let text = toml::to_string(value).with_context(|| format!("failed to encode `{}`", path.display()))?;
-    let stage = || -> io::Result<TempFile> {
-        let dir = path.parent().unwrap_or(Path::new("/"));
-        drydock_io::file::make_dirs(dir)?;
-        if path.is_dir() {
-            return Err(ErrorKind::IsADirectory.into());
-        }
-        let mut file = TempFile::create_in(dir)?;
-        file.file().write_all(text.as_bytes())?;
-        Ok(file)
-    };
-    let file = stage().with_context(|| format!("failed to write `{}`", path.display()))?;
-    Ok(Staged { file, path: path.to_owned() })
+    Staged::new(path, text.as_bytes())
 }
 
-/// Writes a file in one step, and makes its folder if need be.
+/// Writes a file in one step, and makes its folder if need be. A device or a pipe that is there is written to.
 pub fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    if let Some(dir) = path.parent() {
-        drydock_io::file::make_dirs(dir)
-            .with_context(|| format!("failed to make folder `{}`", dir.display()))?;
-    }
-    write_atomically(path, bytes).with_context(|| format!("failed to write `{}`", path.display()))
+    Staged::new(path, bytes)?.publish()
 }
 
 /// Copies a regular file of at most `limit` bytes in one step, and makes the folder of the copy if need be.
@@ -247,6 +259,33 @@ mod tests {
             fs::write(&path, text).unwrap();
             assert!(format!("{:#}", read_toml::<toml::Table>(&path).unwrap_err()).contains("deep.toml"));
         }
+    }
+
+    #[test]
+    fn devices_and_pipes_stay_what_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        mkfifoat(CWD, path("fifo"), Mode::RWXU).unwrap();
+        for (link, to) in [("null", "/dev/null"), ("stdout", "/proc/self/fd/1"), ("to-fifo", "fifo")] {
+            std::os::unix::fs::symlink(to, path(link)).unwrap();
+        }
+        let error = format!("{:#}", write(&path("fifo"), b"x").unwrap_err());
+        assert!(error.contains("fifo") && error.contains("nobody reads"), "{error}");
+        // Nobody is waited for: it is both ends.
+        let both = fs::File::options().read(true).write(true).open(path("fifo")).unwrap();
+        for name in ["fifo", "to-fifo", "null"] {
+            write_toml(&path(name), &toml::Table::from_iter([("k".to_owned(), toml::Value::from(1))]))
+                .unwrap();
+        }
+        let mut read = [0; 12];
+        (&both).read_exact(&mut read).unwrap();
+        assert_eq!(&read, b"k = 1\nk = 1\n");
+        write(&path("stdout"), b"").unwrap();
+        for name in ["null", "stdout", "to-fifo"] {
+            assert!(path(name).is_symlink(), "{name}");
+        }
+        assert!(!fs::metadata(path("fifo")).unwrap().is_file());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, Per
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, fcntl_setfl, flock, openat};
 use rustix::io::Errno;
 
 use crate::read;
@@ -133,6 +133,23 @@ impl Destination {
             Self::There(_) => Ok(()),
         }
     }
+}
+
+/// What is at a path and is not replaced by a file: a device, or a pipe, which must have a reader; links are followed. What is written is added at
+/// its end. None if nothing is there, or a file, or a folder.
+pub fn open_there(path: &Path) -> io::Result<Option<File>> {
+    // What a process has as its output may be a file.
+    let is_own = fs::read_link(path).is_ok_and(|to| to.starts_with("/proc"));
+    if !is_own && fs::metadata(path).map_or(true, |there| there.is_file() || there.is_dir()) {
+        return Ok(None);
+    }
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = openat(CWD, path, flags, Mode::empty()).map_err(|error| match error {
+        Errno::NXIO => io::Error::new(io::ErrorKind::NotConnected, "nobody reads what is written to it"),
+        error => error.into(),
+    })?;
+    fcntl_setfl(&file, OFlags::APPEND)?;
+    Ok(Some(file.into()))
 }
 
 /// Where a link leads to, and a link there; there need not be anything.
