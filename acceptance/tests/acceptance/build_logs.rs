@@ -238,6 +238,13 @@ fn beside_the_image(executables: &Built) -> Result<()> {
     ensure!(scene.said(&["log", "other:v1"])? == text, "it goes with the image");
     succeed(&mut scene.drydock(&["export", APP_IMAGE, "oci:./copy:latest"]))?;
     ensure!(scene.said(&["log", "./copy"])? == text, "it goes with the image to other places");
+    succeed(&mut scene.drydock(&["export", APP_IMAGE, "oci-archive:./app.tar"]))?;
+    SKOPEO.run(&scene.project.path("."), &["copy", "--quiet", "oci-archive:app.tar", "oci:skopeo:latest"])?;
+    succeed(&mut scene.drydock(&["import", "oci-archive:./app.tar", "archived:v1"]))?;
+    ensure!(
+        scene.said(&["log", "archived:v1"])? == text,
+        "it goes with the image, and nobody sees two images"
+    );
     succeed(&mut scene.drydock(&["verify"]))?;
 
     let manifest: Value = serde_json::from_slice(&scene.layout().blob(&logs[0])?.context("it is there")?)?;

@@ -20,6 +20,10 @@ use crate::watch::Watch;
 
 const MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
+/// The annotation of an archive's index that holds descriptors of build logs, as JSON. In its list, tools that take the only image of an archive
+/// would find several.
+pub(crate) const BUILD_LOGS: &str = "vnd.drydock.build-logs";
+
 /// An image layout as a tar. `dir` is the layout that has the blobs. Layers that a sparse image lacks are left out.
 pub fn oci_archive(
     dir: &Path,
@@ -31,8 +35,15 @@ pub fn oci_archive(
     let mut sink = WriterSink::new(to);
     let mut root = exported.root.clone();
     root.annotations.insert(REF_NAME.to_owned(), tag.to_owned());
-    let all: Vec<Descriptor> = std::iter::once(root).chain(exported.beside.iter().cloned()).collect();
-    let index = serde_json::to_vec(&Index { manifests: all.into(), ..Index::empty() })?;
+    let is_log =
+        |other: &Descriptor| other.rest.get("artifactType").is_some_and(|kind| kind == media::BUILD_LOG);
+    let (logs, others): (Vec<_>, Vec<_>) = exported.beside.iter().cloned().partition(is_log);
+    let all: Vec<Descriptor> = std::iter::once(root).chain(others).collect();
+    let mut index = Index { manifests: all.into(), ..Index::empty() };
+    if !logs.is_empty() {
+        index.annotations.insert(BUILD_LOGS.to_owned(), serde_json::to_string(&logs)?);
+    }
+    let index = serde_json::to_vec(&index)?;
     bytes(&mut sink, "oci-layout", MARKER)?;
     bytes(&mut sink, "index.json", &index)?;
     for folder in ["blobs/", "blobs/sha256/"] {

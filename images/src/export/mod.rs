@@ -15,6 +15,7 @@ use drydock_model::media;
 use drydock_model::platform::Platform;
 use drydock_model::reference::LayoutDir;
 
+pub(crate) use archive::BUILD_LOGS;
 pub use archive::{docker_archive, oci_archive};
 pub use target::{File, NoTarget, Target};
 pub use unpack::{Rights, Unpacked, unpack};

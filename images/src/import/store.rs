@@ -10,6 +10,7 @@ use drydock_model::digest::Digest;
 use drydock_model::manifest::{Descriptor, Index, REF_NAME};
 
 use super::error::{Choose, SourceError};
+use crate::export::BUILD_LOGS;
 
 /// What containerd and docker call an image in `index.json`.
 const IMAGE_NAME: &str = "io.containerd.image.name";
@@ -115,6 +116,8 @@ pub(super) struct Chosen {
 
 /// Chooses what has this name, or the only name that there is.
 pub(super) fn choose(index: Index, tag: Option<&str>) -> Result<Chosen, Choose> {
+    let logs = index.annotations.get(BUILD_LOGS).and_then(|logs| serde_json::from_str(logs).ok());
+    let logs: Vec<Descriptor> = logs.unwrap_or_default();
     let all = index.manifests.descriptors;
     let annotation = |blob: &Descriptor, key| blob.annotations.get(key).cloned();
     let names = |blob: &Descriptor| [annotation(blob, IMAGE_NAME), annotation(blob, REF_NAME)];
@@ -131,7 +134,8 @@ pub(super) fn choose(index: Index, tag: Option<&str>) -> Result<Chosen, Choose> 
     if tag.is_none() && there.len() > 1 {
         return Err(fail());
     }
-    let (mut roots, others): (Vec<_>, Vec<_>) = all.into_iter().partition(is_meant);
+    let (mut roots, mut others): (Vec<_>, Vec<_>) = all.into_iter().partition(is_meant);
+    others.extend(logs);
     roots.dedup_by_key(|blob| blob.digest);
     let is_one_each = roots.len() == 1 || roots.iter().all(|blob| blob.platform.is_some());
     if roots.is_empty() || !is_one_each {
