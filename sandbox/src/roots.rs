@@ -17,7 +17,7 @@ use drydock_io::file::TEMPORARY_PREFIX;
 use drydock_io::lock::Lock;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::session::{make_locked, make_private, remove_unlocked};
+use crate::session::{is_old, make_locked, make_private, remove_unlocked};
 
 /// The folder of the cache that has them.
 const FOLDER: &str = "roots";
@@ -168,14 +168,9 @@ fn fill(parent: &Path, entry: &Path, make: &mut Make<'_>) -> Result<()> {
 /// Removes folders that nobody uses, and that nobody has used for `kept`; and what killed commands left of others.
 /// Gives their number.
 pub fn clean(cache: &Path, kept: Duration) -> Result<usize> {
-    let is_old = |entry: &fs::DirEntry| {
-        let modified = entry.metadata().and_then(|facts| facts.modified());
-        let age = modified.ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
-        age.is_some_and(|age| age >= kept)
-    };
     let is_temporary =
         |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX);
-    remove_unlocked(&cache.join(FOLDER), &|entry| is_temporary(entry) || is_old(entry), &|_| {})
+    remove_unlocked(&cache.join(FOLDER), &|entry| is_temporary(entry) || is_old(entry, kept), &|_| {})
 }
 
 #[cfg(test)]

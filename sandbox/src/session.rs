@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use drydock_io::lock::Lock;
@@ -74,8 +75,15 @@ pub fn remove_stale(cache: &Path) -> Result<usize> {
     remove_unlocked(&cache.join(FOLDER), &|_| true, &|left| limits::remove_groups(&name(left)))
 }
 
+/// Whether something in a folder was changed last at least so long ago.
+pub fn is_old(entry: &fs::DirEntry, age: Duration) -> bool {
+    let modified = entry.metadata().and_then(|facts| facts.modified());
+    let found = modified.ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
+    found.is_some_and(|found| found >= age)
+}
+
 /// Removes the folders in a folder that nobody has locked, if they are `wanted`; gives their number.
-pub(crate) fn remove_unlocked(
+pub fn remove_unlocked(
     parent: &Path,
     wanted: &dyn Fn(&fs::DirEntry) -> bool,
     undo: &dyn Fn(&Path),

@@ -355,6 +355,28 @@ fn gc_removes_what_is_old(built: &Built, houses: &Houses) -> Result<()> {
         succeed(Command::new("touch").args(["-d", "8 days ago"]).args(&there))?;
         succeed(&mut house.patient(&["gc"]))?;
         ensure!(names()?.is_empty(), "{who:?}: {:?}", names()?);
+
+        // The cache of a build stays as long as its image, as a build may use it, and for days after that.
+        house.built(&[])?;
+        let cache =
+            fs::read_dir(house.path("home/.cache/drydock/builds"))?.next().context("a cache")??.path();
+        let gc_leaves = |leaves: bool, when: &str| -> Result<()> {
+            succeed(&mut house.patient(&["gc"]))?;
+            ensure!(cache.exists() == leaves, "{who:?}: {when}: {leaves}");
+            Ok(())
+        };
+        let make_old = || succeed(Command::new("touch").args(["-d", "8 days ago"]).arg(&cache));
+        make_old()?;
+        gc_leaves(true, "an image is there")?;
+        house.built(&[])?;
+        succeed(&mut house.patient(&["rm", "app"]))?;
+        gc_leaves(true, "a build has used it")?;
+        make_old()?;
+        let used = fs::File::open(&cache)?;
+        used.lock()?;
+        gc_leaves(true, "a build uses it")?;
+        drop(used);
+        gc_leaves(false, "nobody uses it")?;
         house.built(&[])?;
     }
     Ok(())

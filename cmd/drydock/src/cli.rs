@@ -151,6 +151,9 @@ pub(crate) enum Command {
         names: Vec<String>,
     },
     /// Remove what is of no use: blobs that nothing leads to, and what killed programs left
+    ///
+    /// Of the user's cache (`~/.cache/drydock`), images' unpacked files that nobody has used for seven days go as well, and caches of
+    /// builds that nobody has used for as long and whose image is gone. What is in use stays.
     Gc {
         /// Only say what would be removed
         #[arg(long, short = 'n')]

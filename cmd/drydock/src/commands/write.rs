@@ -56,11 +56,13 @@ pub(crate) fn remove(context: &mut Context, names: &[String]) -> Result<u8> {
 
 pub(crate) fn gc(context: &mut Context, dry_run: bool, room: Option<&Room>) -> Result<u8> {
     let cleaned = clean::gc(&context.repository, dry_run, &context.progress)?;
-    let unpacked = room.map(|_| sandboxed::clean()).transpose()?.unwrap_or_default();
+    let sandboxed::Cleaned { unpacked, builds } =
+        room.map(|_| sandboxed::clean()).transpose()?.unwrap_or_default();
     let out = &mut context.out;
     if context.json {
         let mut answer = serde_json::to_value(&cleaned)?;
         answer["unpacked"] = json!(unpacked);
+        answer["builds"] = json!(builds);
         out.json(&answer)?;
     } else {
         for layout in cleaned.layouts.iter().filter(|_| !context.quiet) {
@@ -72,6 +74,9 @@ pub(crate) fn gc(context: &mut Context, dry_run: bool, room: Option<&Room>) -> R
         if !context.quiet {
             if unpacked > 0 {
                 out.line(&format!("unpacked images that nobody has used for days: {unpacked} removed"))?;
+            }
+            if builds > 0 {
+                out.line(&format!("caches of builds whose image is gone: {builds} removed"))?;
             }
             let verb = if dry_run { "would be" } else { "are" };
             out.line(&format!("{} {verb} free", bytes(cleaned.freed)))?;

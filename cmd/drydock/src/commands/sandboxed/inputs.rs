@@ -10,14 +10,13 @@ use drydock_images::builder::selection::NoPattern;
 use drydock_images::{Name, Watch};
 use drydock_io::lock::Lock;
 use drydock_model::config::ImageConfig;
-use drydock_model::digest::Digest;
 use drydock_sandbox::ids::User;
 use drydock_sandbox::tree;
 use drydock_tar::{Owner, give_all};
 use rustix::process::geteuid;
 
 use super::kept::Kept;
-use super::{Shop, descriptor, variable};
+use super::{Shop, caches, descriptor, variable};
 use crate::cli_sandboxed::Build;
 use crate::exit::Usage;
 
@@ -76,7 +75,7 @@ impl Inputs {
         waiting: &dyn Fn(),
         watch: &dyn Watch,
     ) -> Result<Self> {
-        let (cache, kept, lock) = cache(&shop.cache, options, name, waiting)?;
+        let (cache, kept, lock) = caches::open(&shop.cache, options, name, waiting)?;
         let (layers, platform) = (shop.session.make("layers")?, shop.session.make("platform/env")?);
         let workspace = shop.session.make("workspace")?;
         app(&options.path, &workspace, watch)?;
@@ -103,29 +102,6 @@ impl Inputs {
 pub(super) fn open_to_all(path: &Path, mode: u32) -> Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
         .with_context(|| format!("cannot change the mode of `{}`", path.display()))
-}
-
-/// The folder of the cache and what was kept beside it, which nobody else uses until the lock is dropped.
-fn cache(caches: &Path, options: &Build, name: &Name, waiting: &dyn Fn()) -> Result<(PathBuf, Kept, Lock)> {
-    let key = name.path().path().display().to_string();
-    let short = name.text().rsplit('/').next().unwrap_or_default().replace([':', '@'], "_");
-    let own = caches.join("builds").join(format!("{short}-{}", &Digest::of(key.as_bytes()).hex()[..16]));
-    let dir = options.cache.clone().unwrap_or_else(|| own.join("cache"));
-    for dir in [&own, &dir] {
-        drydock_io::file::make_dirs(dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
-    }
-    // The phases lock the cache itself.
-    let lock = Lock::acquire(&own, waiting).with_context(|| format!("cannot lock `{}`", own.display()))?;
-    let dir = fs::canonicalize(&dir).with_context(|| format!("cannot find `{}`", dir.display()))?;
-    let kept = Kept::of(&own);
-    if options.clear_cache {
-        kept.clear()?;
-        for entry in fs::read_dir(&dir).with_context(|| format!("cannot list `{}`", dir.display()))? {
-            let path = entry.with_context(|| format!("cannot list `{}`", dir.display()))?.path();
-            drydock_tar::remove_all(&path).with_context(|| format!("cannot remove `{}`", path.display()))?;
-        }
-    }
-    Ok((dir, kept, lock))
 }
 
 /// A copy of the app's source, which is a folder or an archive.

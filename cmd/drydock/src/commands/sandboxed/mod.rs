@@ -1,6 +1,7 @@
 //! Commands that run something in a sandbox: what they share.
 
 mod build;
+mod caches;
 mod descriptor;
 pub(crate) mod dockerfile;
 mod extend;
@@ -174,10 +175,20 @@ fn cache_dir() -> Result<PathBuf> {
     env::cache_dir().context("there is no place for a cache: set XDG_CACHE_HOME or HOME to an absolute path")
 }
 
-/// Removes unpacked images that have not been used for days, and what killed commands left; gives their number.
-pub(crate) fn clean() -> Result<usize> {
+/// What was removed from the cache.
+#[derive(Debug, Default)]
+pub(crate) struct Cleaned {
+    /// How many unpacked images, and folders that killed commands left.
+    pub(crate) unpacked: usize,
+    /// How many caches of builds.
+    pub(crate) builds: usize,
+}
+
+/// Removes what has not been used for days: unpacked images, and caches of builds whose image is gone; and what killed commands left.
+pub(crate) fn clean() -> Result<Cleaned> {
     let cache = cache_dir()?;
-    Ok(session::remove_stale(&cache)? + roots::clean(&cache, roots::KEPT)?)
+    let unpacked = session::remove_stale(&cache)? + roots::clean(&cache, roots::KEPT)?;
+    Ok(Cleaned { unpacked, builds: caches::clean(&cache, roots::KEPT)? })
 }
 
 /// All that it takes to run something.

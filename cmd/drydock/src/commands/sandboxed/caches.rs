@@ -1,0 +1,80 @@
+//! What builds leave for the next ones.
+//!
+//! ```text
+//! <cache>/builds/<app>/image    the path of the layout of the image that is built
+//! <cache>/builds/<app>/cache/   what the phases know as `/cache`, unless another folder is asked for
+//! <cache>/builds/<app>/kept/    the cached layers as the last build left them
+//! ```
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use drydock_images::Name;
+use drydock_io::file::{make_dirs, write_atomically};
+use drydock_io::lock::Lock;
+use drydock_io::read::{look, read_to_string};
+use drydock_model::digest::Digest;
+use drydock_sandbox::session;
+
+use super::kept::Kept;
+use crate::cli_sandboxed::Build;
+
+const FOLDER: &str = "builds";
+
+const IMAGE: &str = "image";
+
+/// Bytes that a path may have.
+const MAX_PATH: u64 = 4096;
+
+/// The folder of an app's cache and what was kept beside it, which nobody else uses until the lock is dropped. `waiting` is called if
+/// another build has it.
+pub(super) fn open(
+    caches: &Path,
+    options: &Build,
+    name: &Name,
+    waiting: &dyn Fn(),
+) -> Result<(PathBuf, Kept, Lock)> {
+    let key = name.path().path().display().to_string();
+    let short = name.text().rsplit('/').next().unwrap_or_default().replace([':', '@'], "_");
+    let own = caches.join(FOLDER).join(format!("{short}-{}", &Digest::of(key.as_bytes()).hex()[..16]));
+    let make = |dir: &Path| make_dirs(dir).with_context(|| format!("cannot make `{}`", dir.display()));
+    // The phases lock the cache itself.
+    let lock = loop {
+        make(&own)?;
+        match Lock::acquire(&own, waiting) {
+            // It was old, and somebody has removed it.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            lock => break lock.with_context(|| format!("cannot lock `{}`", own.display()))?,
+        }
+    };
+    // This makes the folder as new as its last use.
+    let image = own.join(IMAGE);
+    write_atomically(&image, key.as_bytes())
+        .with_context(|| format!("cannot write `{}`", image.display()))?;
+    let dir = options.cache.clone().unwrap_or_else(|| own.join("cache"));
+    make(&dir)?;
+    let dir = fs::canonicalize(&dir).with_context(|| format!("cannot find `{}`", dir.display()))?;
+    let kept = Kept::of(&own);
+    if options.clear_cache {
+        kept.clear()?;
+        for entry in fs::read_dir(&dir).with_context(|| format!("cannot list `{}`", dir.display()))? {
+            let path = entry.with_context(|| format!("cannot list `{}`", dir.display()))?.path();
+            drydock_tar::remove_all(&path).with_context(|| format!("cannot remove `{}`", path.display()))?;
+        }
+    }
+    Ok((dir, kept, lock))
+}
+
+/// Removes what belongs to images that are gone, if no build uses it and none has used it for `unused`; gives their number.
+pub(super) fn clean(caches: &Path, unused: Duration) -> Result<usize> {
+    let is_gone = |own: &Path| match read_to_string(&own.join(IMAGE), MAX_PATH) {
+        Ok(image) => look(&Path::new(&image).join("index.json")).is_ok_and(|found| found.is_none()),
+        // Whose it is nobody has noted.
+        Err(error) => error.kind() == ErrorKind::NotFound,
+    };
+    let is_wanted = |entry: &fs::DirEntry| session::is_old(entry, unused) && is_gone(&entry.path());
+    session::remove_unlocked(&caches.join(FOLDER), &is_wanted, &|_| {})
+}
