@@ -285,6 +285,12 @@ mod tests {
             assert!(path(name).is_symlink(), "{name}");
         }
         assert!(!fs::metadata(path("fifo")).unwrap().is_file());
+        if rustix::process::geteuid().is_root() {
+            // Somebody else would choose the device.
+            std::os::unix::fs::lchown(path("null"), Some(1234), None).unwrap();
+            write(&path("null"), b"").unwrap();
+            assert!(!path("null").is_symlink());
+        }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
     }
 

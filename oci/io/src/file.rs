@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, fcntl_setfl, flock, openat};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use crate::read;
 
@@ -136,8 +137,12 @@ impl Destination {
 }
 
 /// What is at a path and is not replaced by a file: a device, or a pipe, which must have a reader; links are followed. What is written is added at
-/// its end. None if nothing is there, or a file, or a folder.
+/// its end. Links of other users, who would choose a device, are not followed. None if nothing is there, or a file, or a folder.
 pub fn open_there(path: &Path) -> io::Result<Option<File>> {
+    let link = read::look_at_link(path)?.filter(fs::Metadata::is_symlink);
+    if link.is_some_and(|link| ![0, geteuid().as_raw()].contains(&link.uid())) {
+        return Ok(None);
+    }
     // What a process has as its output may be a file.
     let is_own = fs::read_link(path).is_ok_and(|to| to.starts_with("/proc"));
     if !is_own && fs::metadata(path).map_or(true, |there| there.is_file() || there.is_dir()) {
