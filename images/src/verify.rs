@@ -266,7 +266,7 @@ struct Walk<'a> {
     seen: BTreeSet<(Digest, String)>,
     blobs: BTreeSet<Digest>,
     descriptors: usize,
-    /// Whether its indexes name something that is no index.
+    /// Whether its indexes name nothing but indexes.
     is_empty: bool,
     found: Verified,
 }
