@@ -136,6 +136,7 @@ fn become_exec_d(
     // Numbers 0 to 2 were taken when these files were opened, `null` first: only `null` can be number 3.
     let errno = rustix::stdio::dup2_stdin(null)
         .and_then(|()| calls::duplicate_to(output.as_fd(), 3))
+        .map(|()| calls::hand_on_none_from(4))
         .map_or_else(|errno| errno, |()| calls::execve(program, core::slice::from_ref(program), env));
     let _ = rustix::io::write(status, &errno.raw_os_error().to_ne_bytes()); // exits with a failure in any case
     calls::exit(1)

@@ -164,6 +164,20 @@ fn exec_d_works_without_standard_streams_and_with_ignored_children() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "/dev/null /dev/null\n");
 }
 
+/// What was handed to the launcher is for the app.
+#[test]
+fn exec_d_inherits_no_other_files() {
+    let app = App::new("exec-d-files");
+    let count = r"$(ls /proc/$$/fd | grep -cx '6\|7\|20')";
+    let program = format!("#!/bin/sh\necho \"A = \\\"{count}\\\"\" >&3");
+    app.write_program("layers/acme_a/l/exec.d/x", &program);
+    let script = r#"exec 6</dev/null 7>&1 20</dev/null; exec "$0" "echo \$A $1""#;
+    let mut shell = Command::new("/bin/bash");
+    app.set_environment(&mut shell);
+    let output = shell.args(["-c", script, LAUNCHER, count]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "0 3\n", "{output:?}");
+}
+
 #[test]
 fn exec_d_failures() {
     for (name, contents, executable, message) in [

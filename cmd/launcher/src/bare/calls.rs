@@ -16,6 +16,7 @@ mod number {
     pub(super) const EXECVE: usize = 59;
     pub(super) const EXIT_GROUP: usize = 231;
     pub(super) const DUP3: usize = 292;
+    pub(super) const CLOSE_RANGE: usize = 436;
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -25,6 +26,7 @@ mod number {
     pub(super) const RT_SIGACTION: usize = 134;
     pub(super) const CLONE: usize = 220;
     pub(super) const EXECVE: usize = 221;
+    pub(super) const CLOSE_RANGE: usize = 436;
 }
 
 const SIGCHLD: usize = 17;
@@ -70,6 +72,14 @@ pub(crate) fn duplicate_to(file: BorrowedFd<'_>, number: i32) -> Result<(), Errn
     let parameters = [file.as_raw_fd().cast_unsigned() as usize, number.cast_unsigned() as usize, 0, 0];
     // SAFETY: it touches no memory. Callers are about to become another program, and use no other file by number.
     unsafe { call(number::DUP3, parameters) }.map(|_| ())
+}
+
+/// Has no file from `number` on inherited by the program that this process becomes. Before Linux 5.11 nothing happens.
+pub(crate) fn hand_on_none_from(number: i32) {
+    const CLOSE_RANGE_CLOEXEC: usize = 4;
+    let first = number.cast_unsigned() as usize;
+    // SAFETY: it touches no memory, and closes nothing yet.
+    let _ = unsafe { call(number::CLOSE_RANGE, [first, u32::MAX as usize, CLOSE_RANGE_CLOEXEC, 0]) };
 }
 
 /// Does something while the kernel keeps processes that have ended until they are waited for, even if the launcher was
