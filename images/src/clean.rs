@@ -1,13 +1,11 @@
 //! What is of no use any more: names, and the blobs that nothing leads to.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use drydock_io::lock::Identity;
-use drydock_io::read::look_at_link;
-use drydock_layout::{Change, Durability, Layout, LayoutError, Transaction, leads_to, sweep};
+use drydock_layout::{Change, Durability, Layout, LayoutError, Transaction, leads_to, remove_link, sweep};
 use drydock_model::digest::Digest;
 use serde::Serialize;
 
@@ -26,9 +24,7 @@ pub fn remove(
 ) -> Result<Option<String>> {
     let place = repository.locate(name)?;
     let path = place.path().path();
-    let found = look_at_link(path).with_context(|| format!("failed to look at `{}`", path.display()))?;
-    if found.is_some_and(|found| found.is_symlink()) {
-        fs::remove_file(path).with_context(|| format!("failed to remove `{}`", path.display()))?;
+    if remove_link(place.dir(), place.path())? {
         return Ok(None);
     }
     repository.open(name)?;

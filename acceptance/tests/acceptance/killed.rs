@@ -29,14 +29,14 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
 
 /// System calls that change files, each with how many of its calls the exporter is killed at, at most.
 const CALLS: [(&str, usize); 9] = [
-    ("mkdir", 4),
+    ("mkdirat", 4),
     ("flock", 4),
     ("openat", 10),
     ("fchmod", 20),
     ("write", 10),
-    ("link", 10),
-    ("rename", 20),
-    ("unlink", 20),
+    ("linkat", 10),
+    ("renameat", 20),
+    ("unlinkat", 20),
     ("renameat2", 4),
 ];
 /// In how many places an export is killed by the clock.
@@ -165,10 +165,12 @@ fn at_system_calls(mut series: Series) -> Result<()> {
     }
     // Where the image appears, whatever else is written.
     for path in LAYOUTS.map(|(_, path)| path).into_iter().chain(series.cache.layout) {
-        let index = series.project.path(path).join("index.json");
-        let index = index.to_str().context("the path is UTF-8")?;
-        for call in ["openat", "write", "rename"] {
-            at_calls(&mut series, call, usize::MAX, &["-P", index])?;
+        let dir = series.project.path(path);
+        let dir = dir.to_str().context("the path is UTF-8")?;
+        let index = format!("{dir}/index.json");
+        // A file gets its name in a folder that is open.
+        for (call, path) in [("openat", &*index), ("write", &index), ("renameat", dir)] {
+            at_calls(&mut series, call, usize::MAX, &["-P", path])?;
         }
     }
     ensure!(series.kills >= 40, "only {} exports were killed", series.kills);

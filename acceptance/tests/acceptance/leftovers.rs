@@ -38,7 +38,7 @@ fn of_killed_phases(executables: &Built) -> Result<()> {
     // The exporter's first rename puts a blob in its place; `report.toml` is the last.
     for attempt in 1..=40 {
         project.write("app/file", format!("{attempt}"))?;
-        let inject = format!("inject=rename:signal=KILL:when={attempt}");
+        let inject = format!("inject=renameat:signal=KILL:when={attempt}");
         let starter = [&starter[..], &[inject.as_str()]].concat();
         let output = project::run(project.exporter_under(&starter)?.arg(APP_IMAGE))?;
         if output.exit == 0 || !temporary(&project)?.is_empty() {

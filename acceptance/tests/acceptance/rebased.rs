@@ -349,15 +349,15 @@ fn for_another_user(executables: &Built) -> Result<()> {
 
 /// System calls that read, write and change files, at each of which, up to a number, a rebase is killed.
 const CALLS: [(&str, u32); 9] = [
-    ("mkdir", 2),
+    ("mkdirat", 2),
     ("flock", 2),
     ("openat", 30),
     ("read", 20),
     ("write", 12),
-    ("link", 6),
-    ("rename", 12),
+    ("linkat", 6),
+    ("renameat", 12),
     ("fchmod", 8),
-    ("unlink", 6),
+    ("unlinkat", 6),
 ];
 
 /// Two layouts hold the image on one base or on the other, whole, whenever the rebase onto the other one dies.

@@ -4,6 +4,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -28,6 +29,7 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
         [
             ("swapped::root_gives_nothing_else_away", root_gives_nothing_else_away),
             ("swapped::root_makes_nothing_elsewhere", root_makes_nothing_elsewhere),
+            ("swapped::root_stays_in_the_repository", root_stays_in_the_repository),
             ("swapped::root_tells_nothing_of_files_behind_links", root_tells_nothing),
         ],
     )
@@ -100,15 +102,29 @@ impl Scene {
                 if !place.exists() {
                     fs::create_dir_all(&place).context("make a folder")?;
                 }
-                exchange(&place, planted)?;
-                let swapper = (round > 0).then(|| Swapper::start(&place, planted));
-                let output = project::run(&mut command)?;
-                swapper.map(Swapper::stop).transpose()?;
-                self.is_unharmed().with_context(|| format!("{phase}, {path}: {}", output.text()))?;
-                if Self::is_swapped(planted)? {
-                    exchange(&place, planted)?;
-                }
+                self.disturb(&mut command, &place, planted, round > 0)
+                    .with_context(|| format!("{phase}, {path}"))?;
             }
+        }
+        Ok(())
+    }
+
+    /// Runs a command, however it ends, with `planted` in the place of what is there, or while both are exchanged.
+    fn disturb(
+        &self,
+        command: &mut Command,
+        place: &Path,
+        planted: &Path,
+        again_and_again: bool,
+    ) -> Result<()> {
+        exchange(place, planted)?;
+        let swapper = again_and_again.then(|| Swapper::start(place, planted));
+        let output = project::run(command)?;
+        swapper.map(Swapper::stop).transpose()?;
+        self.is_unharmed().with_context(|| output.text())?;
+        // A link that is a name goes as such.
+        if Self::is_swapped(planted)? && place.symlink_metadata().is_ok() {
+            exchange(place, planted)?;
         }
         Ok(())
     }
@@ -175,6 +191,50 @@ fn root_makes_nothing_elsewhere(executables: &Built) -> Result<()> {
         let scene = Scene::new(executables)?;
         let planted = link(&scene, "outside/treasure")?;
         scene.run(path, &planted)?;
+    }
+    Ok(())
+}
+
+/// Of `drydock`, in a repository that is a user's: where the link leads, all is as where it is planted, with what root would
+/// remove.
+fn root_stays_in_the_repository(executables: &Built) -> Result<()> {
+    let library = "layout-repo/index.docker.io/library";
+    let blobs = ["blobs", "blobs/sha256"].map(|name| format!("{APP_LAYOUT}/{name}"));
+    for path in [library, APP_LAYOUT].into_iter().chain(blobs.iter().map(String::as_str)) {
+        for round in 0..=rounds(ROUNDS)? {
+            let executables = executables.for_everyone()?;
+            let project = Project::new(executables, User::Cnb)?;
+            let repository = project.path("layout-repo");
+            let drydock = |words: &[&str]| {
+                let mut command = Command::new(executables.join("drydock"));
+                command.args(words).env_clear().env("CNB_OCI_LAYOUT_PATH", &repository);
+                command
+            };
+            project::succeed(&mut drydock(&["tag", RUN_IMAGE, APP_IMAGE]))?;
+            let (place, treasure) = (project.path(path), project.path("outside/treasure"));
+            fs::create_dir(project.path("outside")).context("make a folder")?;
+            project::succeed(Command::new("cp").arg("-a").arg(&place).arg(&treasure))?;
+            for entry in WalkDir::new(&treasure) {
+                let entry = entry?;
+                if entry.file_type().is_dir() {
+                    fs::write(entry.path().join(".drydock-1-0"), "left\n")?;
+                }
+            }
+            let before = tree::read(&project.path("outside"))?;
+            let scene = Scene { project, before };
+            let planted = link(&scene, "outside/treasure")?;
+            let commands: [&[&str]; 4] = [
+                &["tag", RUN_IMAGE, APP_IMAGE],
+                &["flatten", RUN_IMAGE, APP_IMAGE],
+                &["gc"],
+                &["rm", APP_IMAGE],
+            ];
+            for words in commands {
+                scene
+                    .disturb(&mut drydock(words), &place, &planted, round > 0)
+                    .with_context(|| format!("{words:?}, {path}"))?;
+            }
+        }
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,6 +10,7 @@ use rustix::fs::{CWD, FlockOperation, Mode, OFlags, fcntl_setfl, flock, openat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
+use crate::dir::{Dir, Place};
 use crate::read;
 
 /// Every temporary file's name begins with this: what a killed process left behind is known by it.
@@ -31,23 +32,28 @@ pub fn make_dirs(path: &Path) -> io::Result<()> {
 pub struct TempFile {
     file: File,
     /// None once it has its final name.
-    path: Option<PathBuf>,
+    place: Option<Place>,
 }
 
 impl TempFile {
     /// A new, empty file of mode 0644 (whatever the umask) in `dir`, which must exist.
     pub fn create_in(dir: &Path) -> io::Result<Self> {
-        Self::create(dir, 0o644)
+        Self::create(&Dir::open(dir)?.place(TEMPORARY_PREFIX), 0o644)
     }
 
-    fn create(dir: &Path, mode: u32) -> io::Result<Self> {
+    /// The same in the folder of a place.
+    pub fn create_beside(place: &Place) -> io::Result<Self> {
+        Self::create(place, 0o644)
+    }
+
+    pub(crate) fn create(beside: &Place, mode: u32) -> io::Result<Self> {
         static SERIAL: AtomicU64 = AtomicU64::new(0);
         loop {
             let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-            let path = dir.join(format!("{TEMPORARY_PREFIX}{}-{serial}", std::process::id()));
-            match OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(&path) {
+            let place = beside.beside(&format!("{TEMPORARY_PREFIX}{}-{serial}", std::process::id()));
+            match place.create_new(mode, OFlags::empty()) {
                 Ok(file) => {
-                    let temporary = Self { file, path: Some(path) };
+                    let temporary = Self { file, place: Some(place) };
                     temporary.file.set_permissions(fs::Permissions::from_mode(mode))?;
                     // Where files cannot be locked, nobody takes this one for a killed process's either.
                     let locked = flock(&temporary.file, FlockOperation::NonBlockingLockExclusive);
@@ -70,22 +76,33 @@ impl TempFile {
 
     /// Where it is until it is persisted.
     pub fn path(&self) -> &Path {
-        self.path.as_deref().expect("the path is taken only by `persist`, which consumes the value")
+        self.place().path()
+    }
+
+    fn place(&self) -> &Place {
+        self.place.as_ref().expect("it is taken only by `persist`, which consumes the value")
     }
 
     /// Gives the file its final name, in place of whatever has that name.
-    pub fn persist(mut self, to: &Path) -> io::Result<()> {
-        fs::rename(self.path(), to)?;
-        self.path = None;
+    pub fn persist(self, to: &Path) -> io::Result<()> {
+        let dir = Dir::open(to.parent().unwrap_or(to))?;
+        let name = to.file_name().ok_or(io::ErrorKind::IsADirectory)?;
+        self.persist_at(&dir.place(name))
+    }
+
+    /// The same in a folder that is open.
+    pub fn persist_at(mut self, to: &Place) -> io::Result<()> {
+        self.place().rename(to)?;
+        self.place = None;
         Ok(())
     }
 }
 
 impl Drop for TempFile {
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
+        if let Some(place) = &self.place {
             // Nobody can be told here; the next writer removes what is left.
-            let _ = fs::remove_file(path);
+            let _ = place.remove();
         }
     }
 }
@@ -113,7 +130,7 @@ impl Destination {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // What killed processes left; other users' stays.
         let _ = remove_stale(dir);
-        Ok(Self::File(TempFile::create(dir, mode)?, path))
+        Ok(Self::File(TempFile::create(&Dir::open(dir)?.place(TEMPORARY_PREFIX), mode)?, path))
     }
 
     /// The open file.
@@ -223,13 +240,9 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    let mut temporary = TempFile::create(dir, mode)?;
-    temporary.file().write_all(bytes)?;
-    temporary.persist(path)
+    let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
+    let place = Dir::open(path.parent().unwrap_or(path))?.place(name);
+    place.write(bytes, mode)
 }
 
 #[cfg(test)]

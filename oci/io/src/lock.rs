@@ -13,7 +13,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, Stat, flock, openat};
 use rustix::io::{Errno, retry_on_intr};
 
 /// Which file or folder something is: the same for all its paths, through links and mounts.
@@ -33,6 +33,12 @@ impl Identity {
 impl From<&fs::Metadata> for Identity {
     fn from(metadata: &fs::Metadata) -> Self {
         Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
+impl From<&Stat> for Identity {
+    fn from(stat: &Stat) -> Self {
+        Self { device: stat.st_dev, inode: stat.st_ino }
     }
 }
 

@@ -38,8 +38,17 @@ pub fn open(path: &Path) -> io::Result<File> {
 
 /// Opens a regular file whose path begins at `dir`.
 pub fn open_at(dir: impl AsFd, path: &Path) -> io::Result<File> {
+    open_with(dir, path, OFlags::empty())
+}
+
+/// The same, but not behind a symlink at the end of the path.
+pub(crate) fn open_own_at(dir: impl AsFd, path: &Path) -> io::Result<File> {
+    open_with(dir, path, OFlags::NOFOLLOW)
+}
+
+fn open_with(dir: impl AsFd, path: &Path, flags: OFlags) -> io::Result<File> {
     // Without NONBLOCK, a FIFO would be waited for; a regular file does not care.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(openat(dir, path, flags, Mode::empty())?);
     if file.metadata()?.is_file() {
         Ok(file)

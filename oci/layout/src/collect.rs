@@ -1,15 +1,16 @@
 //! What a layout's index refers to, and the removal of everything else when nobody can be reading it any more.
 
 use std::collections::HashSet;
-use std::fs::{self, Metadata};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use drydock_io::dir::{Dir, Place};
 use drydock_io::file::TEMPORARY_PREFIX;
 use drydock_model::digest::{Digest, is_foreign};
 use drydock_model::manifest::{Descriptor, Index, Manifest, Members, subject};
 use drydock_model::media;
+use rustix::fs::{FileType, Stat};
 use serde_json::Value as Json;
 
 use super::error::{IoContext as _, LayoutError};
@@ -169,25 +170,25 @@ impl References {
 /// Removes what killed processes left behind, and blobs that have been of no use for [`GRACE`]: `keep` leads to what
 /// is of use now and was before this transaction, and the index before was written, or removed, at `switched`. Whoever calls it
 /// holds the layout's lock. If anything cannot be read that is of use, nothing is removed.
-pub(super) fn collect(layout: &Path, keep: &[&Members], switched: SystemTime) -> Result<(), LayoutError> {
+pub(super) fn collect(layout: &Dir, keep: &[&Members], switched: SystemTime) -> Result<(), LayoutError> {
     collect_at(layout, keep, switched, SystemTime::now())
 }
 
 pub(super) fn collect_at(
-    layout: &Path,
+    layout: &Dir,
     keep: &[&Members],
     switched: SystemTime,
     now: SystemTime,
 ) -> Result<(), LayoutError> {
-    let blobs = blobs_dir(layout);
+    let blobs = own_blobs(layout).at("open", &blobs_dir(layout.path()))?;
     for dir in [layout, &blobs] {
-        remove(dir, |name, _| name.starts_with(TEMPORARY_PREFIX) && !is_running(&dir.join(name)))?;
+        remove(dir, |name, _| name.starts_with(TEMPORARY_PREFIX) && !is_running(&dir.place(name)))?;
     }
     let is_over = |since: SystemTime| now.duration_since(since).is_ok_and(|age| age > GRACE);
     if !is_over(switched) {
         return Ok(());
     }
-    let kept = in_use(layout, keep)?;
+    let kept = in_use(layout.path(), keep)?;
     let is_unused = |name: &str| digest_of(name).is_some_and(|digest| !kept.contains(&digest));
     // What another program has just put there, it may be about to refer to.
     remove(&blobs, |name, file| is_unused(name) && is_over(changed(file)))
@@ -209,12 +210,14 @@ pub(super) fn in_use(layout: &Path, keep: &[&Members]) -> Result<HashSet<Digest>
 /// as no other one of the same image has taken their place.
 fn keep_referrers(layout: &Path, kept: &mut Reached) -> Result<(), LayoutError> {
     let mut referrers: Vec<(String, Descriptor)> = Vec::new();
-    for (name, file) in list(&blobs_dir(layout))? {
+    let blobs = blobs_dir(layout);
+    for (name, file) in list(&Dir::open(&blobs).at("open", &blobs)?)? {
         let Some(digest) = digest_of(&name) else { continue };
-        if !file.is_file() || file.len() > MAX_JSON || kept.blobs.contains(&digest) {
+        let size = size(&file);
+        if !is(FileType::RegularFile, &file) || size > MAX_JSON || kept.blobs.contains(&digest) {
             continue;
         }
-        let mut descriptor = Descriptor::new(media::MANIFEST, digest, file.len());
+        let mut descriptor = Descriptor::new(media::MANIFEST, digest, size);
         let json: Json = match Early::default().read_json(layout, &descriptor) {
             // What is damaged or no JSON, refers to nothing.
             Err(error) if error.is_damage() => continue,
@@ -243,40 +246,50 @@ pub(super) fn digest_of(name: &str) -> Option<Digest> {
 }
 
 /// When a file last got a name, another owner, or other bytes.
-pub(super) fn changed(file: &Metadata) -> SystemTime {
-    use std::os::unix::fs::MetadataExt as _;
-    SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(file.ctime()).unwrap_or_default())
+pub(super) fn changed(file: &Stat) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(file.st_ctime).unwrap_or_default())
+}
+
+pub(super) fn is(kind: FileType, file: &Stat) -> bool {
+    FileType::from_raw_mode(file.st_mode) == kind
+}
+
+/// In bytes.
+pub(super) fn size(file: &Stat) -> u64 {
+    u64::try_from(file.st_size).unwrap_or_default()
+}
+
+/// The folder of a layout's blobs, which is not behind a link.
+pub(super) fn own_blobs(layout: &Dir) -> io::Result<Dir> {
+    layout.enter("blobs")?.enter("sha256")
 }
 
 /// The names in a folder that are UTF-8, and what they name. What goes meanwhile is passed over: logs of builds, and what other
 /// programs write, come and go without the lock.
-pub(super) fn list(dir: &Path) -> Result<Vec<(String, Metadata)>, LayoutError> {
+pub(super) fn list(dir: &Dir) -> Result<Vec<(String, Stat)>, LayoutError> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(dir).at("list", dir)? {
-        let entry = entry.at("list", dir)?;
-        let metadata = match entry.metadata() {
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            metadata => metadata.at("look at", &entry.path())?,
-        };
-        found.extend(entry.file_name().into_string().ok().map(|name| (name, metadata)));
+    for name in dir.names().at("list", dir.path())? {
+        let place = dir.place(&name);
+        let Some(file) = place.look().at("look at", place.path())? else { continue };
+        found.extend(name.into_string().ok().map(|name| (name, file)));
     }
     Ok(found)
 }
 
 /// Removes what is condemned of a folder's entries, but no folders.
-fn remove(dir: &Path, condemned: impl Fn(&str, &Metadata) -> bool) -> Result<(), LayoutError> {
-    for (name, metadata) in list(dir)? {
-        if !metadata.is_dir() && condemned(&name, &metadata) {
-            remove_file(&dir.join(name))?;
+fn remove(dir: &Dir, condemned: impl Fn(&str, &Stat) -> bool) -> Result<(), LayoutError> {
+    for (name, file) in list(dir)? {
+        if !is(FileType::Directory, &file) && condemned(&name, &file) {
+            remove_file(&dir.place(name))?;
         }
     }
     Ok(())
 }
 
 /// Removes a file that may be gone.
-pub(super) fn remove_file(path: &Path) -> Result<(), LayoutError> {
-    match fs::remove_file(path) {
+pub(super) fn remove_file(place: &Place) -> Result<(), LayoutError> {
+    match place.remove() {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        removed => removed.at("remove", path),
+        removed => removed.at("remove", place.path()),
     }
 }

@@ -1,24 +1,27 @@
 //! The folders of a layout: made where they are missing, and undone with all that was put into them.
+//!
+//! Others may be able to exchange them, and what root does must not be done elsewhere then: each is opened from the one above
+//! it, and used as it was opened.
 
-use std::fs::{self, DirBuilder, Permissions};
-use std::io::ErrorKind;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::mem;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use drydock_io::dir::{Dir, Place};
 use drydock_io::lock::Lock;
-use drydock_io::read::{look, look_at_link};
+use rustix::fs::FileType;
 
-use super::blobs_dir;
 use super::error::{IoContext as _, LayoutError};
 
 /// What goes if nothing is published.
 #[derive(Debug, Default)]
 pub(super) struct Undo {
     /// Outermost first.
-    dirs: Vec<PathBuf>,
-    files: Mutex<Vec<PathBuf>>,
+    dirs: Vec<Place>,
+    files: Mutex<Vec<Place>>,
     /// The path of `index.json` and its text before, if it was there.
     index: Option<(PathBuf, Option<Vec<u8>>)>,
 }
@@ -26,9 +29,9 @@ pub(super) struct Undo {
 impl Undo {
     /// A file is about to be put here: if nothing has this name, the file goes in case of failure. What cannot be
     /// looked at is not this transaction's.
-    pub(super) fn will_place(&self, path: &Path) {
-        if fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
-            self.files.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_owned());
+    pub(super) fn will_place(&self, place: &Place) {
+        if matches!(place.look(), Ok(None)) {
+            self.files.lock().unwrap_or_else(PoisonError::into_inner).push(place.clone());
         }
     }
 
@@ -38,7 +41,7 @@ impl Undo {
     }
 
     /// The folders that were made.
-    pub(super) fn made(&self) -> &[PathBuf] {
+    pub(super) fn made(&self) -> &[Place] {
         &self.dirs
     }
 
@@ -63,10 +66,10 @@ impl Drop for Undo {
         }
         // What cannot be removed now is removed by a later export: a failure here changes nothing for anybody.
         for file in self.files.get_mut().unwrap_or_else(PoisonError::into_inner) {
-            let _ = fs::remove_file(file);
+            let _ = file.remove();
         }
         for dir in self.dirs.iter().rev() {
-            let _ = fs::remove_dir(dir);
+            let _ = dir.remove_dir();
         }
     }
 }
@@ -143,64 +146,93 @@ fn check_blobs(layout: &Path) -> Result<(), LayoutError> {
 
 /// Makes the folders from the layout directory down to the layout; no symlink may lead out of the former,
 /// or into another layout.
-pub(super) fn make_layout_dir(root: &Path, path: &Path, undo: &mut Undo) -> Result<(), LayoutError> {
+pub(super) fn make_layout_dir(root: &Path, path: &Path, undo: &mut Undo) -> Result<Dir, LayoutError> {
     check_apart(path)?;
     check_blobs(path)?;
+    let by_path = |parent: &Dir, name: &OsStr| Dir::open(&parent.path().join(name)).map(Some);
     for dir in root.ancestors().collect::<Vec<_>>().into_iter().rev() {
-        if !dir.is_dir() {
-            make_dir(dir, undo)?;
+        if let (false, Some(parent), Some(name)) = (dir.is_dir(), dir.parent(), dir.file_name()) {
+            make_dir(&Dir::open(parent).at("open", parent)?, name, &by_path, undo)?;
         }
     }
-    let real_root = fs::canonicalize(root).at("resolve", root)?;
-    let below = path.strip_prefix(root).expect("a LayoutPath lies under its LayoutDir");
-    let mut dir = root.to_owned();
-    for part in below {
-        dir.push(part);
-        make_dir(&dir, undo)?;
-        let real = fs::canonicalize(&dir).at("resolve", &dir)?;
-        check_apart(&real)?;
-        if !real.starts_with(&real_root) {
-            let reason = format!("it is a symbolic link that leads out of `{}`", root.display());
-            return Err(LayoutError::Malformed { path: dir, reason });
-        }
+    let root = Dir::open(root).at("open", root)?;
+    let within = |parent: &Dir, name: &OsStr| parent.enter_within(name, &root);
+    below(&root, path).try_fold(root.clone(), |dir, name| {
+        let made = make_dir(&dir, name, &within, undo)?;
+        check_apart(&fs::canonicalize(made.path()).at("resolve", made.path())?)?;
+        Ok(made)
+    })
+}
+
+/// The folders from the layout directory down to the layout, which must be there.
+pub(super) fn open_layout_dir(root: &Path, path: &Path) -> Result<Vec<Dir>, LayoutError> {
+    let root = Dir::open(root).at("open", root)?;
+    let mut dirs = vec![root.clone()];
+    for name in below(&root, path) {
+        let place = dirs[dirs.len() - 1].place(name);
+        let entered = dirs[dirs.len() - 1].enter_within(name, &root).at("open", place.path())?;
+        dirs.push(entered.ok_or_else(|| leads_out(&place, &root))?);
     }
-    Ok(())
+    Ok(dirs)
+}
+
+fn below<'a>(root: &Dir, path: &'a Path) -> impl Iterator<Item = &'a OsStr> {
+    path.strip_prefix(root.path()).expect("a LayoutPath lies under its LayoutDir").iter()
+}
+
+fn leads_out(place: &Place, root: &Dir) -> LayoutError {
+    let reason = format!("it is a symbolic link that leads out of `{}`", root.path().display());
+    LayoutError::Malformed { path: place.path().to_owned(), reason }
 }
 
 /// Makes the folders of blobs. They are the layout's own: blobs behind a link are also somebody else's.
-pub(super) fn make_blobs_dir(layout: &Path, undo: &mut Undo) -> Result<(), LayoutError> {
-    for dir in [layout.join("blobs"), blobs_dir(layout)] {
-        make_dir(&dir, undo)?;
-        if fs::symlink_metadata(&dir).at("look at", &dir)?.is_symlink() {
+pub(super) fn make_blobs_dir(layout: &Dir, undo: &mut Undo) -> Result<Dir, LayoutError> {
+    let own = |parent: &Dir, name: &OsStr| parent.enter(name).map(Some);
+    ["blobs", "sha256"].into_iter().try_fold(layout.clone(), |dir, name| {
+        make_dir(&dir, OsStr::new(name), &own, undo).map_err(|error| {
+            let place = dir.place(name);
+            let is_link = |found| FileType::from_raw_mode(found) == FileType::Symlink;
+            if !place.look().is_ok_and(|found| found.is_some_and(|found| is_link(found.st_mode))) {
+                return error;
+            }
             let reason =
                 "it is a symbolic link, and a layout that is written to has a folder of its own there: \
                           put a copy of the folder in place of the link"
                     .to_owned();
-            return Err(LayoutError::Malformed { path: dir, reason });
-        }
-    }
-    Ok(())
+            LayoutError::Malformed { path: place.path().to_owned(), reason }
+        })
+    })
 }
 
-/// Makes a folder of mode 0755 whatever the umask; one that is there already will do.
-fn make_dir(path: &Path, undo: &mut Undo) -> Result<(), LayoutError> {
-    let source = match DirBuilder::new().mode(0o755).create(path) {
+/// Makes a folder of mode 0755 whatever the umask; one that is there already will do, if it can be entered.
+fn make_dir(
+    parent: &Dir,
+    name: &OsStr,
+    enter: &dyn Fn(&Dir, &OsStr) -> io::Result<Option<Dir>>,
+    undo: &mut Undo,
+) -> Result<Dir, LayoutError> {
+    let place = parent.place(name);
+    let path = place.path();
+    let source = match parent.make(name) {
         Ok(()) => {
-            undo.dirs.push(path.to_owned());
-            return fs::set_permissions(path, Permissions::from_mode(0o755)).at("set the mode of", path);
+            undo.dirs.push(place.clone());
+            let made = parent.enter(name).at("open", path)?;
+            made.set_mode(0o755).at("set the mode of", path)?;
+            return Ok(made);
         }
-        Err(source) => match look(path) {
-            Ok(Some(found)) if found.is_dir() => return Ok(()),
-            // It was there, and is not any more.
-            Ok(None)
-                if source.kind() == ErrorKind::AlreadyExists && matches!(look_at_link(path), Ok(None)) =>
-            {
-                ErrorKind::NotFound.into()
-            }
-            // It may well be a folder.
-            Err(why) if source.kind() == ErrorKind::AlreadyExists => return Err(why).at("look at", path),
-            _ => source,
-        },
+        Err(source) => source,
+    };
+    let source = match enter(parent, name) {
+        Ok(Some(dir)) => return Ok(dir),
+        Ok(None) => return Err(leads_out(&place, parent)),
+        // It was there, and is not any more.
+        Err(why) if why.kind() == ErrorKind::NotFound && matches!(place.look(), Ok(None)) => {
+            if source.kind() == ErrorKind::AlreadyExists { why } else { source }
+        }
+        Err(why) if matches!(why.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => source,
+        // It may well be a folder.
+        Err(why) if source.kind() == ErrorKind::AlreadyExists => return Err(why).at("look at", path),
+        Err(_) => source,
     };
     Err(LayoutError::Io { action: "make folder", path: path.to_owned(), source })
 }

@@ -41,7 +41,7 @@ pub use folders::check_apart;
 pub use read::{Image, ImageLayer, Layout};
 pub use running::{Spool, running};
 pub use share::{LinkMode, Shared};
-pub use sweep::{Swept, Unused, sweep};
+pub use sweep::{Swept, Unused, remove_link, sweep};
 pub use transaction::{BlobSource, Committed, Durability, NewImage, NewLayer, Prepared, Transaction, forget};
 
 use drydock_model::digest::Digest;

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::str::FromStr;
 
+use drydock_io::dir::Place;
 use drydock_io::file::TempFile;
 use drydock_io::lock::Identity;
 use drydock_model::digest::Digest;
@@ -63,26 +64,26 @@ impl std::ops::AddAssign for Shared {
 pub(super) fn share(
     source: BlobReader,
     from: &Path,
-    to: &Path,
+    to: &Place,
     digest: Digest,
     mode: LinkMode,
     seen: &Seen,
 ) -> Result<Shared, LayoutError> {
+    let path = to.path();
     // Who asks for copies wants no file with two names.
     let will_do = |file: &fs::Metadata| is_ours(file) && (mode != LinkMode::Copy || file.nlink() == 1);
-    if fs::symlink_metadata(to).is_ok_and(|file| will_do(&file))
-        && let Some(size) = whole(to, digest, seen)?
+    if fs::symlink_metadata(path).is_ok_and(|file| will_do(&file))
+        && let Some(size) = whole(path, digest, seen)?
     {
         return Ok(Shared { shared: size, copied: 0 });
     }
-    let dir = to.parent().expect("a blob lies in a folder");
-    let create = || TempFile::create_in(dir).at("create a file in", dir);
+    let create = || TempFile::create_beside(to).at("create a file beside", path);
     let metadata = source.file().metadata().at("read", from)?;
     if matches!(mode, LinkMode::Auto | LinkMode::Reflink) {
         let mut clone = create()?;
         if rustix::fs::ioctl_ficlone(clone.file(), source.file()).is_ok() {
             check(source, from, digest, seen)?;
-            clone.persist(to).at("write", to)?;
+            clone.persist_at(to).at("write", path)?;
             return Ok(Shared { shared: metadata.len(), copied: 0 });
         }
     }
@@ -104,13 +105,13 @@ pub(super) fn share(
         })
     });
     if let Some(error) = failed_to_write {
-        return Err(error).at("write", to);
+        return Err(error).at("write", path);
     }
     let found = found.at("read", from)?;
     if found != digest {
         return Err(LayoutError::Corrupt { path: from.to_owned(), found });
     }
-    copy.persist(to).at("write", to)?;
+    copy.persist_at(to).at("write", path)?;
     Ok(Shared { shared: 0, copied: metadata.len() })
 }
 
@@ -152,28 +153,29 @@ fn check(mut blob: BlobReader, path: &Path, digest: Digest, seen: &Seen) -> Resu
 
 /// Makes `to` a second name of `from`, which is open as `file`. A second name shares owner and mode. What `to` named
 /// before was not the blob, so nothing is lost between the steps.
-fn link_over(from: &Path, to: &Path, file: &File) -> io::Result<()> {
+fn link_over(from: &Path, to: &Place, file: &File) -> io::Result<()> {
     if file.metadata()?.permissions().mode() & 0o7777 != 0o644 {
         file.set_permissions(fs::Permissions::from_mode(0o644))?;
     }
-    let is_it = |path: &Path| -> io::Result<bool> {
-        Ok(Identity::from(&fs::symlink_metadata(path)?) == Identity::from(&file.metadata()?))
+    let is_it = || -> io::Result<bool> {
+        let identity = Identity::from(&file.metadata()?);
+        Ok(to.look()?.is_some_and(|found| Identity::from(&found) == identity))
     };
-    match fs::hard_link(from, to) {
+    match to.link(from) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            if is_it(to)? {
+            if is_it()? {
                 return Ok(());
             }
-            fs::remove_file(to)?;
-            fs::hard_link(from, to)?;
+            to.remove()?;
+            to.link(from)?;
         }
         result => result?,
     }
     // Between opening and linking, somebody may have put another file there.
-    if is_it(to)? {
+    if is_it()? {
         Ok(())
     } else {
-        fs::remove_file(to)?;
+        to.remove()?;
         Err(io::Error::other("the file was replaced while it was linked"))
     }
 }
@@ -182,11 +184,15 @@ fn link_over(from: &Path, to: &Path, file: &File) -> io::Result<()> {
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use drydock_io::dir::Dir;
+
     use super::*;
 
     fn share(from: &Path, to: &Path, digest: Digest, mode: LinkMode) -> Result<Shared, LayoutError> {
         let source = BlobReader::new(File::open(from).unwrap());
-        super::share(source, from, to, digest, mode, &Seen::default())
+        let dir = Dir::open(to.parent().unwrap()).unwrap();
+        let to = dir.place(to.file_name().unwrap());
+        super::share(source, from, &to, digest, mode, &Seen::default())
     }
 
     fn files() -> (tempfile::TempDir, std::path::PathBuf, std::path::PathBuf) {

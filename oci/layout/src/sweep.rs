@@ -1,21 +1,22 @@
 //! The removal of what is of no use in a layout that nobody writes to: for who cleans a whole repository.
 
-use std::fs;
+use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use drydock_io::dir::{Dir, Place};
 use drydock_io::file::TEMPORARY_PREFIX;
 use drydock_io::lock::{Identity, Lock};
-use drydock_io::read::look_at_link;
 use drydock_model::digest::Digest;
 use drydock_model::reference::{LayoutDir, LayoutPath};
+use rustix::fs::{FileType, Stat, fstat};
 
-use super::collect::{GRACE, changed, digest_of, in_use, list, remove_file};
+use super::collect::{GRACE, changed, digest_of, in_use, is, list, remove_file, size};
 use super::error::{IoContext as _, LayoutError};
+use super::folders::open_layout_dir;
 use super::read::Layout;
 use super::running::is_running;
-use super::{blob_path, blobs_dir};
 
 /// What is of no use in a layout, and was removed unless that was not wanted.
 #[derive(Debug, Default)]
@@ -61,19 +62,21 @@ pub(super) fn sweep_at(
     now: SystemTime,
 ) -> Result<Option<Swept>, LayoutError> {
     let layout = path.path();
-    let _lock = match Lock::try_acquire(layout) {
+    let lock = match Lock::try_acquire(layout) {
         Ok(Some(lock)) => lock,
         Ok(None) => return Ok(None),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Some(Swept::default())),
         Err(error) => return Err(error).at("lock", layout),
     };
-    let blobs = blobs_dir(layout);
+    let Some(dirs) = own_dirs(dir, layout)? else { return Ok(Some(Swept::default())) };
+    let [.., own, _, blobs] = &*dirs else { return Ok(Some(Swept::default())) };
+    if own.identity().at("look at", layout)? != lock.identity() {
+        // Somebody has put another folder there.
+        return Ok(None);
+    }
     let mut newest = SystemTime::UNIX_EPOCH;
-    for dir in [layout, &layout.join("blobs"), &blobs] {
-        match look_at_link(dir).at("look at", dir)? {
-            Some(found) if found.is_dir() => newest = newest.max(changed(&found)),
-            _ => return Ok(Some(Swept::default())),
-        }
+    for dir in &dirs[dirs.len() - 3..] {
+        newest = newest.max(changed(&fstat(dir).map_err(Into::into).at("look at", dir.path())?));
     }
     let index = match Layout::read_index(path) {
         Ok(index) => Some(index),
@@ -82,61 +85,103 @@ pub(super) fn sweep_at(
     };
     let mut swept = Swept::default();
     let mut candidates = Vec::new();
-    for folder in [layout, &blobs] {
+    let mut temporary = Vec::new();
+    for (folder, is_blobs) in [(own, false), (blobs, true)] {
         for (name, file) in list(folder)? {
-            if file.is_dir() {
+            if is(FileType::Directory, &file) {
                 continue;
             }
             if name.starts_with(TEMPORARY_PREFIX) {
-                swept.temporary.extend(Some(folder.join(name)).filter(|path| !is_running(path)));
+                temporary.extend(Some(folder.place(name)).filter(|place| !is_running(place)));
                 continue;
             }
             newest = newest.max(changed(&file));
-            if folder == blobs
-                && let Some(digest) = digest_of(&name)
-            {
+            if let Some(digest) = digest_of(&name).filter(|_| is_blobs) {
                 candidates.push((digest, file));
             }
         }
     }
+    swept.temporary = temporary.iter().map(|place| place.path().to_owned()).collect();
     let age = now.duration_since(newest).unwrap_or_default();
     if age > GRACE {
         let kept = in_use(layout, &index.iter().map(|index| &index.manifests).collect::<Vec<_>>())?;
         candidates.retain(|(digest, _)| !kept.contains(digest));
-        swept.blobs = candidates
-            .into_iter()
-            .map(|(digest, file)| {
-                use std::os::unix::fs::MetadataExt as _;
-                Unused { digest, size: file.len(), file: Identity::from(&file), links: file.nlink() }
-            })
-            .collect();
+        #[expect(clippy::useless_conversion, reason = "other machines count links with 32 bits")]
+        let unused = |(digest, file): (Digest, Stat)| Unused {
+            digest,
+            size: size(&file),
+            file: Identity::from(&file),
+            links: file.st_nlink.into(),
+        };
+        swept.blobs = candidates.into_iter().map(unused).collect();
         swept.folder = index.is_none();
     } else {
         swept.wait = Some(GRACE.saturating_sub(age));
     }
     if !dry_run {
-        let unused = swept.blobs.iter().map(|blob| blob_path(layout, &blob.digest));
-        for file in swept.temporary.iter().cloned().chain(unused) {
+        let unused = swept.blobs.iter().map(|blob| blobs.place(blob.digest.hex()));
+        for file in temporary.into_iter().chain(unused) {
             remove_file(&file)?;
         }
-        swept.folder = swept.folder && remove_folder(dir.path(), layout)?;
+        swept.folder = swept.folder && remove_folder(own, &dirs)?;
     }
     Ok(Some(swept))
 }
 
-/// Removes a layout's folder unless there is something else in it.
-fn remove_folder(root: &Path, layout: &Path) -> Result<bool, LayoutError> {
-    remove_file(&layout.join("oci-layout"))?;
-    let own = [blobs_dir(layout), layout.join("blobs")];
-    let above = layout.ancestors().take_while(|dir| dir.starts_with(root) && *dir != root);
-    for dir in own.iter().map(PathBuf::as_path).chain(above) {
-        match fs::remove_dir(dir) {
+/// The folders from the layout directory down to that of the layout's blobs; none if the layout itself or one of the last is
+/// behind a link, or gone.
+fn own_dirs(dir: &LayoutDir, layout: &Path) -> Result<Option<Vec<Dir>>, LayoutError> {
+    let mut dirs = match open_layout_dir(dir.path(), layout) {
+        Err(error) if is_gone(&error) => return Ok(None),
+        dirs => dirs?,
+    };
+    let name = layout.file_name().unwrap_or_default();
+    dirs.pop();
+    for name in [name, OsStr::new("blobs"), OsStr::new("sha256")] {
+        let Some(above) = dirs.last() else { return Ok(None) };
+        match above.enter(name).at("open", above.place(name).path()) {
+            Err(error) if is_gone(&error) => return Ok(None),
+            entered => dirs.push(entered?),
+        }
+    }
+    Ok(Some(dirs))
+}
+
+/// Whether a folder is not there, or something else is in its place.
+fn is_gone(error: &LayoutError) -> bool {
+    let gone = [ErrorKind::NotFound, ErrorKind::NotADirectory];
+    matches!(error, LayoutError::Io { source, .. } if gone.contains(&source.kind()))
+}
+
+/// Removes a name that is a link to another one; `false` if it is none.
+pub fn remove_link(dir: &LayoutDir, path: &LayoutPath) -> Result<bool, LayoutError> {
+    let path = path.path();
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Ok(false) };
+    let above = match open_layout_dir(dir.path(), above) {
+        Err(error) if is_gone(&error) => return Ok(false),
+        dirs => dirs?.pop(),
+    };
+    let Some(link) = above.map(|above| above.place(name)) else { return Ok(false) };
+    let is_link = link.look().at("look at", path)?.is_some_and(|found| is(FileType::Symlink, &found));
+    if is_link {
+        link.remove().at("remove", path)?;
+    }
+    Ok(is_link)
+}
+
+/// Removes a layout's folder unless there is something else in it, and those above it that are empty. The first of `dirs`, the
+/// layout directory, stays.
+fn remove_folder(layout: &Dir, dirs: &[Dir]) -> Result<bool, LayoutError> {
+    remove_file(&layout.place("oci-layout"))?;
+    let places = dirs.windows(2).filter_map(|pair| Some(pair[0].place(pair[1].path().file_name()?)));
+    for place in places.collect::<Vec<Place>>().into_iter().rev() {
+        match place.remove_dir() {
             Ok(()) => {}
             // Who removes the last name in a folder beside this one removes that, too.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => break,
-            Err(error) => return Err(error).at("remove", dir),
+            Err(error) => return Err(error).at("remove", place.path()),
         }
     }
-    Ok(!layout.exists())
+    Ok(!layout.path().exists())
 }

@@ -1,20 +1,23 @@
 //! One layout that is written to: its lock, what it held before, and the switch of its `index.json`.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
-use drydock_io::file::{TempFile, write_atomically};
-use drydock_io::lock::{Identity, Lock};
+use drydock_io::dir::{Dir, Place};
+use drydock_io::file::TempFile;
+use drydock_io::lock::Lock;
 use drydock_io::threads::each;
 use drydock_model::digest::Digest;
 use drydock_model::manifest::{Descriptor, Index, Members};
 use drydock_model::media;
 use drydock_model::reference::{LayoutDir, LayoutPath};
+use rustix::fs::stat;
 use serde::Serialize;
 
+use super::blob_path;
 use super::build_log;
 use super::collect::{changed, collect};
 use super::edit::{self, Change};
@@ -24,7 +27,9 @@ use super::folders::{Undo, Unlocked, make_blobs_dir, make_layout_dir, while_fold
 use super::read::Layout;
 use super::transaction::Durability;
 use super::tree::{self, Damage, Entry};
-use super::{blob_path, blobs_dir};
+
+/// The mode of all files.
+const MODE: u32 = 0o644;
 
 const MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
@@ -32,6 +37,9 @@ const MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) path: LayoutPath,
+    /// Its folder, and that of its blobs, in which it is written.
+    dir: Dir,
+    pub(super) blobs: Dir,
     // Before the lock: fields are dropped in order, and what is undone must be undone while nobody else writes.
     pub(super) undo: Undo,
     /// The folder of all layouts.
@@ -65,7 +73,8 @@ impl Before {
                 Ok(Self { index, entries, text, switched })
             }
             Err(LayoutError::NotFound(_)) => {
-                let switched = changed(&fs::metadata(path.path()).at("look at", path.path())?);
+                let switched =
+                    changed(&stat(path.path()).map_err(io::Error::from).at("look at", path.path())?);
                 Ok(Self { index: Index::empty(), entries: Vec::new(), text: None, switched })
             }
             Err(error) => Err(error),
@@ -86,26 +95,31 @@ pub(super) struct NewIndex {
 
 impl Target {
     pub(super) fn lock(
-        dir: &LayoutDir,
+        root: &LayoutDir,
         path: &LayoutPath,
         mut made: Unlocked,
         damage: Damage,
         waiting: &dyn Fn(),
     ) -> Result<Self, LayoutError> {
-        let lock = loop {
+        let (dir, lock) = loop {
+            let dir = folder(root, path, &mut made.undo)?;
             match Lock::acquire(path.path(), waiting) {
                 // Whoever had the lock has removed the folder again, after a failure.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    folder(dir, path, &mut made.undo)?;
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                lock => {
+                    let lock = lock.at("lock", path.path())?;
+                    // Somebody may have put another folder there.
+                    if dir.identity().at("look at", path.path())? == lock.identity() {
+                        break (dir, lock);
+                    }
                 }
-                lock => break lock.at("lock", path.path())?,
             }
         };
         let mut undo = made.locked();
-        make_blobs_dir(path.path(), &mut undo)?;
+        let blobs = make_blobs_dir(&dir, &mut undo)?;
         let before = Before::read(path, damage)?;
-        let (path, root) = (path.clone(), dir.path().to_owned());
-        let mut target = Self { path, undo, root, before, damage, _lock: lock };
+        let (path, root) = (path.clone(), root.path().to_owned());
+        let mut target = Self { path, dir, blobs, undo, root, before, damage, _lock: lock };
         target.undo.only_beside(target.index_path(), target.before.text().map(<[u8]>::to_vec));
         Ok(target)
     }
@@ -127,17 +141,21 @@ impl Target {
         }
     }
 
+    pub(super) fn blob_place(&self, digest: &Digest) -> Place {
+        self.blobs.place(digest.hex())
+    }
+
     /// Where a blob is about to be put.
-    pub(super) fn will_place(&self, digest: &Digest) -> PathBuf {
-        let path = self.blob_path(digest);
-        self.undo.will_place(&path);
-        path
+    pub(super) fn will_place(&self, digest: &Digest) -> Place {
+        let place = self.blob_place(digest);
+        self.undo.will_place(&place);
+        place
     }
 
     pub(super) fn put_bytes(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor, LayoutError> {
         let descriptor = Descriptor::new(media_type, Digest::of(bytes), bytes.len() as u64);
-        let path = self.will_place(&descriptor.digest);
-        write_atomically(&path, bytes).at("write", &path)?;
+        let place = self.will_place(&descriptor.digest);
+        place.write(bytes, MODE).at("write", place.path())?;
         Ok(descriptor)
     }
 
@@ -149,7 +167,7 @@ impl Target {
         blobs: &[Digest],
         durability: Durability,
     ) -> Result<NewIndex, LayoutError> {
-        let mut written: Vec<PathBuf> = blobs.iter().map(|digest| self.blob_path(digest)).collect();
+        let mut written: Vec<Place> = blobs.iter().map(|digest| self.blob_place(digest)).collect();
         if !self.is_as_before()? {
             self.before = Before::read(&self.path, self.damage)?;
             self.undo.only_beside(self.index_path(), self.before.text().map(<[u8]>::to_vec));
@@ -159,7 +177,7 @@ impl Target {
             let mut write_index = |manifests| {
                 let descriptor =
                     self.put_bytes(media::INDEX, &to_json(&Index { manifests, ..Index::empty() }))?;
-                written.push(self.blob_path(&descriptor.digest));
+                written.push(self.blob_place(&descriptor.digest));
                 Ok(descriptor)
             };
             entries = edit::apply(&entries, self.path.ref_name(), change, &mut write_index)?;
@@ -169,10 +187,10 @@ impl Target {
         index.manifests.descriptors = entries.into_iter().map(|entry| entry.descriptor).collect();
         build_log::drop_outdated(&self.path, &self.before.entries, &mut index)?;
         media::INDEX.clone_into(&mut index.media_type);
-        let marker = layout.join("oci-layout");
+        let marker = self.dir.place("oci-layout");
         if self.before.text.is_none() {
             self.undo.will_place(&marker);
-            write_atomically(&marker, MARKER).at("write", &marker)?;
+            marker.write(MARKER, MODE).at("write", marker.path())?;
             written.push(marker);
         }
         let index_path = layout.join("index.json");
@@ -180,18 +198,22 @@ impl Target {
             let reason = "it is a folder: remove it".to_owned();
             return Err(LayoutError::Malformed { path: index_path, reason });
         }
-        let mut file = TempFile::create_in(layout).at("create a file in", layout)?;
+        let place = self.dir.place("index.json");
+        let mut file = TempFile::create_beside(&place).at("create a file in", layout)?;
         let text = serde_json::to_vec_pretty(&index).expect("structs with string keys make JSON");
         io::Write::write_all(file.file(), &text).at("write", &index_path)?;
         if durability == Durability::OnDisk {
             sync_all(&written)?;
             file.file().sync_all().at("write to the disk", &index_path)?;
-            let made = self.undo.made().iter().filter_map(|dir| dir.parent());
+            for dir in [&self.blobs, &self.dir] {
+                dir.sync().at("write to the disk", dir.path())?;
+            }
+            let made = self.undo.made().iter().filter_map(|made| made.path().parent());
             // Of a new layout, the folders above may be new too, whoever made them.
             let above = layout.ancestors().skip(1).take_while(|dir| dir.starts_with(&self.root));
             let above = above.filter(|_| self.before.text.is_none());
-            for dir in [&*blobs_dir(layout), layout].into_iter().chain(made).chain(above) {
-                sync(dir)?;
+            for dir in made.chain(above) {
+                Dir::open(dir).and_then(|dir| dir.sync()).at("write to the disk", dir)?;
             }
         }
         Ok(NewIndex { file, manifests: index.manifests })
@@ -199,36 +221,39 @@ impl Target {
 
     /// Puts the new `index.json` in its place. A layout that leads to nothing any more is none.
     pub(super) fn switch(&self, index: TempFile, leads_to_nothing: bool) -> Result<(), LayoutError> {
-        let path = self.index_path();
+        let place = self.dir.place("index.json");
         if leads_to_nothing && self.before.text.is_some() {
-            return fs::remove_file(&path).at("remove", &path);
+            return place.remove().at("remove", place.path());
         }
-        index.persist(&path).at("write", &path)
+        index.persist_at(&place).at("write", place.path())
     }
 
     /// Puts the old `index.json` back.
     fn switch_back(&self, durability: Durability) -> Result<(), LayoutError> {
-        let path = self.index_path();
+        let place = self.dir.place("index.json");
         match self.before.text() {
-            Some(text) => write_atomically(&path, text).at("write", &path)?,
-            None => fs::remove_file(&path).at("remove", &path)?,
+            Some(text) => place.write(text, MODE).at("write", place.path())?,
+            None => place.remove().at("remove", place.path())?,
         }
         if durability == Durability::OnDisk {
             if self.before.text.is_some() {
-                sync(&path)?;
+                sync(&place)?;
             }
-            sync(self.path.path())?;
+            self.sync()?;
         }
         Ok(())
     }
 
     /// Sees to it that the new index is on the disk, and removes what is of no use any more.
     pub(super) fn finish(&self, manifests: &Members, durability: Durability) -> Result<(), LayoutError> {
-        let layout = self.path.path();
         if durability == Durability::OnDisk {
-            sync(layout)?;
+            self.sync()?;
         }
-        collect(layout, &[manifests, &self.before.index.manifests], self.before.switched)
+        collect(&self.dir, &[manifests, &self.before.index.manifests], self.before.switched)
+    }
+
+    fn sync(&self) -> Result<(), LayoutError> {
+        self.dir.sync().at("write to the disk", self.dir.path())
     }
 }
 
@@ -251,33 +276,30 @@ pub(super) fn switch_back(
     }
 }
 
-/// Makes a layout's folder, and tells which one it is.
-pub(super) fn folder(dir: &LayoutDir, name: &LayoutPath, undo: &mut Undo) -> Result<Identity, LayoutError> {
-    while_folders_go(|| {
-        make_layout_dir(dir.path(), name.path(), undo)?;
-        Identity::of(name.path()).at("look at", name.path())
-    })
+/// Makes a layout's folder.
+pub(super) fn folder(root: &LayoutDir, name: &LayoutPath, undo: &mut Undo) -> Result<Dir, LayoutError> {
+    while_folders_go(|| make_layout_dir(root.path(), name.path(), undo))
 }
 
 pub(super) fn to_json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("structs with string keys make JSON")
 }
 
-/// Waits until a file or a folder is on the disk.
-fn sync(path: &Path) -> Result<(), LayoutError> {
-    File::open(path).and_then(|file| file.sync_all()).at("write to the disk", path)
+/// Waits until a file is on the disk.
+fn sync(place: &Place) -> Result<(), LayoutError> {
+    place.open().and_then(|file| file.sync_all()).at("write to the disk", place.path())
 }
 
 /// Waits until files are on the disk, several at a time: file systems write them together then.
-fn sync_all(paths: &[PathBuf]) -> Result<(), LayoutError> {
+fn sync_all(places: &[Place]) -> Result<(), LayoutError> {
     const AT_A_TIME: NonZeroUsize = NonZeroUsize::new(8).expect("eight is not zero");
-    each(paths, AT_A_TIME, |path| sync(path)).map(drop)
+    each(places, AT_A_TIME, sync).map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::GRACE;
+    use crate::{GRACE, blobs_dir};
 
     /// Who was reading the image still reads its blobs, which may be old.
     #[test]

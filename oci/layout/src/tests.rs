@@ -16,6 +16,7 @@ use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
 use super::*;
+use drydock_io::dir::Dir;
 use drydock_io::file::TempFile;
 use drydock_model::config::ImageConfig;
 use drydock_model::digest::DiffId;

@@ -26,7 +26,7 @@ use super::collect::reachable;
 use super::edit::Change;
 use super::error::{IoContext as _, LayoutError};
 use super::files::{BlobReader, open_blob};
-use super::folders::Unlocked;
+use super::folders::{Unlocked, open_layout_dir};
 use super::read::ImageLayer;
 use super::seen::Seen;
 use super::share::{LinkMode, Shared, share, whole};
@@ -155,7 +155,8 @@ impl Transaction {
         let mut made: Vec<(Identity, usize, Unlocked)> = Vec::new();
         for (number, name) in names.iter().enumerate() {
             let mut folders = Unlocked::new(name.path());
-            let identity = folder(dir, name, &mut folders.undo)?;
+            let made_dir = folder(dir, name, &mut folders.undo)?;
+            let identity = made_dir.identity().at("look at", name.path())?;
             if made.iter().all(|(other, ..)| *other != identity) {
                 made.push((identity, number, folders));
             }
@@ -198,7 +199,7 @@ impl Transaction {
         let to = self.first().will_place(&digest);
         // In one step for whoever removes damaged ones.
         let mut verified = self.verified();
-        file.persist(&to).at("write", &to)?;
+        file.persist_at(&to).at("write", to.path())?;
         verified.insert(digest);
         Ok(())
     }
@@ -239,7 +240,7 @@ impl Transaction {
         // What is in place already need not be where it comes from.
         let shared = match source {
             Ok(source) => share(source, from, &to, digest, self.link, &self.seen)?,
-            Err(error) => match whole(&to, digest, &self.seen)? {
+            Err(error) => match whole(to.path(), digest, &self.seen)? {
                 Some(size) => Shared { shared: size, copied: 0 },
                 None => return Err(error),
             },
@@ -263,7 +264,7 @@ impl Transaction {
                     if verified.contains(&digest) {
                         return Ok(Some(Shared { shared: descriptor.size, copied: 0 }));
                     }
-                    fs::remove_file(&path).at("remove the damaged", &path)?;
+                    target.blob_place(&digest).remove().at("remove the damaged", &path)?;
                 }
                 _ => {}
             }
@@ -419,8 +420,9 @@ impl Prepared {
 }
 
 /// Removes the `index.json` of a layout that is of no worth when it cannot be read: that of a cache.
-pub fn forget(path: &LayoutPath) -> Result<(), LayoutError> {
+pub fn forget(dir: &LayoutDir, path: &LayoutPath) -> Result<(), LayoutError> {
     let _lock = Lock::acquire(path.path(), &|| {}).at("lock", path.path())?;
-    let index = path.path().join("index.json");
-    fs::remove_file(&index).at("remove", &index)
+    let dirs = open_layout_dir(dir.path(), path.path())?;
+    let index = dirs[dirs.len() - 1].place("index.json");
+    index.remove().at("remove", index.path())
 }

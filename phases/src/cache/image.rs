@@ -102,7 +102,7 @@ impl ImageCacheWriter {
         let transaction = match begin() {
             Err(error) if error.is_damage() => {
                 log.warn(&format!("The cache counts as empty: cache image `{path}`: {:#}", anyhow!(error)));
-                drydock_layout::forget(path).and_then(|()| begin())
+                drydock_layout::forget(dir, path).and_then(|()| begin())
             }
             transaction => transaction,
         };

@@ -85,7 +85,7 @@ fn on_the_disk_before_anything_goes(executables: &Built) -> Result<()> {
         let dir = dir.to_str().context("the path is UTF-8")?;
         let index = calls
             .iter()
-            .position(|call| call.contains("rename") && call.contains(&format!("{dir}/index.json")));
+            .position(|call| call.contains("rename") && call.contains(&format!("<{dir}>, \"index.json\"")));
         let index = index.with_context(|| format!("no rename to {dir}/index.json"))?;
         let synced = |path: &str| {
             calls[..index].iter().any(|call| call.contains("sync(") && call.contains(&format!("<{path}>")))
@@ -99,7 +99,7 @@ fn on_the_disk_before_anything_goes(executables: &Built) -> Result<()> {
         let after = |call: &String| call.contains("sync(") && call.contains(&format!("<{dir}>"));
         ensure!(calls[index..].iter().any(after), "{dir} was not synced after the rename");
         let removed = |call: &&String| {
-            call.contains("unlink") && call.contains("blobs/sha256/") && !call.contains(".drydock-")
+            call.contains("unlink") && call.contains("blobs/sha256>") && !call.contains(".drydock-")
         };
         let early: Vec<_> = calls[..index].iter().filter(removed).collect();
         ensure!(early.is_empty(), "removed before the new image is there: {early:?}");

@@ -330,7 +330,8 @@ fn what_is_foreign_stays_with_its_blobs() {
         let layout = repository.open("app").unwrap();
         let later = SystemTime::now() + 2 * GRACE;
         let (path, index) = (repository.path("app"), &layout.index().manifests);
-        collect::collect_at(path.path(), &[index], SystemTime::UNIX_EPOCH, later).unwrap();
+        collect::collect_at(&Dir::open(path.path()).unwrap(), &[index], SystemTime::UNIX_EPOCH, later)
+            .unwrap();
         let mut members = listed(&repository);
         if nested {
             let index: Digest = members[0]["digest"].as_str().unwrap().parse().unwrap();

@@ -163,10 +163,11 @@ fn what_nothing_leads_to_is_collected_and_nothing_else() {
     repository.put_blob("app", b"unreferenced");
     fs::write(blobs_dir(&layout).join("README"), "not a blob").unwrap();
     let index = repository.open("app").unwrap().index().manifests.clone();
-    collect::collect_at(&layout, &[&index], SystemTime::now(), SystemTime::now()).unwrap();
+    collect::collect_at(&Dir::open(&layout).unwrap(), &[&index], SystemTime::now(), SystemTime::now())
+        .unwrap();
     assert_eq!(digests_there(&repository, "app").len(), kept.len() + 2, "it is too early");
     let later = SystemTime::now() + 2 * GRACE;
-    collect::collect_at(&layout, &[&index], SystemTime::now(), later).unwrap();
+    collect::collect_at(&Dir::open(&layout).unwrap(), &[&index], SystemTime::now(), later).unwrap();
     let mut want = kept;
     want.push("README".to_owned());
     want.sort();
