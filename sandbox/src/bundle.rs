@@ -209,8 +209,11 @@ fn linux(sandbox: &Sandbox, id: &str, room: &Room) -> Json {
         linux["uidMappings"] = one(sandbox.user.uid);
         linux["gidMappings"] = one(sandbox.user.gid);
     }
-    if sandbox.limits.any() && are_delegated() {
+    if are_delegated() {
+        // Without limits some runtimes make one, too, which would lie somewhere else.
         linux["cgroupsPath"] = json!(group(id));
+    }
+    if sandbox.limits.any() && are_delegated() {
         linux["resources"] = resources(&sandbox.limits);
     }
     linux
@@ -272,6 +275,8 @@ mod tests {
         let mount = found["mounts"].as_array().unwrap().last().unwrap();
         assert_eq!(mount["options"], json!(["rbind", "rprivate", "nosuid", "nodev", "ro"]));
         assert_eq!(found["linux"]["seccomp"]["defaultAction"], "SCMP_ACT_ERRNO");
+        // Where no limits are asked for either, what is left is found by its name.
+        assert_eq!(found["linux"]["cgroupsPath"] == group("id"), are_delegated());
     }
 
     #[test]

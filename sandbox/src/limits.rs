@@ -33,6 +33,9 @@ const GROUPS: &str = "/sys/fs/cgroup";
 /// Ours in a hierarchy.
 const OWN: &str = "drydock";
 
+/// A runtime puts a process into a group as soon as it has made it: one that is so old and empty is of no use to anybody.
+const FORGOTTEN: Duration = Duration::from_mins(10);
+
 /// Whether runtimes can set limits here: whether control groups can be written.
 pub fn are_delegated() -> bool {
     let files = ["cgroup.procs", "pids/cgroup.procs"];
@@ -45,19 +48,40 @@ pub(crate) fn group(id: &str) -> String {
     format!("/{OWN}/{id}")
 }
 
+/// Our control groups in all hierarchies.
+fn own_groups(groups: &Path) -> impl Iterator<Item = PathBuf> {
+    let list = |dir: PathBuf| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let hierarchies = list(groups.to_owned()).chain([groups.to_owned()]);
+    hierarchies.flat_map(move |hierarchy| list(hierarchy.join(OWN)))
+}
+
+/// Removes control groups of killed commands of which nobody knows, as their cache has gone.
+pub(crate) fn remove_forgotten_groups() {
+    remove_forgotten_in(Path::new(GROUPS));
+}
+
+fn remove_forgotten_in(groups: &Path) {
+    for group in own_groups(groups) {
+        // The kernel may say less than its age, but never more.
+        let age = group.metadata().and_then(|facts| facts.modified()).map(|made| made.elapsed());
+        if matches!(age, Ok(Ok(age)) if age > FORGOTTEN) {
+            // The kernel refuses it while there is a process in the group.
+            let _ = fs::remove_dir(group);
+        }
+    }
+}
+
 /// Removes the control groups of a killed command, which go by the name of its session.
 pub(crate) fn remove_groups(session: &str) {
     remove_groups_in(Path::new(GROUPS), session);
 }
 
 fn remove_groups_in(groups: &Path, session: &str) {
-    let list = |dir: PathBuf| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-    let hierarchies = list(groups.to_owned()).chain([groups.to_owned()]);
     let is_left = |group: &PathBuf| {
         let name = group.file_name().unwrap_or_default().to_string_lossy();
         name.strip_prefix(session).is_some_and(|rest| rest.starts_with('-'))
     };
-    for group in hierarchies.flat_map(|hierarchy| list(hierarchy.join(OWN))).filter(is_left) {
+    for group in own_groups(groups).filter(is_left) {
         // The kernel may be about to end the last process there. What cannot be removed is empty, and in nobody's way.
         let tries = (0..50).map(|_| fs::remove_dir(&group));
         let is_busy = |done: &io::Result<()>| {
@@ -71,6 +95,8 @@ fn remove_groups_in(groups: &Path, session: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]
@@ -83,5 +109,25 @@ mod tests {
         remove_groups_in(groups.path(), "drydock-sA");
         assert!(left.iter().all(|path| !groups.path().join(path).exists()));
         assert!(others.iter().all(|path| groups.path().join(path).exists()));
+    }
+
+    #[test]
+    fn groups_that_nobody_knows_are_removed_when_they_are_old_and_empty() {
+        let groups = tempfile::tempdir().unwrap();
+        let make = |path: &str, minutes| {
+            let path = groups.path().join(path);
+            fs::create_dir_all(&path).unwrap();
+            let made = SystemTime::now() - Duration::from_mins(minutes);
+            fs::File::open(&path).unwrap().set_modified(made).unwrap();
+            path
+        };
+        // A folder in it stands for a process.
+        make("pids/drydock/drydock-sB-run-1/process", 60);
+        let busy = make("pids/drydock/drydock-sB-run-1", 60);
+        let [left, young, other] =
+            [("drydock/drydock-sA-run-1", 60), ("drydock/drydock-sA-run-2", 0), ("other/drydock-sA", 60)]
+                .map(|(path, minutes)| make(path, minutes));
+        remove_forgotten_in(groups.path());
+        assert!(!left.exists() && young.exists() && busy.exists() && other.exists());
     }
 }

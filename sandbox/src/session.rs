@@ -70,8 +70,9 @@ fn name(dir: &Path) -> String {
     format!("drydock-{}", dir.file_name().unwrap_or_default().display())
 }
 
-/// Removes what killed commands left: their control groups and their folders.
+/// Removes what killed commands left: their control groups, and their folders in this cache.
 pub fn remove_stale(cache: &Path) -> Result<usize> {
+    limits::remove_forgotten_groups();
     remove_unlocked(&cache.join(FOLDER), &|_| true, &|left| limits::remove_groups(&name(left)))
 }
 
