@@ -60,7 +60,7 @@ impl Ending {
 }
 
 /// Whether a process handles or ignores a signal, by the text of `/proc/<pid>/status`.
-fn listens(status: &str, signal: usize) -> Option<bool> {
+pub(crate) fn listens(status: &str, signal: usize) -> Option<bool> {
     let signals = mask(status, "SigCgt:")? | mask(status, "SigIgn:")?;
     Some(signals >> (signal - 1) & 1 == 1)
 }

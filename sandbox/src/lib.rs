@@ -12,6 +12,7 @@
 pub mod bundle;
 mod ending;
 pub mod ids;
+pub mod keys;
 pub mod limits;
 pub mod network;
 pub mod room;

@@ -13,6 +13,7 @@ use serde_json::Value as Json;
 
 use crate::bundle::{Sandbox, config};
 use crate::ending::Ending;
+use crate::keys::Keys;
 use crate::limits::are_delegated;
 use crate::room::{Room, exit_code};
 use crate::session::Session;
@@ -134,7 +135,12 @@ impl Runtime {
         command.arg("run").arg("--pid-file").arg(&started).arg("--bundle").arg(&bundle).arg(&id);
         command.current_dir(&bundle);
         command.stdin(terms.stdin).stdout(terms.stdout).stderr(terms.stderr);
-        if !sandbox.terminal {
+        let mut keys = None;
+        if sandbox.terminal {
+            let (begun, stdin) = Keys::begin().context("cannot use the terminal")?;
+            keys = Some(begun);
+            command.stdin(stdin);
+        } else {
             // What is sent to this process's group is passed on, once. But who reads a terminal must be of its foreground group.
             command.process_group(0);
         }
@@ -143,6 +149,9 @@ impl Runtime {
         let mut ending: Option<Ending> = None;
         let (mut killed, mut timed_out) = (None, false);
         let ended = wait(&mut child, &mut |pid| {
+            if let Some(keys) = &mut keys {
+                keys.pass_on_size(pid);
+            }
             if let Some(ending) = &mut ending {
                 if killed.is_none() {
                     killed = ending.verdict(&init);
@@ -153,7 +162,10 @@ impl Runtime {
                 }
                 return;
             }
-            let signal = (terms.signal)();
+            let signal = match ((terms.signal)(), &keys) {
+                (0, Some(keys)) => keys.lost(&init),
+                (signal, _) => signal,
+            };
             timed_out = signal == 0 && terms.deadline.is_some_and(|deadline| Instant::now() >= deadline);
             let signal = if timed_out { SIGTERM } else { signal };
             if signal > 0 {

@@ -424,8 +424,41 @@ fn signals_end_what_runs(built: &Built, houses: &Houses) -> Result<()> {
         ensure!(status.code() == Some(exit), "{script}: {status:?}");
         house.is_clean()?;
     }
+    // Ctrl-C on a terminal.
+    for (script, exit) in [
+        ("echo ready; exec sleep 300", 130),
+        ("trap 'exit 5' INT; echo ready; while :; do sleep 0.1; done", 5),
+        ("trap '' INT; echo ready; sleep 0.5; exit 6", 6),
+        ("/bin/busybox stty -isig; echo ready; sleep 0.5; exit 7", 7),
+    ] {
+        let inner = house.command(&["run", RUN, "--network", "none", "--", "sh", "-c", script]);
+        let mut command = Command::new("python3");
+        command.args(["-I", "-S", "-c", CTRL_C]).arg(inner.get_program()).args(inner.get_args());
+        command.env_clear().envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let output = project::run(&mut command)?;
+        ensure!(output.exit == exit, "{script}: {}\n{}", output.exit, output.text());
+        house.is_clean()?;
+    }
     Ok(())
 }
+
+/// Gives a program a terminal, and presses Ctrl-C there when it is ready.
+const CTRL_C: &str = "import os, pty, signal, sys
+signal.alarm(120)
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp(sys.argv[1], sys.argv[1:])
+said = b''
+while b'ready' not in said:
+    said += os.read(terminal, 1024)
+os.write(terminal, b'\\x03')
+try:
+    while os.read(terminal, 1024):
+        pass
+except OSError:
+    pass
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+";
 
 /// Two builds of one image wait for one another, those of two do not disturb each other.
 fn two_at_once(built: &Built, houses: &Houses) -> Result<()> {

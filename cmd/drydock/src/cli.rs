@@ -194,7 +194,7 @@ pub(crate) enum Command {
     /// The builder and the run image are in the layout repository, and so will be the app image. Exit codes are those of the phase that
     /// fails: 20 if no group of buildpacks fits, 51 if a buildpack fails, …
     Build(Box<Build>),
-    /// Start an app image to try it; signals and the exit code pass through, and what has not ended ten seconds after a signal is killed; on a terminal, keys such as Ctrl-C are the app's own
+    /// Start an app image to try it; signals and the exit code pass through, and what has not ended ten seconds after a signal is killed; on a terminal, keys are the app's own, and Ctrl-C ends one that does nothing about it
     Run(Run),
     /// Start a shell in an image's file system; nothing that is changed there is kept
     Shell(Shell),

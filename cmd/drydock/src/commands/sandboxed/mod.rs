@@ -28,6 +28,7 @@ use drydock_model::digest::DiffId;
 use drydock_model::platform::Platform;
 use drydock_sandbox::bundle::{Network, Sandbox};
 use drydock_sandbox::ids::{Ids, User};
+use drydock_sandbox::keys::come_to_foreground;
 use drydock_sandbox::network::{Carrier, OwnNetwork, Port};
 use drydock_sandbox::room::{self, Entered, Room};
 use drydock_sandbox::roots::{self, Root};
@@ -80,6 +81,7 @@ pub(crate) fn enter(repository: &Repository, command: &mut Command, outside: &Ou
     }
     let (user, sandboxed) = match command {
         Command::Run(Run { image: started, .. }) | Command::Shell(Shell { image: started, .. }) => {
+            come_to_foreground();
             let image = repository.image(&started.name, &started.platform.get())?;
             (numbers(&image.config), &started.sandboxed)
         }
