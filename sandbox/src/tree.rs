@@ -198,13 +198,18 @@ fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// A text file of an image by its path there; none if there is none, or if it is longer than `limit`. No link leads out of `root`.
-pub fn read(root: &Path, path: &str, limit: u64) -> io::Result<Option<String>> {
+/// A file of an image by its path there, to be read; none if there is none. No link leads out of `root`.
+pub fn file(root: &Path, path: &str) -> io::Result<Option<fs::File>> {
     // To open a device may do something.
     if !is_file(root, path) {
         return Ok(None);
     }
-    let file = open(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+    open(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY).map(Some)
+}
+
+/// A text file of an image by its path there; none if there is none, or if it is longer than `limit`. No link leads out of `root`.
+pub fn read(root: &Path, path: &str, limit: u64) -> io::Result<Option<String>> {
+    let Some(file) = file(root, path)? else { return Ok(None) };
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes)?;
     Ok(if bytes.len() as u64 > limit { None } else { String::from_utf8(bytes).ok() })

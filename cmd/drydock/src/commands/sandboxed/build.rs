@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use drydock_encode::compress::Compression;
 use drydock_images::Watch as _;
 use drydock_images::builder::given::Finder;
-use drydock_io::file::write_atomically;
+use drydock_io::file::TempFile;
 use drydock_io::way::{self, Links};
 use drydock_layout::Image;
 use drydock_model::digest::Digest;
@@ -260,44 +260,43 @@ fn keep(options: &Build, inputs: &Inputs) -> Result<()> {
     if let Some(dir) = &options.report_output_dir {
         let text = tree::read(&inputs.layers, "report.toml", MAX_FILE).context("cannot read report.toml")?;
         let text = text.context("the exporter has written no report.toml")?;
-        write_below(dir, Path::new("report.toml"), &text)?;
+        write_below(dir, Path::new("report.toml"), &mut text.as_bytes())?;
     }
     if let Some(dir) = &options.sbom_output_dir {
         drydock_io::file::make_dirs(dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
-        copy_texts(&inputs.layers, Path::new("sbom"), dir, Path::new(""), 0)?;
+        copy_files(&inputs.layers, Path::new("sbom"), dir, Path::new(""), 0)?;
     }
     Ok(())
 }
 
 /// Writes a file below a folder, which is made with all that is missing of its path.
-fn write_below(dir: &Path, below: &Path, text: &str) -> Result<()> {
+fn write_below(dir: &Path, below: &Path, content: &mut dyn io::Read) -> Result<()> {
     let me = (geteuid().as_raw(), getegid().as_raw());
-    let write = || -> io::Result<()> {
+    let mut write = || -> io::Result<()> {
         drydock_io::file::make_dirs(dir)?;
         let (parent, name) = (below.parent().unwrap_or(Path::new("")), below.file_name().unwrap_or_default());
         let parent = way::open(File::open(dir)?, parent, Links::None, Some(me))?;
         // By the handle, whatever has its name meanwhile.
         let parent = PathBuf::from(format!("/proc/self/fd/{}", parent.as_raw_fd()));
-        write_atomically(&parent.join(name), text.as_bytes())
+        let mut file = TempFile::create_in(&parent)?;
+        io::copy(content, file.file())?;
+        file.persist(&parent.join(name))
     };
     write().with_context(|| format!("cannot write `{}`", dir.join(below).display()))
 }
 
-/// Copies the text files below a folder of the layers directory, `from`, to where `below` leads from `dir`.
-fn copy_texts(layers: &Path, from: &Path, dir: &Path, below: &Path, depth: usize) -> Result<()> {
+/// Copies the files below a folder of the layers directory, `from`, to where `below` leads from `dir`.
+fn copy_files(layers: &Path, from: &Path, dir: &Path, below: &Path, depth: usize) -> Result<()> {
     // <layers>/sbom/launch/<buildpack>/<layer>/<file>
     const MAX_DEPTH: usize = 4;
     const MAX_NAMES: usize = 10_000;
     let failed = || format!("cannot read `{}`", from.display());
     for name in tree::list(layers, &from.display().to_string(), MAX_NAMES).with_context(failed)? {
         let (from, below) = (from.join(&name), below.join(&name));
-        let text = from.display().to_string();
-        if tree::is_file(layers, &text) {
-            let content = tree::read(layers, &text, MAX_FILE).with_context(failed)?;
-            let content = content.with_context(|| format!("`{text}` is no text, or too long"))?;
-            write_below(dir, &below, &content)?;
+        if let Some(mut content) = tree::file(layers, &from.display().to_string()).with_context(failed)? {
+            write_below(dir, &below, &mut content)?;
         } else if depth < MAX_DEPTH {
-            copy_texts(layers, &from, dir, &below, depth + 1)?;
+            copy_files(layers, &from, dir, &below, depth + 1)?;
         }
     }
     Ok(())
@@ -339,4 +338,20 @@ fn tell(
         layers.len()
     ))?;
     context.out.line(&format!("  {:.1} s: {}", total.as_secs_f64(), by_phase.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_copied_whatever_is_in_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let (layers, to) = (dir.path().join("layers"), dir.path().join("to"));
+        fs::create_dir_all(layers.join("sbom/launch")).unwrap();
+        let content = vec![0xff; usize::try_from(MAX_FILE).unwrap() + 1];
+        fs::write(layers.join("sbom/launch/large"), &content).unwrap();
+        copy_files(&layers, Path::new("sbom"), &to, Path::new(""), 0).unwrap();
+        assert!(fs::read(to.join("launch/large")).unwrap() == content);
+    }
 }
