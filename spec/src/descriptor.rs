@@ -2,7 +2,10 @@
 //!
 //! Specification: `extensions/project-descriptor.md`, versions 0.1 and 0.2.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
+use toml::{Table, Value};
 
 use crate::toml_text::{self, TomlError};
 
@@ -127,14 +130,59 @@ struct Io {
 }
 
 impl ProjectDescriptor {
-    /// Reads the part of `project.toml` that is about builds.
-    pub fn parse(text: &str) -> Result<Self, DescriptorError> {
+    /// Reads the part of `project.toml` that is about builds, and which keys there are about builds and have no meaning.
+    pub fn parse(text: &str) -> Result<(Self, Vec<String>), DescriptorError> {
         let Head { meta: Meta { schema_version } } = toml_text::from_str(text)?;
-        Ok(match schema_version.as_deref().unwrap_or("0.1") {
-            "0.1" => toml_text::from_str::<Old>(text)?.build,
-            "0.2" => toml_text::from_str::<New>(text)?.io.buildpacks,
+        let (found, own): (_, &[&str]) = match schema_version.as_deref().unwrap_or("0.1") {
+            "0.1" => (toml_text::from_str::<Old>(text)?.build, &["build"]),
+            "0.2" => (toml_text::from_str::<New>(text)?.io.buildpacks, &["io", "buildpacks"]),
             other => return Err(DescriptorError::Version(other.to_owned())),
-        })
+        };
+        let mut unknown = BTreeSet::new();
+        let keys: Table = toml_text::from_str(text)?;
+        collect(&Value::Table(keys), &mut Vec::new(), &mut unknown, &|path| match path.strip_prefix(own) {
+            Some(path) => has_meaning(path),
+            // What other tables hold is none of ours, but for the one that another version has.
+            None => !matches!(path, ["build"] | ["io", "buildpacks"]),
+        });
+        Ok((found, unknown.into_iter().collect()))
+    }
+}
+
+/// Whether a key is read, by the names of the tables that it is in.
+fn has_meaning(path: &[&str]) -> bool {
+    match path {
+        [] | ["builder" | "include" | "exclude" | "build" | "pre" | "post"] => true,
+        ["group" | "buildpacks", rest @ ..] | ["pre" | "post", "group", rest @ ..] => matches!(
+            rest,
+            [] | ["id" | "version" | "uri" | "script"] | ["script", "api" | "inline" | "shell"]
+        ),
+        ["env", rest @ ..] | ["build", "env", rest @ ..] => matches!(rest, [] | ["name" | "value"]),
+        _ => false,
+    }
+}
+
+/// Adds the keys that have no meaning, but not what is in them.
+fn collect<'v>(
+    value: &'v Value,
+    path: &mut Vec<&'v str>,
+    unknown: &mut BTreeSet<String>,
+    known: &dyn Fn(&[&str]) -> bool,
+) {
+    match value {
+        Value::Table(table) => {
+            for (key, value) in table {
+                path.push(key);
+                if known(path) {
+                    collect(value, path, unknown, known);
+                } else {
+                    unknown.insert(path.join("."));
+                }
+                path.pop();
+            }
+        }
+        Value::Array(list) => list.iter().for_each(|value| collect(value, path, unknown, known)),
+        _ => {}
     }
 }
 
@@ -148,10 +196,32 @@ mod tests {
                    version = '1'\n[[build.env]]\nname = 'A'\nvalue = '1'\n";
         let new = "[_]\nschema-version = '0.2'\n[io.buildpacks]\nbuilder = 'b'\nexclude = ['*.log']\n[[io.buildpacks.group]]\n\
                    id = 'acme/a'\nversion = '1'\n[[io.buildpacks.build.env]]\nname = 'A'\nvalue = '1'\n";
-        let (old, new) = (ProjectDescriptor::parse(old).unwrap(), ProjectDescriptor::parse(new).unwrap());
+        let parse = |text| {
+            let (found, unknown) = ProjectDescriptor::parse(text).unwrap();
+            assert_eq!(unknown, [""; 0], "{text}");
+            found
+        };
+        let (old, new) = (parse(old), parse(new));
         assert_eq!((&old.builder, &old.exclude, &old.group), (&new.builder, &new.exclude, &new.group));
         assert_eq!((old.env, old.group[0].id.as_str()), (new.build.env, "acme/a"));
-        assert_eq!(ProjectDescriptor::parse("[project]\nid = 'x'\n").unwrap(), ProjectDescriptor::default());
+        assert_eq!(parse("[project]\nid = 'x'\n"), ProjectDescriptor::default());
         assert!(ProjectDescriptor::parse("[_]\nschema-version = '9'\n").is_err());
+    }
+
+    #[test]
+    fn keys_without_a_meaning_are_known() {
+        for (text, want) in [
+            ("[build]\nbilder = 'b'\n[project]\nx = 1\n[metadata.build]\ny = 1\n", &["build.bilder"][..]),
+            ("[[build.buildpacks]]\nidd.x = 1\n[[build.buildpacks]]\nidd = 2\n", &["build.buildpacks.idd"]),
+            ("[[build.env]]\nname = 'A'\nvalu = '1'\n", &["build.env.valu"]),
+            ("[io.buildpacks]\nbuilder = 'b'\n", &["io.buildpacks"]),
+            ("[build]\nbuilder = 'b'\n[_]\nschema-version = '0.2'\nid = 'x'\n", &["build"]),
+            (
+                "[_]\nschema-version = '0.2'\n[io.buildpacks.pre]\nx = 1\n[io.acme]\nx = 1\n[com.acme.build]\nx = 1\n",
+                &["io.buildpacks.pre.x"],
+            ),
+        ] {
+            assert_eq!(ProjectDescriptor::parse(text).unwrap().1, want, "{text}");
+        }
     }
 }

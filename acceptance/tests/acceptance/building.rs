@@ -305,7 +305,7 @@ fn a_project_says_how_it_is_built(built: &Built, houses: &Houses) -> Result<()> 
     house.write("app/app.log", "log\n")?;
     let version =
         "[_]\nschema-version = '0.2'\n[io.buildpacks]\nbuilder = 'acme/builder'\nexclude = ['*.log']\n";
-    let env = "[[io.buildpacks.build.env]]\nname = 'MARK'\nvalue = 'described'\n";
+    let env = "[[io.buildpacks.build.env]]\nname = 'MARK'\nvalue = 'described'\nvalu = 'x'\n";
     house.write("app/project.toml", &format!("{version}{env}"))?;
     let usual = house.build_arguments(&[])?;
     let usual: Vec<&str> =
@@ -314,7 +314,12 @@ fn a_project_says_how_it_is_built(built: &Built, houses: &Houses) -> Result<()> 
         [(&[][..], "name project.toml described"), (&["--env", "MARK=given"], "name project.toml given")]
     {
         let output = succeed(&mut house.patient(&[&usual[..], further].concat()))?;
-        ensure!(output.text().contains(says), "{says}: {}", output.text());
+        for says in [
+            says,
+            "project.toml` has keys that mean nothing in its schema version: `io.buildpacks.build.env.valu`",
+        ] {
+            ensure!(output.text().contains(says), "{says}: {}", output.text());
+        }
     }
     fs::remove_file(house.path("app/project.toml"))?;
     let output = project::run(&mut house.patient(&usual))?;

@@ -180,6 +180,9 @@ pub(crate) struct Build {
     pub(crate) platform: ForPlatform,
     #[command(flatten)]
     pub(crate) sandboxed: Sandboxed,
+    /// The descriptor, and those of its keys that mean nothing.
+    #[arg(skip)]
+    pub(crate) unknown_keys: Option<(PathBuf, Vec<String>)>,
     /// Variables of the descriptor.
     #[arg(skip)]
     pub(crate) described_env: Vec<String>,

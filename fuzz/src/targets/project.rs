@@ -43,7 +43,7 @@ const FILES: [&str; 9] = ["a", "b/a", "b/c/a.c", "b/c/.d", "b.c", "c d", "d/e/f/
 
 fn run(input: &[u8]) -> String {
     let Ok(text) = str::from_utf8(input) else { return "no text".into() };
-    let descriptor = match ProjectDescriptor::parse(text) {
+    let descriptor = match ProjectDescriptor::parse(text).map(|(descriptor, _)| descriptor) {
         Ok(descriptor) => descriptor,
         Err(error) => {
             let said = error.to_string();

@@ -63,6 +63,13 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
     let previous_image = options.previous_image.as_deref().map(inner).transpose()?;
 
     let progress = &context.progress;
+    if let Some((path, keys)) = &options.unknown_keys {
+        // One line, however many they are.
+        let keys: String = format!("`{}`", keys.join("`, `")).chars().take(500).collect();
+        let text =
+            format!("warning: `{}` has keys that mean nothing in its schema version: {keys}", path.display());
+        progress.say(&printable(&text));
+    }
     let shop = Shop::open(room, &options.sandboxed, &[], progress)?;
     let unpacked = shop.unpacked(&builder, progress)?;
     let waiting = || progress.note(&format!("waiting for another build of `{name}`"));

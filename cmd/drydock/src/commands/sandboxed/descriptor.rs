@@ -62,10 +62,11 @@ pub(crate) fn apply(options: &mut Build) -> Result<()> {
         Err(error) if is_missing(error.kind()) && !is_asked => return Ok(()),
         read => read.with_context(failed)?,
     };
-    let wanted = ProjectDescriptor::parse(&text)
+    let (wanted, unknown) = ProjectDescriptor::parse(&text)
         .with_context(|| format!("`{}` cannot be followed", path.display()))?;
+    options.unknown_keys = Some((path.clone(), unknown)).filter(|(_, unknown)| !unknown.is_empty());
     let dir = path.parent().unwrap_or(Path::new("")).to_owned();
-    add(options, wanted, &dir)
+    add(options, wanted, &dir).with_context(|| format!("`{}` cannot be followed", path.display()))
 }
 
 fn add(options: &mut Build, wanted: ProjectDescriptor, dir: &Path) -> Result<()> {
@@ -84,8 +85,11 @@ fn add(options: &mut Build, wanted: ProjectDescriptor, dir: &Path) -> Result<()>
             }
         }
     }
-    let env = wanted.env.into_iter().chain(wanted.build.env);
-    options.described_env = env.map(|one| format!("{}={}", one.name, one.value)).collect();
+    let env = || wanted.env.iter().chain(&wanted.build.env);
+    if let Some(one) = env().find(|one| one.name.contains('=')) {
+        bail!("it sets a variable `{}`, and no name has a `=`", one.name);
+    }
+    options.described_env = env().map(|one| format!("{}={}", one.name, one.value)).collect();
     options.selection = match (wanted.include.as_slice(), wanted.exclude.as_slice()) {
         ([], []) => Selection::All,
         (include, []) => Selection::Only(include.to_owned()),
@@ -150,6 +154,7 @@ mod tests {
             (format!("[build]\nbuilder = 3 # {long}"), "expected a string"),
             (format!("[build]\nenv = '{long}'"), "expected a sequence"),
             (format!("[_]\nschema-version = '{long}'"), "0.1 and 0.2 are known"),
+            ("[[build.env]]\nname = 'A=B'\nvalue = '1'".to_owned(), "no name has a `=`"),
             (format!("[_]\nschema-version = '0.2'\n[io]\nbuildpacks = '{long}'"), "invalid type"),
         ] {
             fs::write(&path, text).unwrap();
