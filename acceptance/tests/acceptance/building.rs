@@ -336,6 +336,8 @@ fn what_fails_says_why(built: &Built, houses: &Houses) -> Result<()> {
         (&["--runtime", "/bin/true"], 4, "`/bin/true` has started nothing"),
         (&["--runtime", "/bin/false"], 4, "`/bin/false` has started nothing"),
         (&["--buildpack", "acme/none"], 2, "has no buildpack `acme/none`"),
+        (&["--volume", "/usr:/cnb"], 2, "would hide `/cnb/lifecycle`"),
+        (&["--volume", "/usr:/x", "--volume", "/usr:/./workspace/"], 2, "would hide `/workspace`"),
     ] {
         let output = house.build(further)?;
         ensure!(output.exit == exit, "{further:?}: exit code {}\n{}", output.exit, output.text());

@@ -256,8 +256,14 @@ fn volume(text: &str) -> Result<Mount, String> {
         }
         _ => return Err(format!("the modes are `ro` and `rw`, not `{mode}`; {expected}")),
     };
+    let to = inner_path(to)?;
+    if ["/proc", "/sys"].iter().any(|dir| Path::new(&to).starts_with(dir))
+        || Path::new(&to) == Path::new("/dev")
+    {
+        return Err(format!("`{to}` is the kernel's: nothing else can be there"));
+    }
     let from = std::fs::canonicalize(from).map_err(|error| format!("cannot find `{from}`: {error}"))?;
-    Ok(Mount { from, to: inner_path(to)?, writable })
+    Ok(Mount { from, to, writable })
 }
 
 /// A path in a sandbox.
@@ -424,6 +430,10 @@ mod tests {
             ("/:/m:ro:y", None),
             ("/:/m:ro,rw", None),
             ("/:/m:", None),
+            ("/:/proc", None),
+            ("/:/sys/x", None),
+            ("/:/dev/", None),
+            ("/:/dev/x", mount("/dev/x", false)),
         ] {
             assert_eq!(volume(text).ok(), want, "{text}");
         }

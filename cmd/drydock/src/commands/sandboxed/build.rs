@@ -29,7 +29,7 @@ use super::inputs::{Inputs, builder_user};
 use super::lifecycle::Lifecycle;
 use super::modules::Modules;
 use super::order::{Choice, of_builder};
-use super::steps::{Phase, Steps, inner_name, make_bare};
+use super::steps::{Phase, Steps, inner_name, make_bare, refuse_hiding};
 use super::{Context, Shop, builder};
 use crate::cli_sandboxed::Build;
 use crate::commands::builder as builders;
@@ -51,6 +51,7 @@ type Timed = (Phase, Duration);
 pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &Build) -> Result<u8> {
     let began = Instant::now();
     let name = context.repository.locate(&options.name)?;
+    refuse_hiding(options)?;
     let builder = builder(&context.repository, options)?;
     let lifecycle = Lifecycle::find(options, &builder.config)?;
     let user = builder_user(options, &builder.config)?;

@@ -27,6 +27,7 @@ use super::inputs::Inputs;
 use super::lifecycle::Lifecycle;
 use super::set;
 use crate::cli_sandboxed::Build;
+use crate::exit::Usage;
 
 /// Where the phases see what is theirs.
 const LIFECYCLE: &str = "/cnb/lifecycle";
@@ -291,6 +292,20 @@ impl Steps<'_> {
         }
         mounts
     }
+}
+
+/// No volume may hide what the phases are given; below that, it may be.
+pub(super) fn refuse_hiding(options: &Build) -> Result<(), Usage> {
+    let given = [LAYERS, LIFECYCLE, PLATFORM, CACHE, LAYOUT_REPO, &options.workspace];
+    for volume in &options.sandboxed.volume {
+        if let Some(hidden) = given.iter().find(|path| Path::new(path).starts_with(&volume.to)) {
+            return Err(Usage(format!(
+                "a volume at `{}` would hide `{hidden}`, which the phases need",
+                volume.to
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// A folder for the phases that run among no files of the builder's: with those in which it names run images.
