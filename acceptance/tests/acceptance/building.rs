@@ -348,12 +348,17 @@ fn what_fails_says_why(built: &Built, houses: &Houses) -> Result<()> {
         );
     }
     for (arguments, exit, says) in [
-        (["--path", "app/name", "--builder", "acme/builder"], 2, "is no folder"),
-        (["--path", "app", "--builder", RUN], 4, "is no builder"),
-        (["--path", "app", "--builder", "acme/none"], 3, "there is no image"),
+        (&["--path", "app/name", "--builder", "acme/builder"][..], 2, "is no folder"),
+        (&["--path", "app", "--builder", RUN], 4, "is no builder"),
+        (
+            &["--path", "app", "--builder", RUN, "--uid", "7", "--gid", "8"],
+            4,
+            "is no builder: it has no label",
+        ),
+        (&["--path", "app", "--builder", "acme/none"], 3, "there is no image"),
     ] {
         let lifecycle = houses.lifecycle()?.display().to_string();
-        let arguments = [&["build", "app", "--lifecycle", &lifecycle][..], &arguments].concat();
+        let arguments = [&["build", "app", "--lifecycle", &lifecycle][..], arguments].concat();
         let output = project::run(&mut house.patient(&arguments))?;
         ensure!(output.exit == exit && output.text().contains(says), "{arguments:?}: {}", output.text());
     }

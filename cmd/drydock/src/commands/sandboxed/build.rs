@@ -20,6 +20,7 @@ use drydock_sandbox::bundle::Mount;
 use drydock_sandbox::room::Room;
 use drydock_sandbox::tree::{self, Above, Tree};
 use drydock_spec::group::{Group, GroupElement};
+use drydock_spec::module::BUILDER_METADATA;
 use drydock_spec::toml_text;
 use rustix::process::{getegid, geteuid};
 use serde_json::json;
@@ -85,10 +86,13 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
         bring: &mut |kind, elsewhere| modules.bring(kind, elsewhere),
     };
     let order = order.order(options)?;
-    let has_extensions = match &order {
-        Some(order) => !order.order_extensions.is_empty(),
-        None => of_builder(&unpacked.files)?.is_some_and(|order| !order.order_extensions.is_empty()),
-    };
+    let own = if order.is_none() { of_builder(&unpacked.files)? } else { None };
+    if order.is_none() && own.is_none() && builder.config.label(BUILDER_METADATA).is_none() {
+        let name = options.builder()?;
+        bail!("`{name}` is no builder: it has no label `{BUILDER_METADATA}`, and no /cnb/order.toml");
+    }
+    let has_extensions =
+        order.as_ref().or(own.as_ref()).is_some_and(|order| !order.order_extensions.is_empty());
     if let Some(order) = order {
         let path = inputs.layers.join("order.toml");
         fs::write(&path, toml_text::to_string(&order)?)
