@@ -111,6 +111,10 @@ fn app(from: &Path, to: &Path, watch: &dyn Watch) -> Result<()> {
         return tree::copy(&found, to);
     }
     match place::source(&found, to, watch)? {
+        Placed::Done if fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_none()) => {
+            Err(Usage(format!("`{}` is an empty archive: --path names the app's source", from.display()))
+                .into())
+        }
         Placed::Done => Ok(()),
         Placed::NoArchive => {
             let text = "is no folder, and neither a tar nor a zip file: --path names the app's source";
