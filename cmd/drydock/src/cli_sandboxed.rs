@@ -126,7 +126,8 @@ pub(crate) struct Build {
     /// A variable for the buildpacks; without a value, that of this command
     #[arg(long, short, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
-    /// A file of such variables, one a line; `--env` wins over it
+    /// A file of such variables, one a line, as `docker run` reads it: `#` begins a comment at the beginning of a line only, what
+    /// follows the `=` is the value with all its spaces, and no name has a space; `--env` wins over it
     #[arg(long, value_name = "FILE")]
     pub(crate) env_file: Vec<PathBuf>,
     /// A further name of the app image

@@ -142,7 +142,15 @@ fn variables(options: &Build) -> Result<Vec<(String, String)>> {
     for path in &options.env_file {
         let text = drydock_io::read::read_to_string(path, MAX_ENV_FILE)
             .with_context(|| format!("cannot read `{}`", path.display()))?;
-        found.extend(lines(&text).map(variable).collect::<Result<Vec<_>>>()?.into_iter().flatten());
+        let read = lines(&text).map(|(number, line)| {
+            let name = line.split('=').next().unwrap_or_default();
+            if name.contains(char::is_whitespace) {
+                return Err(Usage(format!("line {number}: the name `{name}` has a space")).into());
+            }
+            variable(line).with_context(|| format!("line {number}"))
+        });
+        let read = read.collect::<Result<Vec<_>>>().with_context(|| format!("`{}`", path.display()))?;
+        found.extend(read.into_iter().flatten());
     }
     for text in &options.env {
         found.extend(variable(text)?);
@@ -150,9 +158,11 @@ fn variables(options: &Build) -> Result<Vec<(String, String)>> {
     Ok(found)
 }
 
-/// Those that are neither empty nor comments.
-fn lines(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
+/// Those that are neither empty nor comments, with their numbers. As for `docker run`, there may be a byte order mark, and space before
+/// a name; all that follows the `=` is the value.
+fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = text.strip_prefix('\u{feff}').unwrap_or(text).lines().map(str::trim_start);
+    (1..).zip(lines).filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 
 #[cfg(test)]
@@ -163,8 +173,9 @@ mod tests {
 
     #[test]
     fn files_of_variables_have_comments() {
-        let found: Vec<&str> = lines("# x\nA=1\n\n  # y\nB=2 # no comment\n").collect();
-        assert_eq!(found, ["A=1", "B=2 # no comment"]);
+        let found: Vec<_> = lines("\u{feff}# x\nA=1\n\n  # y\n\tB= 2 # no comment \r\n").collect();
+        assert_eq!(found, [(2, "A=1"), (5, "B= 2 # no comment ")]);
+        assert_eq!(lines("\u{feff}A=1").next(), Some((1, "A=1")));
     }
 
     #[test]
@@ -180,6 +191,8 @@ mod tests {
         };
         let pair = |value: &str| ("A".to_owned(), value.to_owned());
         assert_eq!(read("good").unwrap(), [pair("1"), pair("2")]);
+        fs::write(path("spaces"), "B=1\nA =1\n").unwrap();
+        assert!(read("spaces").unwrap_err().ends_with("line 2: the name `A ` has a space"));
         assert!(read("fifo").unwrap_err().ends_with("not a regular file"));
         assert!(read("long").unwrap_err().ends_with("more than 1048576 bytes"));
     }
