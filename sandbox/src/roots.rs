@@ -46,25 +46,29 @@ impl Root {
     }
 }
 
+/// Called again and again while somebody has what is wanted: an error ends the wait.
+pub type Waiting<'a> = dyn Fn() -> io::Result<()> + 'a;
+
 /// Makes what is missing, in a folder that is not there yet.
 pub type Make<'a> = dyn FnMut(&Path) -> Result<()> + 'a;
 
 /// The files of the image that has `key`: from the cache, or made by `make`. For the users of another room (`users`:
 /// [`crate::room::Room::users`]) they are others.
-pub fn get(cache: &Path, key: &str, users: &str, make: &mut Make<'_>) -> Result<Root> {
-    let root = locked(cache, key, users, make, &|entry| Lock::acquire_shared(entry, &|| {}).map(Some))?;
+pub fn get(cache: &Path, key: &str, users: &str, waiting: &Waiting<'_>, make: &mut Make<'_>) -> Result<Root> {
+    let lock = |entry: &Path| Lock::acquire_shared_while(entry, waiting).map(Some);
+    let root = locked(cache, key, users, make, &lock)?;
     root.context("a lock that is waited for is had")
 }
 
-/// The same for a folder that nobody else uses meanwhile: it can be written to. `waiting` is called if somebody uses it.
+/// The same for a folder that nobody else uses meanwhile: it can be written to.
 pub fn get_alone(
     cache: &Path,
     key: &str,
     users: &str,
-    waiting: &dyn Fn(),
+    waiting: &Waiting<'_>,
     make: &mut Make<'_>,
 ) -> Result<Root> {
-    let root = locked(cache, key, users, make, &|entry| Lock::acquire(entry, waiting).map(Some))?;
+    let root = locked(cache, key, users, make, &|entry| Lock::acquire_while(entry, waiting).map(Some))?;
     root.context("a lock that is waited for is had")
 }
 
@@ -182,7 +186,7 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let mut made = 0;
         let mut get = |key: &str| {
-            get(cache.path(), key, "0 0 1/0 0 1", &mut |to| {
+            get(cache.path(), key, "0 0 1/0 0 1", &|| Ok(()), &mut |to| {
                 made += 1;
                 fs::create_dir(to)?;
                 Ok(fs::write(to.join("file"), "content")?)
@@ -207,6 +211,12 @@ mod tests {
         let mut make = |to: &Path| Ok(fs::create_dir(to)?);
         let alone = get_alone(cache.path(), "a", "", &|| panic!("nobody has it"), &mut make).unwrap();
         let other = get_free(cache.path(), "a", "", &mut make).unwrap();
+        let given_up = || Err(io::Error::other("it takes too long"));
+        let refused = [
+            get(cache.path(), "a", "", &given_up, &mut make).unwrap_err(),
+            get_alone(cache.path(), "a", "", &given_up, &mut make).unwrap_err(),
+        ];
+        assert!(refused.iter().all(|error| format!("{error:#}").ends_with("too long")), "{refused:?}");
         assert_ne!(alone.files, other.files);
         let files = alone.files.clone();
         drop(alone);
@@ -235,7 +245,7 @@ mod tests {
     #[test]
     fn what_fails_leaves_nothing() {
         let cache = tempfile::tempdir().unwrap();
-        let failed = get(cache.path(), "a", "", &mut |to| {
+        let failed = get(cache.path(), "a", "", &|| Ok(()), &mut |to| {
             fs::create_dir(to)?;
             bail!("no")
         });

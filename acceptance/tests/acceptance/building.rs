@@ -413,6 +413,15 @@ fn interrupted(built: &Built, houses: &Houses) -> Result<()> {
     }
     let output = house.build(&["--timeout", "2s"])?;
     ensure!(output.exit == 4 && output.text().contains("--timeout"), "{}\n{}", output.exit, output.text());
+    house.is_clean()?;
+    // While another build has the cache, too.
+    let caches =
+        fs::read_dir(house.path("home/.cache/drydock/builds"))?.collect::<std::io::Result<Vec<_>>>()?;
+    let cache = fs::File::open(caches[0].path())?;
+    cache.lock()?;
+    let output = house.build(&["--timeout", "1s"])?;
+    ensure!(output.exit == 4 && output.text().contains("waiting for another build"), "{}", output.text());
+    ensure!(output.text().contains("--timeout"), "{}", output.text());
     house.is_clean()
 }
 

@@ -1,5 +1,6 @@
 //! How far something is, on standard error; and Ctrl-C.
 
+use std::cell::Cell;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -158,6 +159,17 @@ impl Progress {
         match self.lock().as_ref().and_then(|task| task.bar.as_ref()) {
             Some(bar) => bar.println(text),
             None => eprint_line(text),
+        }
+    }
+
+    /// What is asked again and again while something is waited for: says once so, and ends with the command's time.
+    pub(crate) fn waiting(&self, text: &str) -> impl Fn() -> io::Result<()> {
+        let told = Cell::new(false);
+        move || {
+            if !told.replace(true) {
+                self.note(text);
+            }
+            self.advance(0)
         }
     }
 

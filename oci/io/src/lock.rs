@@ -63,6 +63,29 @@ impl Lock {
         Self::wait(dir, FlockOperation::NonBlockingLockShared, FlockOperation::LockShared, waiting)
     }
 
+    /// [`Lock::acquire`], given up when `waiting` fails, which is called again and again while somebody has the folder locked.
+    pub fn acquire_while(dir: &Path, waiting: &dyn Fn() -> io::Result<()>) -> io::Result<Self> {
+        Self::look(dir, FlockOperation::NonBlockingLockExclusive, waiting)
+    }
+
+    /// [`Lock::acquire_shared`], given up in the same way.
+    pub fn acquire_shared_while(dir: &Path, waiting: &dyn Fn() -> io::Result<()>) -> io::Result<Self> {
+        Self::look(dir, FlockOperation::NonBlockingLockShared, waiting)
+    }
+
+    fn look(dir: &Path, at_once: FlockOperation, waiting: &dyn Fn() -> io::Result<()>) -> io::Result<Self> {
+        const BETWEEN: Duration = Duration::from_millis(100);
+        loop {
+            let lock = Self::open(dir)?;
+            if !lock.take(at_once)? {
+                waiting()?;
+                thread::sleep(BETWEEN);
+            } else if lock.is_still(dir) {
+                return Ok(lock);
+            }
+        }
+    }
+
     /// [`Lock::acquire`] without waiting: `None` if somebody has the folder locked.
     pub fn try_acquire(dir: &Path) -> io::Result<Option<Self>> {
         loop {

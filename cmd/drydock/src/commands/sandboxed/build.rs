@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use drydock_encode::compress::Compression;
-use drydock_images::Watch as _;
 use drydock_images::builder::given::Finder;
 use drydock_io::file::TempFile;
 use drydock_io::way::{self, Links};
@@ -74,8 +73,8 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
     }
     let shop = Shop::open(room, &options.sandboxed, &[], progress)?;
     let unpacked = shop.unpacked(&builder, progress)?;
-    let waiting = || progress.note(&format!("waiting for another build of `{name}`"));
-    let inputs = Inputs::make(&shop, options, &name, user, &waiting, progress)?;
+    let waiting = format!("waiting for another build of `{name}`");
+    let inputs = Inputs::make(&shop, options, &name, user, &progress.waiting(&waiting), progress)?;
     let how = builders::options(Compression::default(), &options.platform);
     let dir = shop.session.make("modules")?;
     let finder = Finder::new(&context.repository, &how, &dir, progress);

@@ -17,6 +17,7 @@ use drydock_io::file::{make_dirs, write_atomically};
 use drydock_io::lock::Lock;
 use drydock_io::read::{look, read_to_string};
 use drydock_model::digest::Digest;
+use drydock_sandbox::roots::Waiting;
 use drydock_sandbox::session;
 
 use super::kept::Kept;
@@ -29,13 +30,13 @@ const IMAGE: &str = "image";
 /// Bytes that a path may have.
 const MAX_PATH: u64 = 4096;
 
-/// The folder of an app's cache and what was kept beside it, which nobody else uses until the lock is dropped. `waiting` is called if
-/// another build has it.
+/// The folder of an app's cache and what was kept beside it, which nobody else uses until the lock is dropped. `waiting` is asked
+/// while another build has it.
 pub(super) fn open(
     caches: &Path,
     options: &Build,
     name: &Name,
-    waiting: &dyn Fn(),
+    waiting: &Waiting<'_>,
 ) -> Result<(PathBuf, Kept, Lock)> {
     let key = name.path().path().display().to_string();
     let short = name.text().rsplit('/').next().unwrap_or_default().replace([':', '@'], "_");
@@ -44,7 +45,7 @@ pub(super) fn open(
     // The phases lock the cache itself.
     let lock = loop {
         make(&own)?;
-        match Lock::acquire(&own, waiting) {
+        match Lock::acquire_while(&own, waiting) {
             // It was old, and somebody has removed it.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             lock => break lock.with_context(|| format!("cannot lock `{}`", own.display()))?,

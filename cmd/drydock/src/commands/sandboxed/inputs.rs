@@ -11,6 +11,7 @@ use drydock_images::{Name, Watch};
 use drydock_io::lock::Lock;
 use drydock_model::config::ImageConfig;
 use drydock_sandbox::ids::User;
+use drydock_sandbox::roots::Waiting;
 use drydock_sandbox::tree;
 use drydock_tar::{Owner, give_all};
 use rustix::process::geteuid;
@@ -66,13 +67,13 @@ pub(super) fn builder_user(options: &Build, config: &ImageConfig) -> Result<User
 }
 
 impl Inputs {
-    /// Makes them. `waiting` is called if another build has the cache.
+    /// Makes them; `waiting` is asked while another build has the cache.
     pub(super) fn make(
         shop: &Shop,
         options: &Build,
         name: &Name,
         user: User,
-        waiting: &dyn Fn(),
+        waiting: &Waiting<'_>,
         watch: &dyn Watch,
     ) -> Result<Self> {
         let (cache, kept, lock) = caches::open(&shop.cache, options, name, waiting)?;

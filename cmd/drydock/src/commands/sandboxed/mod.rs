@@ -254,7 +254,8 @@ impl Shop {
             Ids::One => Rights::User,
         };
         let users = self.room.users().context("cannot read the users of this namespace")?;
-        let root = roots::get(&self.cache, &chain_id(image), &users, &mut |to| {
+        let waiting = progress.waiting("waiting for another command that uses this image");
+        let root = roots::get(&self.cache, &chain_id(image), &users, &waiting, &mut |to| {
             export::unpack(image, to, rights, progress).map(drop)
         })?;
         progress.advance(0)?;

@@ -154,9 +154,10 @@ impl Maker<'_, '_> {
             filled.as_deref().map_or(Ok(()), |from| tree::copy(from, to))
         };
         let (cache, users) = (&self.shop.cache, self.users);
-        let waiting = || self.progress.note(&format!("waiting for another build that uses the cache `{id}`"));
+        let waiting = format!("waiting for another build that uses the cache `{id}`");
+        let waiting = self.progress.waiting(&waiting);
         let opened = match sharing {
-            Sharing::Shared => roots::get(cache, key, users, &mut make),
+            Sharing::Shared => roots::get(cache, key, users, &waiting, &mut make),
             Sharing::Locked => roots::get_alone(cache, key, users, &waiting, &mut make),
             Sharing::Private => roots::get_free(cache, key, users, &mut make),
         };
