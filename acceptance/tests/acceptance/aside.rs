@@ -307,6 +307,14 @@ fn what_fails_leaves_the_image(executables: &Built) -> Result<()> {
             output.text()
         );
         house.is_clean()?;
+        house.write(
+            "app/Dockerfile",
+            "FROM acme/run:base\nRUN --mount=type=tmpfs,target=/etc/passwd/x true\n",
+        )?;
+        let output = build(&house, &[])?;
+        let says =
+            "line 2: RUN --mount=type=tmpfs,target=/etc/passwd/x true: `/etc/passwd/x` cannot be mounted";
+        ensure!(output.exit != 0 && output.text().contains(says), "{}", output.text());
         house.write("app/Dockerfile", "FROM acme/run:base\nRUN echo waiting; sleep 300 & sleep 300\n")?;
         for (signal, exit) in [(Signal::INT, 130), (Signal::TERM, 143)] {
             let mut child = house

@@ -125,7 +125,8 @@ pub enum Failure<F> {
     },
 }
 
-fn told(line: usize, text: &str) -> String {
+/// An instruction for those who are told of it: an image's `ONBUILD` stands on no line of the Dockerfile.
+pub fn told(line: usize, text: &str) -> String {
     if line == 0 { format!("ONBUILD {text:.1000}") } else { format!("line {line}: {text:.1000}") }
 }
 

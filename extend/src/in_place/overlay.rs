@@ -123,7 +123,12 @@ pub fn add_mount_points(before: &Path, points: &Path, wanted: &[MountPoint<'_>])
     for point in wanted {
         let (MountPoint::Dir(path) | MountPoint::File(path)) = point;
         let resolved = before.resolve(path.as_bytes(), true).with_context(|| (*path).to_owned())?;
-        if find(&mut before, &resolved)?.is_some() {
+        if let Some(stat) = find(&mut before, &resolved)? {
+            let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            ensure!(
+                is_dir == matches!(point, MountPoint::Dir(_)),
+                "`{path}` cannot be mounted: one is a folder, and the other is none"
+            );
             continue;
         }
         let (parent, _) = split_leaf(&resolved);
@@ -243,7 +248,13 @@ mod tests {
         };
         assert_eq!(facts(points.join("run")), facts(before.join("run")));
         assert!(points.join("run/secrets/a").is_file() && !points.join("run/deep").exists());
-        let error = add_mount_points(&before, &points, &[dir("/file/x")]).unwrap_err().to_string();
-        assert!(error.contains("`/file` is no folder"), "{error}");
+        for (point, says) in [
+            (dir("/file/x"), "`/file` is no folder"),
+            (dir("/file"), "`/file` cannot be mounted"),
+            (file("/etc"), "`/etc` cannot be mounted"),
+        ] {
+            let error = add_mount_points(&before, &points, &[point]).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
     }
 }

@@ -139,12 +139,12 @@ fn here_documents_of(keyword: &str, arguments: &str, escape: char) -> Vec<HereDo
     split(arguments, escape).into_iter().filter_map(here_document).collect()
 }
 
-/// `<<NAME`, `<<-NAME`, `3<<"NAME"`.
-pub(super) fn here_document(word: &str) -> Option<HereDocument> {
+/// `<<NAME`, `<<-NAME`, `3<<"A NAME"`: one word, in which only what is in quotes has spaces.
+pub(crate) fn here_document(word: &str) -> Option<HereDocument> {
     let rest = word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<")?;
     let (rest, strips_tabs) = rest.strip_prefix('-').map_or((rest, false), |rest| (rest, true));
     let name = rest.replace(['"', '\''], "");
-    let is_name = !name.is_empty() && !name.contains(['<', '\\', '`']) && !name.contains(char::is_whitespace);
+    let is_name = !name.contains(['<', '\\', '`']) && !name.is_empty() && split(word, '\\') == [word];
     let expands = name == rest;
     is_name.then(|| HereDocument { name, expands, strips_tabs, text: String::new() })
 }

@@ -25,6 +25,7 @@ pub use instruction::{
     Argument, CommandLine, Copy, Dockerfile, HealthCheck, HereDocument, Instruction, Kind, Network, Run,
     Source, Stage,
 };
+pub(crate) use lines::here_document;
 pub use mount::{MountFlag, MountKind};
 pub use parse::{MAX_TEXT, parse, parse_trigger};
 pub use pattern::Pattern;

@@ -304,7 +304,14 @@ fn health_check(arguments: &str, escape: char) -> Problem<Option<HealthCheck>> {
             ));
         }
     }
-    let time = |name| flags.one(name)?.as_deref().map(duration).transpose();
+    // Nanoseconds; none are as good as not said.
+    let time = |name| -> Problem<Option<u64>> {
+        match flags.one(name)?.as_deref().map(duration).transpose()? {
+            None | Some(0) => Ok(None),
+            Some(1..1_000_000) => Err(format!("--{name} is less than 1ms; leave it out, or make it longer")),
+            time => Ok(time),
+        }
+    };
     let retries = flags.one("retries")?.map(|text| {
         text.parse().map_err(|_| format!("--retries is `{text}`; it is a number, and not less than 0"))
     });

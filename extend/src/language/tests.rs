@@ -147,10 +147,13 @@ fn here_documents() {
     let text = "FROM x\nRUN <<A cat 3<<-\"B C\" <<'D' > /x\n1 \\\n# 2\nA\n\t3\n\tBC\nB C\n\tB C\nD\nCOPY <<E <<F a /y/\n$x\nE\nF\nUSER z";
     let stage = parse(text).unwrap().stages.pop().unwrap();
     let Kind::Run(run) = &stage.instructions[0].kind else { panic!() };
-    // A name with a space is none, so `B` begins nothing.
     assert_eq!(
         run.here_documents,
-        [here("A", true, false, "1 \\\n# 2\n"), here("D", false, false, "\t3\n\tBC\nB C\n\tB C\n")]
+        [
+            here("A", true, false, "1 \\\n# 2\n"),
+            here("B C", false, true, "\t3\n\tBC\n"),
+            here("D", false, false, "\tB C\n"),
+        ]
     );
     let Kind::Copy(copy) = &stage.instructions[1].kind else { panic!() };
     assert_eq!(
@@ -170,7 +173,7 @@ fn here_documents() {
 }
 
 /// Text, line, and what is said.
-const MALFORMED: [(&str, usize, &str); 64] = [
+const MALFORMED: [(&str, usize, &str); 65] = [
     ("", 1, "there is no FROM"),
     ("# only a comment\n\n", 2, "there is no FROM"),
     ("ARG x\n", 1, "there is no FROM"),
@@ -232,6 +235,7 @@ const MALFORMED: [(&str, usize, &str); 64] = [
     ("FROM a\nHEALTHCHECK CMD\n", 2, "HEALTHCHECK CMD has no command"),
     ("FROM a\nHEALTHCHECK NONE x\n", 2, "HEALTHCHECK NONE takes no arguments"),
     ("FROM a\nHEALTHCHECK --interval=5 CMD x\n", 2, "`5` is no time"),
+    ("FROM a\nHEALTHCHECK --interval=999us CMD x\n", 2, "--interval is less than 1ms"),
     ("FROM a\nHEALTHCHECK --retries=-1 CMD x\n", 2, "--retries is `-1`"),
     ("FROM a\nONBUILD FROM b\n", 2, "FROM cannot be the instruction of an ONBUILD"),
     ("FROM a\nONBUILD ONBUILD RUN x\n", 2, "ONBUILD cannot be the instruction of an ONBUILD"),

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::language::{
     Argument, CommandLine, Copy, Dockerfile, IgnoreRules, Instruction, Kind, Run, Source, Stage, SyntaxError,
-    expand, expand_text,
+    expand, expand_text, here_document,
 };
 
 /// Arguments that need not be declared: how to reach other machines.
@@ -400,7 +400,7 @@ impl<'a> Planner<'a> {
         words.push(match run.here_documents.as_slice() {
             [] => text.clone(),
             // Nothing but the here-document: it is what runs.
-            [only] if text.starts_with("<<") && !text.contains(char::is_whitespace) => {
+            [only] if here_document(text).is_some() => {
                 let contents = only.contents();
                 if contents.starts_with("#!") {
                     return Command::Script(contents);

@@ -1,5 +1,7 @@
 //! What instructions say of containers, in an image's configuration.
 
+use std::net::IpAddr;
+
 use drydock_model::config::ImageConfig;
 use serde_json::{Map, Value as Json, json};
 
@@ -87,7 +89,8 @@ pub(super) fn set_health_check(config: &mut ImageConfig, check: Option<&HealthCh
     set(config, "Healthcheck", value);
 }
 
-/// Ports as a configuration has them, of `80`, `80-90` and `53/udp`. Fails with what is wrong.
+/// Ports as a configuration has them, of `80`, `80-90` and `53/udp`. Where the host is to have them (`127.0.0.1:8080:80`) is left out, as
+/// `BuildKit` does. Fails with what is wrong.
 pub(super) fn ports(text: &str) -> Result<Vec<String>, String> {
     let wrong = || format!("`{text}` is no port; write it like `80`, `53/udp` or `8000-8010`");
     let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
@@ -95,12 +98,21 @@ pub(super) fn ports(text: &str) -> Result<Vec<String>, String> {
     if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
         return Err(wrong());
     }
-    let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
-    let number = |text: &str| text.parse::<u16>().map_err(|_| wrong());
-    let (first, last) = (number(first)?, number(last)?);
-    if first > last {
+    let range = |text: &str| {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let range = first.parse::<u16>().ok().zip(last.parse::<u16>().ok());
+        range.filter(|(first, last)| first <= last).ok_or_else(wrong)
+    };
+    let (outside, inside) = numbers.rsplit_once(':').unwrap_or(("", numbers));
+    let (address, outside) = outside.rsplit_once(':').unwrap_or(("", outside));
+    let address = address.trim_start_matches('[').trim_end_matches(']');
+    if !address.is_empty() && address.parse::<IpAddr>().is_err() {
         return Err(wrong());
     }
+    if !outside.is_empty() {
+        range(outside)?;
+    }
+    let (first, last) = range(inside)?;
     Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
 }
 

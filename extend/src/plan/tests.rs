@@ -93,6 +93,7 @@ fn programs() {
         ),
         ("RUN <<E\na\nb $c\nE", words(&["/bin/sh", "-c", "a\nb $c\n"])),
         ("RUN <<-E\n\ta\n\tE", words(&["/bin/sh", "-c", "a\n"])),
+        ("RUN 3<<\"E F\"\na\nE\nE F", words(&["/bin/sh", "-c", "a\nE\n"])),
         ("RUN <<E\n#!/bin/x\na\nE", Command::Script("#!/bin/x\na\n".into())),
         ("RUN cat <<E > /x\na\nE\n", words(&["/bin/sh", "-c", "cat <<E > /x\na\nE"])),
         ("RUN <<A cat <<B\na\nA\nb\nB\n", words(&["/bin/sh", "-c", "<<A cat <<B\na\nA\nb\nB"])),
@@ -156,8 +157,8 @@ fn what_is_copied() {
 #[test]
 fn settings_of_containers() {
     let plan = plan(
-        "FROM x\nENV LANG=de PORT=80\nLABEL a=\"b $LANG\" c=d\nEXPOSE $PORT 5000-5001/UDP\nVOLUME /v$PORT [x\nSTOPSIGNAL SIGUSR1\n\
-         HEALTHCHECK --interval=1s CMD curl x\nSHELL [\"/bin/ash\", \"-c\"]\nENTRYPOINT run $x\nONBUILD RUN x\nUSER app\nMAINTAINER me\n\
+        "FROM x\nENV LANG=de PORT=80\nLABEL a=\"b $LANG\" c=d\nEXPOSE $PORT 127.0.0.1:8080:5000-5001/UDP [::1]::90 8081:91\nVOLUME /v$PORT [x\nSTOPSIGNAL SIGUSR1\n\
+         HEALTHCHECK --interval=1s --timeout=0s CMD curl x\nSHELL [\"/bin/ash\", \"-c\"]\nENTRYPOINT run $x\nONBUILD RUN x\nUSER app\nMAINTAINER me\n\
          CMD [\"a\"]",
         &[],
     );
@@ -166,7 +167,7 @@ fn settings_of_containers() {
         "architecture": "arm64", "variant": "v8", "os": "linux", "author": "me",
         "config": {"User": "app", "Env": ["PATH=/bin", "LANG=de", "PORT=80"], "Cmd": ["a"], "WorkingDir": "/home/x",
             "Entrypoint": ["/bin/ash", "-c", "run $x"], "Labels": {"a": "b de", "c": "d"},
-            "ExposedPorts": {"80/tcp": {}, "5000/udp": {}, "5001/udp": {}}, "Volumes": {"/v80": {}, "[x": {}},
+            "ExposedPorts": {"80/tcp": {}, "5000/udp": {}, "5001/udp": {}, "90/tcp": {}, "91/tcp": {}}, "Volumes": {"/v80": {}, "[x": {}},
             "StopSignal": "SIGUSR1", "Healthcheck": {"Test": ["CMD-SHELL", "curl x"], "Interval": 1_000_000_000},
             "Shell": ["/bin/ash", "-c"], "OnBuild": ["RUN x"]},
         "rootfs": {"type": "layers", "diff_ids": []}
@@ -228,6 +229,9 @@ fn what_cannot_be_done_is_said_before_anything_is() {
         ("FROM x\nEXPOSE a", "line 2: `a` is no port"),
         ("FROM x\nEXPOSE 2-1", "line 2: `2-1` is no port"),
         ("FROM x\nEXPOSE 1/x", "line 2: `1/x` is no port"),
+        ("FROM x\nEXPOSE 80:", "line 2: `80:` is no port"),
+        ("FROM x\nEXPOSE a:80", "line 2: `a:80` is no port"),
+        ("FROM x\nEXPOSE a:1:80", "line 2: `a:1:80` is no port"),
         ("FROM x\nVOLUME $u", "line 2: VOLUME has an empty path"),
         ("FROM x\nSTOPSIGNAL 99", "line 2: `99` is no signal"),
     ] {

@@ -19,7 +19,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, bail};
 use drydock_encode::pipeline;
 use drydock_extend::cache;
-use drydock_extend::in_place::{Failure, Layers, Place, layer_of_upper, perform};
+use drydock_extend::in_place::{Failure, Layers, Place, layer_of_upper, perform, told};
 use drydock_extend::language::IgnoreRules;
 use drydock_extend::plan::{Action, Base, Build, Mount, Network, PlannedStage, Step};
 use drydock_images::Watch as _;
@@ -277,7 +277,7 @@ impl Builder<'_> {
         step: &Step,
         stage: &mut Stage,
     ) -> Result<bool> {
-        let failed = || format!("line {}: {}", step.line, step.text);
+        let failed = || told(step.line, &step.text);
         let key = cache::key(&stage.key, step, &mut self.contexts).with_context(failed)?;
         let name = Kept::name(&key, &self.task.settings, self.task.latest);
         let known = self.kept.find(&name, self.task.uses_cache)?;
@@ -323,9 +323,11 @@ impl Builder<'_> {
         let mut below = lowers.clone();
         if let Action::Run(program) = &step.action {
             let Self { shop, task, progress, users, contexts, .. } = self;
-            programs.mounts = Maker { shop, task, progress, users, contexts }.make(program)?;
+            let failed = || told(step.line, &step.text);
+            programs.mounts =
+                Maker { shop, task, progress, users, contexts }.make(program).with_context(failed)?;
             make_alike(&points, before.path())?;
-            programs.add_mount_points(program, before.path(), &points)?;
+            programs.add_mount_points(program, before.path(), &points).with_context(failed)?;
             below.insert(0, &points);
         }
         let tree = Tree::stacked(&below, Some(&above), &at, &self.shop.room)?;
@@ -349,7 +351,7 @@ impl Builder<'_> {
             &layers,
             &step.text,
         )
-        .with_context(|| format!("line {}: {}", step.line, step.text))?;
+        .with_context(|| told(step.line, &step.text))?;
         let now =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
         self.kept.add(name, dir, layer, self.task.latest.unwrap_or(now))

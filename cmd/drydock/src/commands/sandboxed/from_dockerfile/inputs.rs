@@ -77,7 +77,11 @@ fn text(root: &Path, path: &str, limit: u64) -> Result<Option<String>> {
         bail!("it is not a regular file");
     }
     let bytes = drydock_io::read::read_all(file, limit)?;
-    Ok(Some(String::from_utf8(bytes).map_err(|_| anyhow!("it is not UTF-8"))?))
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        anyhow!("line {}: it is not UTF-8", before.split(|byte| *byte == b'\n').count())
+    });
+    Ok(Some(text?))
 }
 
 /// Opens what is in the source; none if it is not there. What leads out is an error.
@@ -160,6 +164,7 @@ mod tests {
             let error = read(&root, &arguments).unwrap_err();
             assert!(error.contains("leads out of the source"), "{arguments:?}: {error}");
         }
+        fs::write(root.join("latin"), b"FROM x\n# caf\xe9\n").unwrap();
         symlink("../Dockerfile", root.join("Dockerfile.dockerignore")).unwrap();
         assert!(read(&root, &[]).unwrap_err().contains("leads out"));
         for (arguments, says) in [
@@ -167,6 +172,7 @@ mod tests {
             (["--context", "Dockerfile"], "there is no folder `Dockerfile`"),
             (["--file", "none"], "there is no `none` in the source"),
             (["--file", "."], "not a regular file"),
+            (["--file", "latin"], "`latin`: line 2: it is not UTF-8"),
         ] {
             let error = read(&root, &arguments).unwrap_err();
             assert!(error.contains(says), "{arguments:?}: {error}");
