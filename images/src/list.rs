@@ -138,7 +138,7 @@ fn fill(name: &Name, listed: &mut Listed) -> Result<()> {
         // What is no manifest has no blobs to tell of.
         let text = drydock_layout::read_blob(dir, descriptor).unwrap_or_default();
         if descriptor.oci_media_type() == media::MANIFEST
-            && let Ok(Manifest { config, layers, .. }) = serde_json::from_slice(&text)
+            && let Ok(Manifest { config, layers, .. }) = drydock_model::json::from_slice(&text)
         {
             for blob in layers.iter().chain([&config]) {
                 add(blob);

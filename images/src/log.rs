@@ -112,7 +112,7 @@ fn beside(layout: &Layout, image: &Image) -> Result<Option<Descriptor>, LayoutEr
             Err(LayoutError::MissingBlob { .. }) => continue,
             text => text?,
         };
-        let Ok(json) = serde_json::from_slice::<Json>(&text) else { continue };
+        let Ok(json) = drydock_model::json::from_slice::<Json>(&text) else { continue };
         let is_log = json["artifactType"] == media::BUILD_LOG;
         let is_of_image = subject(&json).and_then(|digest| digest.parse().ok()) == Some(image.digest());
         let Ok(manifest) = Manifest::deserialize(json) else { continue };

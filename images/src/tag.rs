@@ -102,7 +102,7 @@ pub(crate) fn referrers<'a>(
             Err(error) if error.is_damage() || descriptor.size > MAX_JSON => continue,
             text => text?,
         };
-        let manifest: Json = serde_json::from_slice(&text).unwrap_or_default();
+        let manifest: Json = drydock_model::json::from_slice(&text).unwrap_or_default();
         let subject = subject(&manifest).and_then(|digest| digest.parse().ok());
         if subject.is_some_and(|subject| digests.contains(&subject)) && !digests.contains(&descriptor.digest)
         {

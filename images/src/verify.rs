@@ -486,7 +486,8 @@ impl<'a> Walk<'a> {
                 self.found.size += descriptor.size;
             }
             let path = blob_path(layout, &descriptor.digest);
-            serde_json::from_slice(&text).with_context(|| format!("`{}` is malformed", path.display()))
+            drydock_model::json::from_slice(&text)
+                .with_context(|| format!("`{}` is malformed", path.display()))
         });
         parsed.map_err(|error| self.problem(format!("{error:#}"))).ok()
     }

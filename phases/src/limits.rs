@@ -5,7 +5,7 @@
 
 /// Bytes in a file that is parsed: TOML of platforms, buildpacks and phases, the cache's metadata,
 /// Dockerfiles of extensions, `/etc/os-release`. The largest in use, with bills of materials in them, have
-/// some hundred kB. Parsing TOML takes up to eighty times as much memory.
+/// some hundred kB. What their values may take in memory is bounded where they are parsed (`drydock_spec`).
 pub const DOCUMENT: u64 = 4 << 20;
 
 /// Bytes in all files of an environment folder together. Linux gives a process no more than 6 MiB of

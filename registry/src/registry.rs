@@ -257,7 +257,7 @@ fn parts(response: Response<Body>) -> (HeaderMap, Body) {
 }
 
 pub(crate) fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, ErrorKind> {
-    serde_json::from_slice(bytes).map_err(|e| malformed(&format!("{what}: {e}")))
+    drydock_model::json::from_slice(bytes).map_err(|e| malformed(&format!("{what}: {e}")))
 }
 
 /// What kind of manifest it is: as it says itself, else as the registry says.

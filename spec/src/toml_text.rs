@@ -18,8 +18,11 @@ use crate::metadata::Metadata;
 #[error("toml: {0}")]
 pub struct TomlError(String);
 
-/// Reads TOML.
+/// Reads TOML, if its values do not take more than [`MAX_WEIGHT`].
 pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, TomlError> {
+    if weight(text) > MAX_WEIGHT {
+        return Err(TomlError(format!("its values take more than {} MiB of memory", MAX_WEIGHT >> 20)));
+    }
     toml::from_str(text).map_err(|error| {
         let message = excerpt::shortened(error.message(), MESSAGE);
         let Some(span) = error.span() else { return TomlError(message) };
@@ -30,6 +33,68 @@ pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, TomlError> {
         let shown = if excerpt.is_empty() { excerpt } else { format!(", in `{excerpt}`") };
         TomlError(format!("line {line}, column {column}: {message}{shown}"))
     })
+}
+
+/// Bytes of memory that reading one text may take, as is reckoned here. A `launch.toml` of 10,000 processes takes less.
+pub const MAX_WEIGHT: usize = 48 << 20;
+
+/// Bytes of memory that reading a text takes, about: of each word and sign, and of what values are kept in; most of a table,
+/// of which each dot in a key makes one. What is in strings and comments takes little.
+fn weight(text: &str) -> usize {
+    /// Spaces, signs, and what words and numbers are made of.
+    fn kind(byte: u8) -> u8 {
+        match byte {
+            b' ' | b'\t' | b'\r' => 0,
+            b'[' | b']' | b'{' | b'}' | b'=' | b',' | b'.' | b'\n' | b'"' | b'\'' | b'#' => 1,
+            _ => 2,
+        }
+    }
+    fn behind<'a>(text: &'a [u8], is_part: &dyn Fn(u8) -> bool) -> &'a [u8] {
+        &text[text.iter().position(|byte| !is_part(*byte)).unwrap_or(text.len())..]
+    }
+    let (mut weight, mut begins_line) = (0, true);
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        weight += 49;
+        weight += match byte {
+            b'[' if begins_line => 1180,
+            b'{' | b'.' => 1250,
+            b'[' => 290,
+            b'=' => 160,
+            b',' => 60,
+            _ => 0,
+        };
+        rest = match byte {
+            b'"' | b'\'' => after_string(rest, byte),
+            b'#' => behind(after, &|byte| byte != b'\n'),
+            b'[' if begins_line => after.strip_prefix(b"[").unwrap_or(after),
+            _ if kind(byte) == 1 => after,
+            _ => behind(after, &|other| kind(other) == kind(byte)),
+        };
+        begins_line = byte == b'\n' || begins_line && kind(byte) == 0;
+    }
+    weight
+}
+
+/// What follows the string that a text begins with.
+fn after_string(text: &[u8], quote: u8) -> &[u8] {
+    let is_long = text.starts_with(&[quote; 3]);
+    let mut at = if is_long { 3 } else { 1 };
+    while let Some(byte) = text.get(at) {
+        match *byte {
+            b'\\' if quote == b'"' => at += 1,
+            b'\n' if !is_long => return &text[at..],
+            byte if byte == quote && !is_long => return &text[at + 1..],
+            byte if byte == quote && text[at..].starts_with(&[quote; 3]) => {
+                // Two more may belong to the string.
+                let more = text[at + 3..].iter().take(2).take_while(|byte| **byte == quote).count();
+                return &text[at + 3 + more..];
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    &[]
 }
 
 /// The text of a value that TOML can hold: a struct or a map.
@@ -186,6 +251,48 @@ mod tests {
             ("[types", "toml: line 1, column 7: "),
         ] {
             assert!(error(text).starts_with(want), "{text:?}: {}", error(text));
+        }
+    }
+
+    #[test]
+    fn values_count_and_what_is_in_strings_does_not() {
+        for (text, words, values) in [
+            ("", 0, 0),
+            ("a = 1\n", 6, 160),
+            ("a  =\t\r 1.5", 7, 160 + 1250),
+            ("[[a.b]]\n [c]", 11, 2 * 1180 + 1250),
+            ("a=[[{}]]", 8, 160 + 2 * 290 + 1250),
+            ("'.[{=' # .[{=\n.", 5, 1250),
+            (r#""a\".[{="."#, 2, 1250),
+            (r"'a\'.", 2, 1250),
+            (r#""""ab.\"""."""."#, 2, 1250),
+            ("'''\n.'''''.'.'", 3, 1250),
+            ("\"never ends\n.", 3, 1250),
+            (r#""""never ends."#, 1, 0),
+            (r#""ends with \"#, 1, 0),
+        ] {
+            assert_eq!(weight(text), words * 49 + values, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_takes_too_much_is_refused_and_long_texts_are_not() {
+        for (head, unit, tail) in [
+            ("a = [", "0,", "]"),
+            ("a = [", "{a=0},", "]"),
+            ("a = [", "[[[0]]],", "]"),
+            ("", "[[a]]\nb=1\n", ""),
+            ("", "[a.b.c.d.e.f.g]\n", ""),
+            ("", "\n", ""),
+        ] {
+            let text = format!("{head}{}{tail}", unit.repeat((4 << 20) / unit.len()));
+            let error = from_str::<Table>(&text).unwrap_err().to_string();
+            assert!(error.contains("more than 48 MiB"), "{unit}: {error}");
+        }
+        let process = "[[processes]]\ntype = 'p'\ncommand = ['a', 'b']\nargs = ['c']\ndefault = false\n";
+        let text = format!("a = '''{}'''\n", ".=[{\n".repeat(500_000));
+        for text in [process.repeat(10_000), text] {
+            assert!(from_str::<Table>(&text).is_ok(), "{text:.20}");
         }
     }
 

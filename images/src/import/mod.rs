@@ -289,16 +289,18 @@ fn find_images(store: &dyn Store, roots: &[Descriptor]) -> Result<Vec<(Descripto
         let malformed = |error: serde_json::Error| SourceError::malformed(&blob.digest, &error);
         match (blob.oci_media_type(), &blob.platform) {
             (media::INDEX, _) => {
-                let index: Index = serde_json::from_slice(&read_json(store, &blob)?).map_err(malformed)?;
+                let index: Index =
+                    drydock_model::json::from_slice(&read_json(store, &blob)?).map_err(malformed)?;
                 to_do.extend(index.manifests.descriptors);
             }
             (media::MANIFEST, Some(platform)) => found.push((blob.clone(), platform.clone())),
             (media::MANIFEST, None) => {
                 let manifest: Manifest =
-                    serde_json::from_slice(&read_json(store, &blob)?).map_err(malformed)?;
+                    drydock_model::json::from_slice(&read_json(store, &blob)?).map_err(malformed)?;
                 if manifest.config.oci_media_type() == media::CONFIG {
                     let config: ImageConfig =
-                        serde_json::from_slice(&read_json(store, &manifest.config)?).map_err(malformed)?;
+                        drydock_model::json::from_slice(&read_json(store, &manifest.config)?)
+                            .map_err(malformed)?;
                     found.push((blob.clone(), config.platform()));
                 }
             }
@@ -329,7 +331,7 @@ fn referrers(store: &dyn Store, all: &[Descriptor], to: &BTreeSet<Digest>) -> Re
             Err(error) if error.is::<SourceError>() => continue,
             bytes => bytes?,
         };
-        let manifest: Json = serde_json::from_slice(&bytes).unwrap_or_default();
+        let manifest: Json = drydock_model::json::from_slice(&bytes).unwrap_or_default();
         let subject = subject(&manifest).and_then(|digest| digest.parse().ok());
         if subject.is_some_and(|subject| to.contains(&subject)) && !to.contains(&blob.digest) {
             found.push(blob.clone());

@@ -78,7 +78,8 @@ impl<F: Files> Oci<F> {
     /// `index.json`.
     pub(super) fn index(&self) -> Result<Index> {
         let bytes = read_file(&self.0, "index.json")?;
-        Ok(serde_json::from_slice(&bytes).map_err(|error| SourceError::malformed(&"index.json", &error))?)
+        Ok(drydock_model::json::from_slice(&bytes)
+            .map_err(|error| SourceError::malformed(&"index.json", &error))?)
     }
 }
 

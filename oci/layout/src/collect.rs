@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use drydock_io::dir::{Dir, Place};
 use drydock_io::file::TEMPORARY_PREFIX;
 use drydock_model::digest::{Digest, is_foreign};
+use drydock_model::json;
 use drydock_model::manifest::{Descriptor, Index, Manifest, Members, subject};
 use drydock_model::media;
 use rustix::fs::{FileType, Stat};
@@ -128,7 +129,7 @@ fn references_of_foreign(layout: &Path, digest: &str) -> Result<References, Layo
     let path = layout.join("blobs").join(digest.replacen(':', "/", 1));
     match Early::default().read(&path) {
         Ok(text) => {
-            let json = serde_json::from_slice(&text);
+            let json = json::from_slice(&text);
             Ok(json.map_or_else(|_| References::default(), |json| References::in_json(&json)))
         }
         // What is larger is no JSON that anybody reads.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use drydock_io::read::{self, ReadAt};
 use drydock_model::digest::Digest;
 use drydock_model::hash::Hasher;
+use drydock_model::json;
 use drydock_model::manifest::Descriptor;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
@@ -236,6 +237,6 @@ pub(super) fn hash(
 
 /// Understands a file of JSON.
 pub(super) fn parse<T: DeserializeOwned>(text: &[u8], path: &Path) -> Result<T, LayoutError> {
-    serde_json::from_slice(text)
+    json::from_slice(text)
         .map_err(|error| LayoutError::Malformed { path: path.to_owned(), reason: error.to_string() })
 }

@@ -6,6 +6,7 @@
 pub mod config;
 pub mod digest;
 pub mod hash;
+pub mod json;
 pub mod manifest;
 pub mod media;
 pub mod platform;

@@ -26,6 +26,7 @@ pub(super) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("bounds::sizes::hundreds_of_layers", hundreds_of_layers),
             ("bounds::sizes::a_thousand_manifests", a_thousand_manifests),
             ("bounds::sizes::documents_of_any_size_and_depth", documents_of_any_size_and_depth),
+            ("bounds::sizes::documents_with_many_values", documents_with_many_values),
         ],
     )
 }
@@ -99,7 +100,7 @@ impl<'a> Scene<'a> {
         let peak =
             fs::read_to_string(self.project.path("peak")).with_context(|| format!("{command:?}\n{text}"))?;
         let peak = peak.trim().parse::<u64>()? << 10;
-        ensure!(peak <= MOST, "{command:?} took {} MiB", peak / MIB);
+        ensure!(peak <= MOST, "{command:?} took {} MiB\n{text:.2000}", peak / MIB);
         ensure!(
             output.exit < 100 && !text.contains("panicked"),
             "{command:?}: exit code {}\n{text}",
@@ -301,7 +302,46 @@ fn a_thousand_manifests(executables: &Built) -> Result<()> {
     Ok(())
 }
 
-/// Documents that `drydock` reads; what phases read is in `foreign_files`.
+/// A document of a MB, of which each byte would take hundreds in memory.
+fn wide(is_json: bool) -> String {
+    if is_json {
+        format!("[{}0]", "{\"a\":0},".repeat(125_000))
+    } else {
+        "[a.b.c.d.e.f.g.h]\n".repeat(55_000)
+    }
+}
+
+/// Documents of phases; what they are if they are none is in `foreign_files`.
+fn documents_with_many_values(executables: &Built) -> Result<()> {
+    let scene = Scene::new(executables)?;
+    let cache = scene.path("cache");
+    scene.project.write_layer("lib", "launch = true\ncache = true", "library")?;
+    scene.project.analyze()?;
+    let export = || scene.phase("exporter", &["-cache-dir", &cache, APP_IMAGE]);
+    for path in ["analyzed.toml", "group.toml", "config/metadata.toml", "acme_a/lib.toml"] {
+        let path = format!("layers/{path}");
+        let aside = fs::read(scene.project.path(&path))?;
+        scene.project.write(&path, wide(false))?;
+        let file = path.rsplit('/').next().unwrap_or_default();
+        refused(export(), file).with_context(|| path.clone())?;
+        scene.project.write(&path, aside)?;
+    }
+    let processes = (0..10_000).map(|number| {
+        format!(
+            "[[processes]]\ntype = \"p{number}\"\ncommand = [\"run\", \"-p\"]\nargs = [\"a\"]\ndirect = true\n\
+             buildpack-id = \"acme/a\"\n"
+        )
+    });
+    scene.project.write("layers/config/metadata.toml", processes.collect::<String>())?;
+    done(export())?;
+    scene.project.write("cache/committed/io.buildpacks.lifecycle.cache.metadata", wide(true))?;
+    done(scene.phase("restorer", &["-cache-dir", &cache]))?;
+    done(export())?;
+    done(scene.phase("rebaser", &["-force", APP_IMAGE]))?;
+    done(scene.drydock(&["inspect", APP_IMAGE]))
+}
+
+/// Documents that `drydock` reads; what phases read is above.
 fn documents_of_any_size_and_depth(executables: &Built) -> Result<()> {
     let scene = Scene::new(executables)?;
     scene.project.analyze()?;
@@ -341,7 +381,7 @@ fn documents_of_any_size_and_depth(executables: &Built) -> Result<()> {
         } else {
             [format!("a = {}", "[".repeat(10_000)), format!("a{} = 1", ".a".repeat(10_000))]
         };
-        for text in deep.into_iter().chain([String::new()]) {
+        for text in deep.into_iter().chain([wide(path.ends_with("json")), String::new()]) {
             scene.project.write(path, &text)?;
             if text.is_empty() {
                 // It takes no room.
