@@ -30,9 +30,14 @@ pub(crate) struct Houses {
 }
 
 impl Houses {
-    pub(crate) fn lifecycle(&self) -> Result<PathBuf> {
+    /// Made when the first test needs it; an error stays one.
+    pub(crate) fn packaged(&self) -> Result<&Packaged> {
         let made = self.packaged.get_or_init(|| Packaged::make().map_err(|error| format!("{error:#}")));
-        let made = made.as_ref().map_err(|error| anyhow::anyhow!("package the executables: {error}"))?;
+        made.as_ref().map_err(|error| anyhow::anyhow!("package the executables: {error}"))
+    }
+
+    pub(crate) fn lifecycle(&self) -> Result<PathBuf> {
+        let made = self.packaged()?;
         made.open_to_all()?;
         Ok(made.lifecycle())
     }

@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown};
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use drydock_acceptance::layout::Layout;
@@ -24,6 +24,7 @@ use flate2::read::GzDecoder;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
+use crate::building::Houses;
 use crate::test;
 
 /// Every Platform API that is supported.
@@ -33,8 +34,7 @@ const PHASES: [&str; 8] =
     ["analyzer", "builder", "creator", "detector", "exporter", "extender", "rebaser", "restorer"];
 
 /// This module's tests.
-pub(crate) fn trials() -> Vec<Trial> {
-    let made = Arc::new(Made::default());
+pub(crate) fn trials(houses: &Arc<Houses>) -> Vec<Trial> {
     let tests: [(&str, Check); 12] = [
         ("argument_errors", argument_errors),
         ("exit_codes", exit_codes),
@@ -52,24 +52,13 @@ pub(crate) fn trials() -> Vec<Trial> {
     tests
         .into_iter()
         .map(|(name, run)| {
-            let made = Arc::clone(&made);
-            test(&format!("drop_in::{name}"), move || run(made.get()?))
+            let houses = Arc::clone(houses);
+            test(&format!("drop_in::{name}"), move || run(houses.packaged()?))
         })
         .collect()
 }
 
 type Check = fn(&Packaged) -> Result<()>;
-
-/// The unpacked archive, made when the first test needs it; an error stays one.
-#[derive(Default)]
-struct Made(OnceLock<Result<Packaged, String>>);
-
-impl Made {
-    fn get(&self) -> Result<&Packaged> {
-        let made = self.0.get_or_init(|| Packaged::make().map_err(|error| format!("{error:#}")));
-        made.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
-    }
-}
 
 /// What a run at one Platform API came to.
 struct Outcome {

@@ -70,7 +70,8 @@ fn main() -> ExitCode {
 fn trials() -> Result<Vec<Trial>> {
     let executables = Arc::new(Built::default());
     let mut trials = scenarios::trials(&executables)?;
-    trials.extend(drop_in::trials());
+    let houses = Arc::new(building::Houses::default());
+    trials.extend(drop_in::trials(&houses));
     trials.extend(drydock::trials(&executables));
     trials.extend(tools::trials());
     trials.extend(archives::trials(&executables));
@@ -83,7 +84,6 @@ fn trials() -> Result<Vec<Trial>> {
     trials.extend(extending::trials(&executables));
     trials.extend(foreign_files::trials(&executables));
     trials.extend(bounds::trials(&executables));
-    let houses = Arc::new(building::Houses::default());
     trials.extend(building::trials(&executables, &houses));
     trials.extend(extensions::trials(&executables, &houses));
     trials.extend(chosen::trials(&executables, &houses));
