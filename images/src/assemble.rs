@@ -114,13 +114,13 @@ fn put_manifest(
 }
 
 fn new_log(log: &mut dyn Read, transaction: &Transaction) -> Result<NewLog> {
-    let dir = transaction.blobs_dir();
     let mut copy = || -> io::Result<NewLog> {
-        let mut file = TempFile::create_in(&dir)?;
+        let mut file = TempFile::create_beside(&transaction.beside_blobs())?;
         let mut writer = HashingWriter::new(file.file());
         io::copy(log, &mut writer)?;
         let (_, digest, size) = writer.finish();
         Ok(NewLog { file, digest, size })
     };
-    copy().with_context(|| format!("cannot write the log of the build to `{}`", dir.display()))
+    let failed = || format!("cannot write the log of the build to `{}`", transaction.blobs_dir().display());
+    copy().with_context(failed)
 }

@@ -36,8 +36,8 @@ pub(crate) fn layers(
     transaction: &Transaction,
     options: Options,
 ) -> Result<Vec<Written>> {
-    let blobs = transaction.blobs_dir();
-    let job = |source| Job { source, known: None, blob: Some(&*blobs), copy: None };
+    let beside = transaction.beside_blobs();
+    let job = |source| Job { source, known: None, blob: Some(&beside), copy: None };
     let jobs: Vec<Job<'_, Error>> = sources.iter().copied().map(job).collect();
     let Options { compression, threads, durability } = options;
     let settings = Settings { threads, compression, write_out: durability == Durability::OnDisk };

@@ -55,7 +55,7 @@ impl Output {
     ) -> Result<(Report, Committed), Error> {
         let first = &self.names[0];
         log.info(&format!("Saving {first}..."));
-        let build_log = kept_log::take(log, &transaction.blobs_dir());
+        let build_log = kept_log::take(log, &transaction.beside_blobs());
         let (prepared, failed) =
             transaction.prepare_image_and_log(image, build_log).map_err(|error| anyhow!(error))?;
         if let Some(error) = failed {

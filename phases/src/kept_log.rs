@@ -3,10 +3,10 @@
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write as _};
-use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
+use drydock_io::dir::Place;
 use drydock_io::file::TempFile;
 use drydock_io::lines::Lines;
 use drydock_layout::NewLog;
@@ -18,9 +18,9 @@ use crate::Log;
 
 /// What was said until now, in a temporary file of this folder; none if it is not to be kept. It never costs the image: what
 /// goes wrong is a warning.
-pub(crate) fn take(log: &dyn Log, dir: &Path) -> Option<NewLog> {
+pub(crate) fn take(log: &dyn Log, beside: &Place) -> Option<NewLog> {
     let lines = log.so_far()?;
-    let taken = lines.context("read what was logged").and_then(|lines| copy(lines, dir, MAX_LOG));
+    let taken = lines.context("read what was logged").and_then(|lines| copy(lines, beside, MAX_LOG));
     taken.map_err(|error| warn(log, &error)).ok()
 }
 
@@ -29,8 +29,9 @@ pub(crate) fn warn(log: &dyn Log, error: &anyhow::Error) {
     log.warn(&format!("The build's log is not kept beside the image: {error:#}"));
 }
 
-fn copy(from: impl Read, dir: &Path, limit: u64) -> anyhow::Result<NewLog> {
-    let mut file = TempFile::create_in(dir).with_context(|| format!("create a file in {}", dir.display()))?;
+fn copy(from: impl Read, beside: &Place, limit: u64) -> anyhow::Result<NewLog> {
+    let failed = || format!("create a file in {}", beside.folder().display());
+    let mut file = TempFile::create_beside(beside).with_context(failed)?;
     let (digest, size) = copy_to(file.file(), from, limit)?;
     Ok(NewLog { file, digest, size })
 }
@@ -103,7 +104,7 @@ mod tests {
     /// The texts of what is kept, of which digest and size must be right.
     fn kept(from: &str, limit: u64) -> Vec<String> {
         let dir = tempfile::tempdir().unwrap();
-        let log = copy(from.as_bytes(), dir.path(), limit).unwrap();
+        let log = copy(from.as_bytes(), &Place::by_path(&dir.path().join("log")), limit).unwrap();
         let bytes = std::fs::read(log.file.path()).unwrap();
         assert_eq!((log.digest, log.size), (Digest::of(&bytes), bytes.len() as u64));
         let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
@@ -135,7 +136,7 @@ mod tests {
         for byte in [0, b'\n'] {
             let from = line("a").into_bytes();
             let from = from.chain(std::io::repeat(byte).take(1 << 20)).chain(Unread);
-            let log = copy(from, dir.path(), 1000).unwrap();
+            let log = copy(from, &Place::by_path(&dir.path().join("log")), 1000).unwrap();
             let kept = std::fs::read_to_string(log.file.path()).unwrap();
             assert!(kept.starts_with(&line("a")) && kept.contains("more than 1000 bytes"), "{kept}");
         }

@@ -266,7 +266,8 @@ fn make_layer(root: &Path, changes: &[Change], layers: &Layers<'_>, text: &str) 
         return Ok(None);
     }
     let source = |sink: &mut dyn Sink| layer::write(root, changes, layers.latest, sink);
-    let job = Job { source: &source, known: None, blob: Some(layers.dir), copy: None };
+    let beside = drydock_io::dir::Place::by_path(&layers.dir.join("layer"));
+    let job = Job { source: &source, known: None, blob: Some(&beside), copy: None };
     let done = pipeline::run(&[job], layers.settings).map_err(|error| match error {
         pipeline::Error::Source(error) => error,
         error @ pipeline::Error::Write { .. } => anyhow!(error),

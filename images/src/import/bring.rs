@@ -161,7 +161,7 @@ impl Porter<'_> {
         }
         let dir = self.transaction.blobs_dir();
         let write = || format!("cannot write to `{}`", dir.display());
-        let mut file = TempFile::create_in(&dir).with_context(write)?;
+        let mut file = TempFile::create_beside(&self.transaction.beside_blobs()).with_context(write)?;
         let mut reader = stored.reader.take(blob.size.saturating_add(1));
         let mut buffer = vec![0; BUFFER];
         let (mut hash, mut size) = (Hasher::new(), 0);

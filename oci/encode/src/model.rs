@@ -7,6 +7,7 @@ use std::path::Path;
 
 use drydock_checker as sync;
 use drydock_checker::in_many_orders;
+use drydock_io::dir::Place;
 use drydock_io::sink::Sink;
 use drydock_model::digest::DiffId;
 
@@ -56,6 +57,7 @@ fn all_layers_are_made_in_every_order() {
     for compression in ["gzip", "none"] {
         in_many_orders(ORDERS, move || {
             let dir = tempfile::tempdir().unwrap();
+            let place = Place::by_path(&dir.path().join("layer"));
             let sources = SIZES.map(|size| source(size, None));
             let wanted = SIZES.map(|size| DiffId::of(&vec![0; size]));
             // The first is as before, the others are not; and one is only hashed.
@@ -65,7 +67,7 @@ fn all_layers_are_made_in_every_order() {
                     .map(|at| Job {
                         source: &sources[at] as &Source<'_, io::Error>,
                         known: known[at],
-                        blob: Some(dir.path()).filter(|_| at != 1),
+                        blob: Some(&place).filter(|_| at != 1),
                         copy: None,
                     })
                     .collect();
@@ -82,6 +84,7 @@ fn all_layers_are_made_in_every_order() {
 fn a_failure_ends_all_in_every_order() {
     in_many_orders(ORDERS, || {
         let dir = tempfile::tempdir().unwrap();
+        let place = Place::by_path(&dir.path().join("layer"));
         let sources = [
             source(2 * CHUNK, None),
             source(CHUNK + 1, Some("failed")),
@@ -92,7 +95,7 @@ fn a_failure_ends_all_in_every_order() {
             let jobs = sources.each_ref().map(|source| Job {
                 source: source as &Source<'_, io::Error>,
                 known: None,
-                blob: Some(dir.path()),
+                blob: Some(&place),
                 copy: None,
             });
             match run_with(&jobs, settings("gzip"), resources) {

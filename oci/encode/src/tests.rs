@@ -7,6 +7,7 @@ use std::num::NonZeroUsize;
 use std::panic;
 use std::path::Path;
 
+use drydock_io::dir::Place;
 use drydock_io::sink::Sink;
 use drydock_model::digest::{DiffId, Digest};
 
@@ -58,6 +59,7 @@ fn check(done: &mut Done, tar: &[u8], compression: Compression) {
 #[test]
 fn bytes_do_not_depend_on_threads() {
     let dir = tempfile::tempdir().unwrap();
+    let place = Place::by_path(&dir.path().join("layer"));
     let sizes = [3 * CHUNK + 5, 0, 1, CHUNK, CHUNK - 1, 2 * CHUNK, 100];
     let tars: Vec<Vec<u8>> = (0..).zip(sizes).map(|(seed, size)| bytes(seed, size)).collect();
     for compression in ["gzip", "gzip:6", "zstd", "none"] {
@@ -66,7 +68,7 @@ fn bytes_do_not_depend_on_threads() {
             let sources: Vec<_> = tars.iter().map(|tar| source(tar)).collect();
             let jobs: Vec<_> = sources
                 .iter()
-                .map(|source| Job { source, known: None, blob: Some(dir.path()), copy: Some(dir.path()) })
+                .map(|source| Job { source, known: None, blob: Some(&place), copy: Some(dir.path()) })
                 .collect();
             let mut done = run(&jobs, settings(n, compression)).unwrap();
             assert_eq!(done.len(), tars.len());
@@ -85,7 +87,8 @@ fn many_small_jobs() {
     // Some of them the same.
     let tars: Vec<Vec<u8>> = (0..300).map(|i| bytes(i % 7, 200)).collect();
     let sources: Vec<_> = tars.iter().map(|tar| source(tar)).collect();
-    let blob = Some(dir.path());
+    let place = Place::by_path(&dir.path().join("layer"));
+    let blob = Some(&place);
     let jobs: Vec<_> = sources.iter().map(|source| Job { source, known: None, blob, copy: None }).collect();
     let mut done = run(&jobs, threads(4)).unwrap();
     for (done, tar) in done.iter_mut().zip(&tars) {
@@ -124,7 +127,8 @@ fn known_layer_is_not_written() {
     let (same, changed) = (bytes(1, CHUNK + 1), bytes(2, CHUNK + 1));
     let sources = [source(&same), source(&changed)];
     let known = Some(DiffId::of(&same));
-    let blob = Some(dir.path());
+    let place = Place::by_path(&dir.path().join("layer"));
+    let blob = Some(&place);
     let copy = Some(dir.path());
     let jobs = sources.each_ref().map(|source| Job { source, known, blob, copy });
     let mut done = run(&jobs, threads(2)).unwrap();
@@ -151,7 +155,8 @@ fn failing_source_stops_all() {
         sink.write_all(&bytes(1, 2 * CHUNK + 9))?;
         Err(io::Error::other("file changed"))
     };
-    let blob = Some(dir.path());
+    let place = Place::by_path(&dir.path().join("layer"));
+    let blob = Some(&place);
     for n in [2, 8] {
         stopped.store(false, Ordering::Relaxed);
         let jobs = [
@@ -193,7 +198,8 @@ fn a_source_that_panics_ends_the_run() {
         sink.write_all(&bytes(1, 2 * CHUNK))?;
         panic!("on purpose")
     };
-    let blob = Some(dir.path());
+    let place = Place::by_path(&dir.path().join("layer"));
+    let blob = Some(&place);
     let jobs = [
         Job { source: &endless as &Source<'_, io::Error>, known: None, blob, copy: None },
         Job { source: &panicking, known: None, blob, copy: None },
@@ -206,7 +212,7 @@ fn a_source_that_panics_ends_the_run() {
 #[test]
 fn folder_that_is_not_there() {
     let dir = tempfile::tempdir().unwrap();
-    let missing = dir.path().join("missing");
+    let missing = Place::by_path(&dir.path().join("missing/layer"));
     let tar = bytes(1, 10);
     let source = source(&tar);
     let job = Job { source: &source, known: None, blob: Some(&missing), copy: None };

@@ -9,6 +9,7 @@ use std::{io, slice};
 
 use drydock_encode::compress::{CHUNK, Compression};
 use drydock_encode::pipeline::{self, Job, Settings};
+use drydock_io::dir::Place;
 use drydock_io::sink::Sink;
 use drydock_model::digest::Digest;
 
@@ -95,7 +96,8 @@ fn blobs(inputs: &[(&str, Vec<u8>)], compression: Compression) -> Vec<Digest> {
         .iter()
         .map(|(_, bytes)| |sink: &mut dyn Sink| -> io::Result<()> { sink.write_all(bytes) })
         .collect();
-    let blob = Some(dir.path());
+    let place = Place::by_path(&dir.path().join("layer"));
+    let blob = Some(&place);
     let jobs: Vec<_> = sources.iter().map(|source| Job { source, known: None, blob, copy: None }).collect();
     let settings = Settings { threads: NonZeroUsize::new(3).unwrap(), compression, write_out: false };
     let done = pipeline::run(&jobs, settings).unwrap();

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::{env, fs, io, thread};
 
 use drydock_encode::pipeline::{self, Error, Job, Settings};
+use drydock_io::dir::Place;
 use drydock_io::sink::Sink;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -71,7 +72,8 @@ fn memory_is_bounded_whatever_there_is_to_do() {
     }
     let dir = tempfile::tempdir().unwrap();
     let source = noise(4 * MIB);
-    let (blob, copy) = (Some(dir.path()), Some(dir.path()));
+    let place = Place::by_path(&dir.path().join("layer"));
+    let (blob, copy) = (Some(&place), Some(dir.path()));
     let jobs = [(); 20].map(|()| Job { source: &source, known: None, blob, copy });
     for (threads, compression) in
         [(2, "gzip"), (64, "gzip"), (1000, "gzip:9"), (64, "zstd:3"), (1000, "zstd:19"), (64, "none")]
@@ -92,7 +94,8 @@ fn threads_that_cannot_be_had_are_done_without() {
     }
     let dir = tempfile::tempdir().unwrap();
     let source = noise(12 * MIB);
-    let (blob, copy) = (Some(dir.path()), Some(dir.path()));
+    let place = Place::by_path(&dir.path().join("layer"));
+    let (blob, copy) = (Some(&place), Some(dir.path()));
     let jobs = [(); 2].map(|()| Job { source: &source, known: None, blob, copy });
     let digests = || {
         let done = pipeline::run(&jobs, settings(8, "gzip")).unwrap();
@@ -125,7 +128,8 @@ fn blobs_go_to_the_disk_while_they_are_made() {
     }
     let dir = tempfile::tempdir().unwrap();
     let source = noise(20 * MIB);
-    let (blob, copy) = (Some(dir.path()), Some(dir.path()));
+    let place = Place::by_path(&dir.path().join("layer"));
+    let (blob, copy) = (Some(&place), Some(dir.path()));
     for write_out in [true, false] {
         let settings = Settings { write_out, ..settings(2, "gzip") };
         pipeline::run(&[Job { source: &source, known: None, blob, copy }], settings).unwrap();

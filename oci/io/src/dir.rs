@@ -27,11 +27,12 @@ pub struct Dir {
     path: PathBuf,
 }
 
-/// A name in an open folder, whether or not anything has it.
+/// A name in a folder, whether or not anything has it.
 #[derive(Debug, Clone)]
 pub struct Place {
-    dir: Arc<OwnedFd>,
-    /// For messages, but for the name at its end.
+    /// None: wherever the path leads each time.
+    dir: Option<Arc<OwnedFd>>,
+    /// In an open folder only its end counts; the rest is for messages.
     path: PathBuf,
 }
 
@@ -117,7 +118,7 @@ impl Dir {
 
     /// A name in it.
     pub fn place(&self, name: impl AsRef<OsStr>) -> Place {
-        Place { dir: Arc::clone(&self.handle), path: self.path.join(name.as_ref()) }
+        Place { dir: Some(Arc::clone(&self.handle)), path: self.path.join(name.as_ref()) }
     }
 }
 
@@ -128,14 +129,32 @@ impl AsFd for Dir {
 }
 
 impl Place {
+    /// The name at the end of a path, in a folder that is not open: where nobody else can exchange folders.
+    pub fn by_path(path: &Path) -> Self {
+        Self { dir: None, path: path.to_owned() }
+    }
+
+    /// Where the name is looked up, and how it is called there.
+    fn at(&self) -> (BorrowedFd<'_>, &OsStr) {
+        match &self.dir {
+            Some(dir) => (dir.as_fd(), self.name()),
+            None => (CWD, self.path.as_os_str()),
+        }
+    }
+
     /// Its path when the folder was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
+    /// The path of its folder.
+    pub fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+
     /// Another name in the same folder.
     pub(crate) fn beside(&self, name: &str) -> Self {
-        Self { dir: Arc::clone(&self.dir), path: self.path.with_file_name(name) }
+        Self { dir: self.dir.clone(), path: self.path.with_file_name(name) }
     }
 
     /// The name.
@@ -145,7 +164,8 @@ impl Place {
 
     /// What has the name, links not followed; none if nothing has.
     pub fn look(&self) -> io::Result<Option<Stat>> {
-        match statat(&self.dir, self.name(), AtFlags::SYMLINK_NOFOLLOW) {
+        let (dir, name) = self.at();
+        match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => Ok(None),
             found => Ok(Some(found?)),
         }
@@ -153,7 +173,8 @@ impl Place {
 
     /// Opens the regular file of this name for reading; no link.
     pub fn open(&self) -> io::Result<File> {
-        read::open_own_at(&self.dir, Path::new(self.name()))
+        let (dir, name) = self.at();
+        read::open_own_at(dir, Path::new(name))
     }
 
     /// Puts a file there in one step.
@@ -166,27 +187,32 @@ impl Place {
     /// Makes a file there, which is open for reading and writing; nothing may have the name.
     pub fn create_new(&self, mode: u32, flags: OFlags) -> io::Result<File> {
         let flags = flags | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        Ok(openat(&self.dir, self.name(), flags, Mode::from_raw_mode(mode))?.into())
+        let (dir, name) = self.at();
+        Ok(openat(dir, name, flags, Mode::from_raw_mode(mode))?.into())
     }
 
     /// Gives the file at a path this name, too; nothing may have it.
     pub fn link(&self, from: &Path) -> io::Result<()> {
-        Ok(linkat(CWD, from, &self.dir, self.name(), AtFlags::empty())?)
+        let (dir, name) = self.at();
+        Ok(linkat(CWD, from, dir, name, AtFlags::empty())?)
     }
 
     /// Gives what has this name another one, in place of whatever has that.
     pub(crate) fn rename(&self, to: &Self) -> io::Result<()> {
-        Ok(renameat(&self.dir, self.name(), &to.dir, to.name())?)
+        let ((dir, name), (to_dir, to_name)) = (self.at(), to.at());
+        Ok(renameat(dir, name, to_dir, to_name)?)
     }
 
     /// Removes the file.
     pub fn remove(&self) -> io::Result<()> {
-        Ok(unlinkat(&self.dir, self.name(), AtFlags::empty())?)
+        let (dir, name) = self.at();
+        Ok(unlinkat(dir, name, AtFlags::empty())?)
     }
 
     /// Removes the folder, which must be empty.
     pub fn remove_dir(&self) -> io::Result<()> {
-        Ok(unlinkat(&self.dir, self.name(), AtFlags::REMOVEDIR)?)
+        let (dir, name) = self.at();
+        Ok(unlinkat(dir, name, AtFlags::REMOVEDIR)?)
     }
 }
 
@@ -207,7 +233,7 @@ mod tests {
             fs::write(path(name), name).unwrap();
         }
         let blobs = Dir::open(&path("layout")).unwrap().enter("blobs").unwrap();
-        let unfinished = TempFile::create_in(&path("layout/blobs")).unwrap();
+        let unfinished = TempFile::create_beside(&blobs.place("layer")).unwrap();
         fs::rename(path("layout/blobs"), path("blobs")).unwrap();
         symlink("../treasure", path("layout/blobs")).unwrap();
         blobs.place("new").write(b"new", 0o644).unwrap();

@@ -10,7 +10,7 @@ use rustix::fs::{CWD, FlockOperation, Mode, OFlags, fcntl_setfl, flock, openat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use crate::dir::{Dir, Place};
+use crate::dir::Place;
 use crate::read;
 
 /// Every temporary file's name begins with this: what a killed process left behind is known by it.
@@ -38,7 +38,7 @@ pub struct TempFile {
 impl TempFile {
     /// A new, empty file of mode 0644 (whatever the umask) in `dir`, which must exist.
     pub fn create_in(dir: &Path) -> io::Result<Self> {
-        Self::create(&Dir::open(dir)?.place(TEMPORARY_PREFIX), 0o644)
+        Self::create(&Place::by_path(&dir.join(TEMPORARY_PREFIX)), 0o644)
     }
 
     /// The same in the folder of a place.
@@ -85,9 +85,7 @@ impl TempFile {
 
     /// Gives the file its final name, in place of whatever has that name.
     pub fn persist(self, to: &Path) -> io::Result<()> {
-        let dir = Dir::open(to.parent().unwrap_or(to))?;
-        let name = to.file_name().ok_or(io::ErrorKind::IsADirectory)?;
-        self.persist_at(&dir.place(name))
+        self.persist_at(&Place::by_path(to))
     }
 
     /// The same in a folder that is open.
@@ -130,7 +128,7 @@ impl Destination {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // What killed processes left; other users' stays.
         let _ = remove_stale(dir);
-        Ok(Self::File(TempFile::create(&Dir::open(dir)?.place(TEMPORARY_PREFIX), mode)?, path))
+        Ok(Self::File(TempFile::create(&Place::by_path(&dir.join(TEMPORARY_PREFIX)), mode)?, path))
     }
 
     /// The open file.
@@ -240,9 +238,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
-    let place = Dir::open(path.parent().unwrap_or(path))?.place(name);
-    place.write(bytes, mode)
+    Place::by_path(path).write(bytes, mode)
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ const TITLE: &str = "org.opencontainers.image.title";
 /// A log on its way into a layout.
 #[derive(Debug)]
 pub struct NewLog {
-    /// Its lines, in [`Transaction::blobs_dir`].
+    /// Its lines, [beside the blobs](Transaction::beside_blobs).
     pub file: TempFile,
     /// Their digest.
     pub digest: Digest,

@@ -14,6 +14,7 @@ use drydock_io::dir::{Dir, Place};
 use drydock_io::lock::Lock;
 use rustix::fs::FileType;
 
+use super::collect::is;
 use super::error::{IoContext as _, LayoutError};
 
 /// What goes if nothing is published.
@@ -191,8 +192,7 @@ pub(super) fn make_blobs_dir(layout: &Dir, undo: &mut Undo) -> Result<Dir, Layou
     ["blobs", "sha256"].into_iter().try_fold(layout.clone(), |dir, name| {
         make_dir(&dir, OsStr::new(name), &own, undo).map_err(|error| {
             let place = dir.place(name);
-            let is_link = |found| FileType::from_raw_mode(found) == FileType::Symlink;
-            if !place.look().is_ok_and(|found| found.is_some_and(|found| is_link(found.st_mode))) {
+            if !is_link(&place) {
                 return error;
             }
             let reason =
@@ -202,6 +202,10 @@ pub(super) fn make_blobs_dir(layout: &Dir, undo: &mut Undo) -> Result<Dir, Layou
             LayoutError::Malformed { path: place.path().to_owned(), reason }
         })
     })
+}
+
+fn is_link(place: &Place) -> bool {
+    place.look().is_ok_and(|found| found.is_some_and(|found| is(FileType::Symlink, &found)))
 }
 
 /// Makes a folder of mode 0755 whatever the umask; one that is there already will do, if it can be entered.
@@ -225,8 +229,8 @@ fn make_dir(
     let source = match enter(parent, name) {
         Ok(Some(dir)) => return Ok(dir),
         Ok(None) => return Err(leads_out(&place, parent)),
-        // It was there, and is not any more.
-        Err(why) if why.kind() == ErrorKind::NotFound && matches!(place.look(), Ok(None)) => {
+        // It was there, and was not for a moment; but a link that leads nowhere stays.
+        Err(why) if why.kind() == ErrorKind::NotFound && !is_link(&place) => {
             if source.kind() == ErrorKind::AlreadyExists { why } else { source }
         }
         Err(why) if matches!(why.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => source,

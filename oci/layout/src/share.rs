@@ -77,7 +77,7 @@ pub(super) fn share(
     {
         return Ok(Shared { shared: size, copied: 0 });
     }
-    let create = || TempFile::create_beside(to).at("create a file beside", path);
+    let create = || TempFile::create_beside(to).at("create a file in", to.folder());
     let metadata = source.file().metadata().at("read", from)?;
     if matches!(mode, LinkMode::Auto | LinkMode::Reflink) {
         let mut clone = create()?;

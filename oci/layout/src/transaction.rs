@@ -12,6 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use drydock_io::dir::Place;
 use drydock_io::file::TempFile;
 use drydock_io::lock::{Identity, Lock};
 use drydock_model::config::ImageConfig;
@@ -72,7 +73,7 @@ pub struct NewLayer {
 /// Where a blob is before the image is committed.
 #[derive(Debug)]
 pub enum BlobSource {
-    /// In a temporary file in [`Transaction::blobs_dir`], hashed as it was written.
+    /// In a temporary file [beside the blobs](Transaction::beside_blobs), hashed as it was written.
     Temporary(TempFile),
     /// In the layout: brought there, or since before.
     Placed,
@@ -183,7 +184,12 @@ impl Transaction {
         &self.targets[0]
     }
 
-    /// Where temporary files of blobs must be made.
+    /// Beside this temporary files of blobs should be made: in the folder of blobs, wherever its path leads meanwhile.
+    pub fn beside_blobs(&self) -> Place {
+        self.first().blobs.place("new")
+    }
+
+    /// The path of that folder.
     pub fn blobs_dir(&self) -> PathBuf {
         blobs_dir(self.first().path.path())
     }

@@ -5,9 +5,9 @@
 
 use serde::de::{DeserializeOwned, Error as _};
 
-/// Bytes that the values of one text may take in memory, as is reckoned here. An index of 6,000 manifests, each with platform
-/// and annotations, does not take more.
-pub const MAX_WEIGHT: usize = 24 << 20;
+/// Bytes that the values of one text may take in memory, as is reckoned here. An index of 20,000 manifests, each with a
+/// platform, does not take more.
+pub const MAX_WEIGHT: usize = 48 << 20;
 
 /// Understands a text, if its values do not take more than [`MAX_WEIGHT`].
 pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
@@ -68,12 +68,12 @@ mod tests {
         for unit in ["0,", "{},", r#"{"a":0},"#, "[[[0]]],"] {
             let text = format!("[{}0]", unit.repeat((8 << 20) / unit.len()));
             let error = from_slice::<Json>(text.as_bytes()).unwrap_err().to_string();
-            assert!(error.contains("more than 24 MiB"), "{unit}: {error}");
+            assert!(error.contains("more than 48 MiB"), "{unit}: {error}");
         }
         let digest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
         let manifest = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": 1,
             "platform": {"os": "linux", "architecture": "amd64", "variant": "v1"}, "annotations": {"a": "b", "c": "d"}});
-        let index = json!({"schemaVersion": 2, "manifests": vec![manifest; 6_000]}).to_string();
+        let index = json!({"schemaVersion": 2, "manifests": vec![manifest; 10_000]}).to_string();
         let label = json!({"config": {"Labels": {"label": "[{,:".repeat(1 << 20)}}}).to_string();
         for text in [index, label] {
             assert!(from_slice::<Json>(text.as_bytes()).is_ok(), "{text:.20}");

@@ -92,8 +92,8 @@ impl Caches {
             sink.write_all(text).unwrap();
             Ok::<_, TarError>(())
         };
-        let blobs_dir = transaction.blobs_dir();
-        let job = pipeline::Job { source: &source, known: None, blob: Some(&blobs_dir), copy: None };
+        let beside = transaction.beside_blobs();
+        let job = pipeline::Job { source: &source, known: None, blob: Some(&beside), copy: None };
         let settings = pipeline::Settings {
             threads: NonZeroUsize::MIN,
             compression: Compression::default(),

@@ -211,13 +211,13 @@ impl Maker<'_> {
 
     /// Hashes and writes these layers; without the copies for the cache, if these cannot be written.
     fn run(&self, layers: &[FromDisk<'_>], log: &dyn Log) -> anyhow::Result<Vec<Done>> {
-        let blobs_dir = self.transaction.blobs_dir();
+        let beside = self.transaction.beside_blobs();
         let sources: Vec<_> = layers.iter().map(|layer| |out: &mut dyn Sink| layer.write(out)).collect();
         let run = || {
             let job = |(layer, source): (&FromDisk<'_>, _)| Job {
                 source,
                 known: layer.known,
-                blob: layer.plan.in_image.then_some(blobs_dir.as_path()),
+                blob: layer.plan.in_image.then_some(&beside),
                 copy: self.staging(layer.plan),
             };
             let jobs: Vec<Job<'_, TarError>> =

@@ -42,6 +42,7 @@ use std::path::{Path, PathBuf};
 use super::sync::{self, thread};
 use crate::compress::Compression;
 use board::{Board, StopOnPanic};
+use drydock_io::dir::Place;
 use drydock_io::file::TempFile;
 use drydock_io::sink::Sink;
 use drydock_model::digest::{DiffId, Digest};
@@ -59,8 +60,8 @@ pub struct Job<'a, E> {
     /// The diff ID that the layer had before. It is hashed first then, and if it still has that one, nothing
     /// is written.
     pub known: Option<DiffId>,
-    /// The folder for a temporary file with the compressed layer, if that is wanted.
-    pub blob: Option<&'a Path>,
+    /// Beside what a temporary file with the compressed layer is made, if that is wanted.
+    pub blob: Option<&'a Place>,
     /// The folder for a temporary file with the tar itself, if that is wanted. It is not kept in memory: it
     /// should not be what is read next.
     pub copy: Option<&'a Path>,
@@ -106,7 +107,7 @@ pub struct Blob {
     pub size: u64,
     /// What the blob is, for its descriptor.
     pub media_type: &'static str,
-    /// The file, in the folder that the job names.
+    /// The file, beside what the job names.
     pub file: TempFile,
 }
 

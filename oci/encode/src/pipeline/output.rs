@@ -2,11 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::Path;
 
 use super::chunk::Chunk;
 use super::{Blob, Done, Error, Job, Settings};
 use crate::compress::{Format, Framing};
+use drydock_io::dir::Place;
 use drydock_io::file::TempFile;
 use drydock_model::digest::{DiffId, Digest};
 use drydock_model::hash::Hasher;
@@ -46,7 +46,7 @@ impl Output {
     /// With the files that the job wants.
     pub(super) fn create<E>(job: &Job<'_, E>, settings: Settings) -> Result<Self, Error<E>> {
         let blob = job.blob.map(|dir| BlobFile::create(dir, settings)).transpose()?;
-        let copy = job.copy.map(create).transpose()?;
+        let copy = job.copy.map(|dir| create(&Place::by_path(&dir.join("layer")))).transpose()?;
         Ok(Self { blob, copy, ..Self::hashing() })
     }
 
@@ -83,12 +83,12 @@ impl Output {
 }
 
 impl BlobFile {
-    fn create<E>(dir: &Path, settings: Settings) -> Result<Self, Error<E>> {
+    fn create<E>(beside: &Place, settings: Settings) -> Result<Self, Error<E>> {
         let format = settings.compression.format();
         let framing = Framing::new(format);
         let head = framing.head();
         let sent = settings.write_out.then_some(0);
-        let mut blob = Self { file: create(dir)?, size: 0, format, framing, hasher: Hasher::new(), sent };
+        let mut blob = Self { file: create(beside)?, size: 0, format, framing, hasher: Hasher::new(), sent };
         blob.write(head)?;
         Ok(blob)
     }
@@ -128,8 +128,9 @@ fn send_to_disk(file: &File, start: u64) {
     let _ = rustix::fs::fadvise(file, start, None, rustix::fs::Advice::DontNeed);
 }
 
-fn create<E>(dir: &Path) -> Result<TempFile, Error<E>> {
-    TempFile::create_in(dir).map_err(|source| Error::Write { path: dir.to_owned(), source })
+fn create<E>(beside: &Place) -> Result<TempFile, Error<E>> {
+    TempFile::create_beside(beside)
+        .map_err(|source| Error::Write { path: beside.folder().to_owned(), source })
 }
 
 /// That a file could not be written.
