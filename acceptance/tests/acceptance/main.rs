@@ -47,6 +47,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use drydock_acceptance::executables::Executables;
@@ -147,9 +148,20 @@ fn copy(executables: &Path) -> Result<TempDir> {
     Ok(dir)
 }
 
-/// One named test.
+/// One named test. If it takes long, it says so: what could be made faster is known then.
 fn test(name: &str, run: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
-    Trial::test(name, || run().map_err(|error| Failed::from(format!("{error:#}"))))
+    const LONG: Duration = Duration::from_secs(20);
+    let told = name.to_owned();
+    let timed = move || {
+        let begun = Instant::now();
+        let done = run().map_err(|error| Failed::from(format!("{error:#}")));
+        #[expect(clippy::print_stderr, reason = "it is for who waits for the tests")]
+        if begun.elapsed() > LONG {
+            eprintln!("{told} took {} s", begun.elapsed().as_secs());
+        }
+        done
+    };
+    Trial::test(name, timed)
 }
 
 /// A test that runs the executables.
