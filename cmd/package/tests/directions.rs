@@ -9,7 +9,7 @@ use drydock_package::{cargo, workspace};
 const ALLOWED: [(&str, &[&str]); 12] = [
     ("drydock-model", &[]),
     ("drydock-io", &[]),
-    ("drydock-spec", &["drydock-env"]),
+    ("drydock-spec", &["drydock-env", "drydock-model"]),
     ("drydock-encode", &["drydock-io", "drydock-model"]),
     ("drydock-tar", &["drydock-io", "drydock-model"]),
     ("drydock-layout", &["drydock-io", "drydock-model"]),
