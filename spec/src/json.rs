@@ -11,9 +11,12 @@ use crate::excerpt::{self, MESSAGE};
 #[error("json: {0}")]
 pub struct JsonError(String);
 
-/// Reads JSON, if its values do not take more than [`MAX_WEIGHT`](drydock_model::json::MAX_WEIGHT).
+/// Bytes that the values of one text may take in memory. Several labels are held at once; that of 10,000 processes takes less.
+pub const MAX_WEIGHT: usize = 24 << 20;
+
+/// Reads JSON, if its values do not take more than [`MAX_WEIGHT`].
 pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, JsonError> {
-    let read = drydock_model::json::from_slice(text.as_bytes());
+    let read = drydock_model::json::from_slice_within(text.as_bytes(), MAX_WEIGHT);
     read.map_err(|error| JsonError(excerpt::shortened(&error.to_string(), MESSAGE)))
 }
 
@@ -52,7 +55,8 @@ mod tests {
         let process = r#"{"type":"p","command":["a","b"],"args":["c"],"direct":true,"buildpackID":"a/b"},"#;
         let label = format!("[{}0]", process.repeat(10_000));
         assert!(super::from_str::<serde_json::Value>(&label).is_ok());
-        let error = super::from_str::<serde_json::Value>(&format!("[{}0]", "{},".repeat(100_000))).unwrap_err();
+        let error =
+            super::from_str::<serde_json::Value>(&format!("[{}0]", "{},".repeat(100_000))).unwrap_err();
         assert!(error.to_string().contains("more than 24 MiB"), "{error}");
     }
 

@@ -341,6 +341,7 @@ fn what_fails_says_why(built: &Built, houses: &Houses) -> Result<()> {
         (&["--runtime", "/bin/true"], 4, "`/bin/true` has started nothing"),
         (&["--runtime", "/bin/false"], 4, "`/bin/false` has started nothing"),
         (&["--buildpack", "acme/none"], 2, "has no buildpack `acme/none`"),
+        (&["--output", "oci-archive:-"], 2, "among what the phases say"),
         (&["--volume", "/usr:/cnb"], 2, "would hide `/cnb/lifecycle`"),
         (&["--volume", "/usr:/x", "--volume", "/usr:/./workspace/"], 2, "would hide `/workspace`"),
     ] {

@@ -11,8 +11,13 @@ pub const MAX_WEIGHT: usize = 48 << 20;
 
 /// Understands a text, if its values do not take more than [`MAX_WEIGHT`].
 pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
-    if weight(text) > MAX_WEIGHT {
-        return Err(serde_json::Error::custom(format!("its values take more than {} MiB", MAX_WEIGHT >> 20)));
+    from_slice_within(text, MAX_WEIGHT)
+}
+
+/// Understands a text, if its values do not take more than so many bytes of memory.
+pub fn from_slice_within<T: DeserializeOwned>(text: &[u8], most: usize) -> serde_json::Result<T> {
+    if weight(text) > most {
+        return Err(serde_json::Error::custom(format!("its values take more than {} MiB", most >> 20)));
     }
     serde_json::from_slice(text)
 }

@@ -81,8 +81,7 @@ pub(crate) fn export(
     };
     progress.advance(0)?;
     // What is written to standard output is the archive.
-    if matches!(target, Target::OciArchive { file, .. } | Target::DockerArchive { file, .. } if is_stdout(file))
-    {
+    if is_to_stdout(target) {
         return Ok(0);
     }
     if context.json {
@@ -96,6 +95,11 @@ pub(crate) fn export(
 /// The reference that the image has in its repository; none if that is a digest or no reference.
 fn own_reference(name: &Name) -> Option<ImageRef> {
     name.text().parse().ok().filter(|reference: &ImageRef| reference.tag().is_some())
+}
+
+/// Whether an image goes to standard output as an archive.
+pub(super) fn is_to_stdout(target: &Target) -> bool {
+    matches!(target, Target::OciArchive { file, .. } | Target::DockerArchive { file, .. } if is_stdout(file))
 }
 
 /// Whether an archive goes to standard output, by whatever name: `-`, `/dev/stdout`, or a pipe that it is, too.

@@ -33,8 +33,9 @@ use super::steps::{Phase, Steps, inner_name, make_bare, refuse_hiding};
 use super::{Context, Shop, builder};
 use crate::cli_sandboxed::Build;
 use crate::commands::builder as builders;
-use crate::commands::export::export;
+use crate::commands::export::{export, is_to_stdout};
 use crate::env;
+use crate::exit::Usage;
 use crate::output::{bytes, printable};
 use crate::progress::eprint_line;
 use crate::rules::Rules;
@@ -52,6 +53,10 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
     let began = Instant::now();
     let name = context.repository.locate(&options.name)?;
     refuse_hiding(options)?;
+    if options.output.iter().any(is_to_stdout) {
+        let why = "an archive on standard output would stand among what the phases say: name a file";
+        return Err(Usage(why.to_owned()).into());
+    }
     let builder = builder(&context.repository, options)?;
     let lifecycle = Lifecycle::find(options, &builder.config)?;
     let user = builder_user(options, &builder.config)?;
