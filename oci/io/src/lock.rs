@@ -73,29 +73,31 @@ impl Lock {
         Self::look(dir, FlockOperation::NonBlockingLockShared, waiting)
     }
 
-    fn look(dir: &Path, at_once: FlockOperation, waiting: &dyn Fn() -> io::Result<()>) -> io::Result<Self> {
-        const BETWEEN: Duration = Duration::from_millis(100);
-        loop {
-            let lock = Self::open(dir)?;
-            if !lock.take(at_once)? {
-                waiting()?;
-                thread::sleep(BETWEEN);
-            } else if lock.is_still(dir) {
-                return Ok(lock);
-            }
-        }
-    }
-
     /// [`Lock::acquire`] without waiting: `None` if somebody has the folder locked.
     pub fn try_acquire(dir: &Path) -> io::Result<Option<Self>> {
+        Self::at_once(dir, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    fn at_once(dir: &Path, operation: FlockOperation) -> io::Result<Option<Self>> {
         loop {
             let lock = Self::open(dir)?;
-            if !lock.take(FlockOperation::NonBlockingLockExclusive)? {
+            if !lock.take(operation)? {
                 return Ok(None);
             }
             if lock.is_still(dir) {
                 return Ok(Some(lock));
             }
+        }
+    }
+
+    fn look(dir: &Path, at_once: FlockOperation, waiting: &dyn Fn() -> io::Result<()>) -> io::Result<Self> {
+        const BETWEEN: Duration = Duration::from_millis(100);
+        loop {
+            if let Some(lock) = Self::at_once(dir, at_once)? {
+                return Ok(lock);
+            }
+            waiting()?;
+            thread::sleep(BETWEEN);
         }
     }
 
@@ -105,17 +107,13 @@ impl Lock {
         in_time: FlockOperation,
         waiting: &dyn Fn(),
     ) -> io::Result<Self> {
-        let mut told = false;
+        if let Some(lock) = Self::at_once(dir, at_once)? {
+            return Ok(lock);
+        }
+        waiting();
         loop {
             let lock = Self::open(dir)?;
-            if !lock.take(at_once)? {
-                if !told {
-                    waiting();
-                    told = true;
-                }
-                lock.take(in_time)?;
-            }
-            if lock.is_still(dir) {
+            if lock.take(in_time)? && lock.is_still(dir) {
                 return Ok(lock);
             }
         }
