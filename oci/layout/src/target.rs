@@ -94,15 +94,16 @@ pub(super) struct NewIndex {
 }
 
 impl Target {
+    /// Locks the layout in the folder `dir`, or in the one that has taken its place meanwhile.
     pub(super) fn lock(
         root: &LayoutDir,
         path: &LayoutPath,
+        mut dir: Dir,
         mut made: Unlocked,
         damage: Damage,
         waiting: &dyn Fn(),
     ) -> Result<Self, LayoutError> {
-        let (dir, lock) = loop {
-            let dir = folder(root, path, &mut made.undo)?;
+        let lock = loop {
             match Lock::acquire(path.path(), waiting) {
                 // Whoever had the lock has removed the folder again, after a failure.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -110,10 +111,11 @@ impl Target {
                     let lock = lock.at("lock", path.path())?;
                     // Somebody may have put another folder there.
                     if dir.identity().at("look at", path.path())? == lock.identity() {
-                        break (dir, lock);
+                        break lock;
                     }
                 }
             }
+            dir = folder(root, path, &mut made.undo)?;
         };
         let mut undo = made.locked();
         let blobs = make_blobs_dir(&dir, &mut undo)?;
@@ -310,7 +312,9 @@ mod tests {
         fs::create_dir_all(blobs_dir(path.path())).unwrap();
         fs::write(path.path().join("index.json"), "{}").unwrap();
         fs::remove_file(path.path().join("index.json")).unwrap();
-        let target = Target::lock(&dir, &path, Unlocked::new(path.path()), Damage::Refused, &|| {}).unwrap();
+        let mut folders = Unlocked::new(path.path());
+        let opened = folder(&dir, &path, &mut folders.undo).unwrap();
+        let target = Target::lock(&dir, &path, opened, folders, Damage::Refused, &|| {}).unwrap();
         let age = SystemTime::now().duration_since(target.before.switched).unwrap();
         assert!(age < GRACE / 2, "{age:?}");
     }

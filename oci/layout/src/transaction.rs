@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use drydock_io::dir::Place;
+use drydock_io::dir::{Dir, Place};
 use drydock_io::file::TempFile;
 use drydock_io::lock::{Identity, Lock};
 use drydock_model::config::ImageConfig;
@@ -153,21 +153,21 @@ impl Transaction {
         damage: Damage,
         waiting: &dyn Fn(&LayoutPath),
     ) -> Result<Self, LayoutError> {
-        let mut made: Vec<(Identity, usize, Unlocked)> = Vec::new();
+        let mut made: Vec<(Identity, usize, Dir, Unlocked)> = Vec::new();
         for (number, name) in names.iter().enumerate() {
             let mut folders = Unlocked::new(name.path());
-            let made_dir = folder(dir, name, &mut folders.undo)?;
-            let identity = made_dir.identity().at("look at", name.path())?;
+            let opened = folder(dir, name, &mut folders.undo)?;
+            let identity = opened.identity().at("look at", name.path())?;
             if made.iter().all(|(other, ..)| *other != identity) {
-                made.push((identity, number, folders));
+                made.push((identity, number, opened, folders));
             }
         }
         // In one order, so that two transactions cannot wait for each other.
         made.sort_by_key(|(identity, ..)| *identity);
         let mut targets = Vec::with_capacity(made.len());
-        for (_, number, folders) in made {
+        for (_, number, opened, folders) in made {
             let path = &names[number];
-            targets.push((number, Target::lock(dir, path, folders, damage, &|| waiting(path))?));
+            targets.push((number, Target::lock(dir, path, opened, folders, damage, &|| waiting(path))?));
         }
         targets.sort_by_key(|(number, _)| *number);
         let targets = targets.into_iter().map(|(_, target)| target).collect();
