@@ -112,7 +112,8 @@ impl Drop for Unlocked {
 pub(super) fn while_folders_go<T>(
     mut make: impl FnMut() -> Result<T, LayoutError>,
 ) -> Result<T, LayoutError> {
-    const TRIES: usize = 100;
+    // One fails nine times in ten beside somebody who does nothing else.
+    const TRIES: usize = 1000;
     for _ in 1..TRIES {
         match make() {
             Err(LayoutError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
@@ -150,17 +151,22 @@ fn check_blobs(layout: &Path) -> Result<(), LayoutError> {
 pub(super) fn make_layout_dir(root: &Path, path: &Path, undo: &mut Undo) -> Result<Dir, LayoutError> {
     check_apart(path)?;
     check_blobs(path)?;
-    let by_path = |parent: &Dir, name: &OsStr| Dir::open(&parent.path().join(name)).map(Some);
+    let by_path = |place: &Place| Dir::open(place.path()).map(Ok);
     for dir in root.ancestors().collect::<Vec<_>>().into_iter().rev() {
         if let (false, Some(parent), Some(name)) = (dir.is_dir(), dir.parent(), dir.file_name()) {
             make_dir(&Dir::open(parent).at("open", parent)?, name, &by_path, undo)?;
         }
     }
     let root = Dir::open(root).at("open", root)?;
-    let within = |parent: &Dir, name: &OsStr| parent.enter_within(name, &root);
     below(&root, path).try_fold(root.clone(), |dir, name| {
+        let within = |place: &Place| {
+            let entered = dir.enter_within(name, &root)?;
+            Ok(entered.ok_or_else(|| leads_out(place, &root)))
+        };
         let made = make_dir(&dir, name, &within, undo)?;
-        check_apart(&fs::canonicalize(made.path()).at("resolve", made.path())?)?;
+        if is_link(&dir.place(name)) {
+            check_apart(&fs::canonicalize(made.path()).at("resolve", made.path())?)?;
+        }
         Ok(made)
     })
 }
@@ -188,8 +194,8 @@ fn leads_out(place: &Place, root: &Dir) -> LayoutError {
 
 /// Makes the folders of blobs. They are the layout's own: blobs behind a link are also somebody else's.
 pub(super) fn make_blobs_dir(layout: &Dir, undo: &mut Undo) -> Result<Dir, LayoutError> {
-    let own = |parent: &Dir, name: &OsStr| parent.enter(name).map(Some);
     ["blobs", "sha256"].into_iter().try_fold(layout.clone(), |dir, name| {
+        let own = |_: &Place| dir.enter(name).map(Ok);
         make_dir(&dir, OsStr::new(name), &own, undo).map_err(|error| {
             let place = dir.place(name);
             if !is_link(&place) {
@@ -208,11 +214,12 @@ fn is_link(place: &Place) -> bool {
     place.look().is_ok_and(|found| found.is_some_and(|found| is(FileType::Symlink, &found)))
 }
 
-/// Makes a folder of mode 0755 whatever the umask; one that is there already will do, if it can be entered.
+/// Makes a folder of mode 0755 whatever the umask; one that is there already will do, if it can be entered: the inner
+/// error of `enter` says why it will not.
 fn make_dir(
     parent: &Dir,
     name: &OsStr,
-    enter: &dyn Fn(&Dir, &OsStr) -> io::Result<Option<Dir>>,
+    enter: &dyn Fn(&Place) -> io::Result<Result<Dir, LayoutError>>,
     undo: &mut Undo,
 ) -> Result<Dir, LayoutError> {
     let place = parent.place(name);
@@ -226,9 +233,8 @@ fn make_dir(
         }
         Err(source) => source,
     };
-    let source = match enter(parent, name) {
-        Ok(Some(dir)) => return Ok(dir),
-        Ok(None) => return Err(leads_out(&place, parent)),
+    let source = match enter(&place) {
+        Ok(entered) => return entered,
         // It was there, and was not for a moment; but a link that leads nowhere stays.
         Err(why) if why.kind() == ErrorKind::NotFound && !is_link(&place) => {
             if source.kind() == ErrorKind::AlreadyExists { why } else { source }

@@ -386,7 +386,12 @@ fn no_link_is_written_through() {
     let link = |from: &Path| std::os::unix::fs::symlink(elsewhere.path(), from).unwrap();
     link(&repository.temp.path().join("index.docker.io"));
     let error = repository.begin(&["app"]).unwrap_err().to_string();
-    assert!(error.contains("leads out"), "{error}");
+    let root = repository.temp.path().display();
+    assert!(error.contains(&format!("leads out of `{root}`")), "{error}");
+    fs::create_dir(repository.temp.path().join("reg.io")).unwrap();
+    link(&repository.temp.path().join("reg.io/team"));
+    let error = repository.begin(&["reg.io/team/app"]).unwrap_err().to_string();
+    assert!(error.contains(&format!("leads out of `{root}`")), "{error}");
     for below in ["blobs", "blobs/sha256"] {
         let path = repository.path("reg.io/app").path().join(below);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
