@@ -2,10 +2,8 @@
 //!
 //! Specification: `extensions/project-descriptor.md`, versions 0.1 and 0.2.
 
-use std::collections::BTreeSet;
-
 use serde::Deserialize;
-use toml::{Table, Value};
+use serde::de::IgnoredAny;
 
 use crate::toml_text::{self, TomlError};
 
@@ -109,80 +107,42 @@ struct Meta {
     schema_version: Option<String>,
 }
 
-/// Version 0.1.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Old {
-    build: ProjectDescriptor,
-}
-
-/// Version 0.2.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct New {
-    io: Io,
+/// The tables of both versions, one of which is read.
+#[derive(Debug, Deserialize)]
+struct Tables<Old, New> {
+    #[serde(default)]
+    build: Old,
+    #[serde(default)]
+    io: Io<New>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Io {
-    buildpacks: ProjectDescriptor,
+struct Io<New> {
+    #[serde(default)]
+    buildpacks: New,
 }
+
+const OLD: &[&str] = &["build"];
+const NEW: &[&str] = &["io", "buildpacks"];
 
 impl ProjectDescriptor {
     /// Reads the part of `project.toml` that is about builds, and which keys there are about builds and have no meaning.
     pub fn parse(text: &str) -> Result<(Self, Vec<String>), DescriptorError> {
         let Head { meta: Meta { schema_version } } = toml_text::from_str(text)?;
-        let (found, own): (_, &[&str]) = match schema_version.as_deref().unwrap_or("0.1") {
-            "0.1" => (toml_text::from_str::<Old>(text)?.build, &["build"]),
-            "0.2" => (toml_text::from_str::<New>(text)?.io.buildpacks, &["io", "buildpacks"]),
+        let (found, mut unknown, own, others) = match schema_version.as_deref().unwrap_or("0.1") {
+            "0.1" => {
+                let (tables, unknown) = toml_text::from_str_and_unknown::<Tables<Self, IgnoredAny>>(text)?;
+                (tables.build, unknown, OLD, NEW)
+            }
+            "0.2" => {
+                let (tables, unknown) = toml_text::from_str_and_unknown::<Tables<IgnoredAny, Self>>(text)?;
+                (tables.io.buildpacks, unknown, NEW, OLD)
+            }
             other => return Err(DescriptorError::Version(other.to_owned())),
         };
-        let mut unknown = BTreeSet::new();
-        let keys: Table = toml_text::from_str(text)?;
-        collect(&Value::Table(keys), &mut Vec::new(), &mut unknown, &|path| match path.strip_prefix(own) {
-            Some(path) => has_meaning(path),
-            // What other tables hold is none of ours, but for the one that another version has.
-            None => !matches!(path, ["build"] | ["io", "buildpacks"]),
-        });
-        Ok((found, unknown.into_iter().collect()))
-    }
-}
-
-/// Whether a key is read, by the names of the tables that it is in.
-fn has_meaning(path: &[&str]) -> bool {
-    match path {
-        [] | ["builder" | "include" | "exclude" | "build" | "pre" | "post"] => true,
-        ["group" | "buildpacks", rest @ ..] | ["pre" | "post", "group", rest @ ..] => matches!(
-            rest,
-            [] | ["id" | "version" | "uri" | "script"] | ["script", "api" | "inline" | "shell"]
-        ),
-        ["env", rest @ ..] | ["build", "env", rest @ ..] => matches!(rest, [] | ["name" | "value"]),
-        _ => false,
-    }
-}
-
-/// Adds the keys that have no meaning, but not what is in them.
-fn collect<'v>(
-    value: &'v Value,
-    path: &mut Vec<&'v str>,
-    unknown: &mut BTreeSet<String>,
-    known: &dyn Fn(&[&str]) -> bool,
-) {
-    match value {
-        Value::Table(table) => {
-            for (key, value) in table {
-                path.push(key);
-                if known(path) {
-                    collect(value, path, unknown, known);
-                } else {
-                    unknown.insert(path.join("."));
-                }
-                path.pop();
-            }
-        }
-        Value::Array(list) => list.iter().for_each(|value| collect(value, path, unknown, known)),
-        _ => {}
+        // What other tables hold is none of ours, but for the one that another version has.
+        unknown.retain(|key| key.iter().zip(own).all(|(key, own)| key == own) || key == others);
+        Ok((found, unknown.into_iter().map(|key| key.join(".")).collect()))
     }
 }
 

@@ -4,11 +4,13 @@
 //! In what is written plain values come before tables, each table is indented by its depth, and an empty line is before
 //! each table at the top and each element of an array of tables.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use toml::{Table, Value};
+use serde_ignored::Path;
+use toml::{Deserializer, Table, Value};
 
 use crate::excerpt::{self, MESSAGE};
 use crate::metadata::Metadata;
@@ -20,10 +22,40 @@ pub struct TomlError(String);
 
 /// Reads TOML, if its values do not take more than [`MAX_WEIGHT`].
 pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, TomlError> {
+    read(text, T::deserialize)
+}
+
+/// The same, and the keys that have no meaning for `T`: each with the names of the tables that it is in before it.
+pub fn from_str_and_unknown<T: DeserializeOwned>(
+    text: &str,
+) -> Result<(T, BTreeSet<Vec<String>>), TomlError> {
+    let mut unknown = BTreeSet::new();
+    let mut note = |path: Path<'_>| {
+        unknown.insert(names(&path));
+    };
+    let value = read(text, |deserializer| serde_ignored::deserialize(deserializer, &mut note))?;
+    Ok((value, unknown))
+}
+
+fn names(path: &Path<'_>) -> Vec<String> {
+    match path {
+        Path::Root => Vec::new(),
+        Path::Map { parent, key } => [names(parent), vec![key.clone()]].concat(),
+        Path::Seq { parent, .. }
+        | Path::Some { parent }
+        | Path::NewtypeStruct { parent }
+        | Path::NewtypeVariant { parent } => names(parent),
+    }
+}
+
+fn read<'t, T>(
+    text: &'t str,
+    deserialize: impl FnOnce(Deserializer<'t>) -> Result<T, toml::de::Error>,
+) -> Result<T, TomlError> {
     if weight(text) > MAX_WEIGHT {
         return Err(TomlError(format!("its values take more than {} MiB of memory", MAX_WEIGHT >> 20)));
     }
-    toml::from_str(text).map_err(|error| {
+    Deserializer::parse(text).and_then(deserialize).map_err(|error| {
         let message = excerpt::shortened(error.message(), MESSAGE);
         let Some(span) = error.span() else { return TomlError(message) };
         let at = text.floor_char_boundary(span.start);
