@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use drydock_layout::{Image, Layout, read_blob};
 use drydock_model::digest::{DiffId, Digest};
+use drydock_model::json;
 use drydock_model::manifest::{Annotations, Descriptor, subject};
 use drydock_spec::launch::{Command, Process};
 use serde::Serialize;
@@ -261,8 +262,7 @@ fn referrers<'a>(layout: &'a Layout, image: &Image) -> Vec<(&'a Descriptor, Refe
     let digest = image.digest().to_string();
     let refers = |descriptor: &&'a Descriptor| -> Option<(&'a Descriptor, Referrer)> {
         let annotated = descriptor.annotations.get("vnd.docker.reference.digest") == Some(&digest);
-        let manifest: Json =
-            drydock_model::json::from_slice(&read_blob(image.layout(), descriptor).ok()?).ok()?;
+        let manifest: Json = json::from_slice(&read_blob(image.layout(), descriptor).ok()?).ok()?;
         let text = |field: &Json| field.as_str().map(str::to_owned);
         let is_subject = subject(&manifest) == Some(&digest);
         let kind = text(&manifest["artifactType"]).or_else(|| text(&manifest["config"]["mediaType"]));

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use drydock_io::lock::Identity;
 use drydock_layout::{Layout, LayoutError, blob_path};
 use drydock_model::digest::Digest;
+use drydock_model::json;
 use drydock_model::manifest::{Descriptor, Manifest};
 use drydock_model::media;
 use glob::Pattern;
@@ -138,7 +139,7 @@ fn fill(name: &Name, listed: &mut Listed) -> Result<()> {
         // What is no manifest has no blobs to tell of.
         let text = drydock_layout::read_blob(dir, descriptor).unwrap_or_default();
         if descriptor.oci_media_type() == media::MANIFEST
-            && let Ok(Manifest { config, layers, .. }) = drydock_model::json::from_slice(&text)
+            && let Ok(Manifest { config, layers, .. }) = json::from_slice(&text)
         {
             for blob in layers.iter().chain([&config]) {
                 add(blob);

@@ -12,6 +12,7 @@ use drydock_io::lines::Lines;
 use drydock_io::lock::is_written;
 use drydock_io::read;
 use drydock_layout::{Image, Layout, LayoutError, open_whole_blob, read_blob, running};
+use drydock_model::json;
 use drydock_model::manifest::{Descriptor, Manifest, subject};
 use drydock_model::media;
 use drydock_model::platform::Platform;
@@ -112,7 +113,7 @@ fn beside(layout: &Layout, image: &Image) -> Result<Option<Descriptor>, LayoutEr
             Err(LayoutError::MissingBlob { .. }) => continue,
             text => text?,
         };
-        let Ok(json) = drydock_model::json::from_slice::<Json>(&text) else { continue };
+        let Ok(json) = json::from_slice::<Json>(&text) else { continue };
         let is_log = json["artifactType"] == media::BUILD_LOG;
         let is_of_image = subject(&json).and_then(|digest| digest.parse().ok()) == Some(image.digest());
         let Ok(manifest) = Manifest::deserialize(json) else { continue };

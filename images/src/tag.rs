@@ -7,6 +7,7 @@ use drydock_layout::{
     Change, Durability, Layout, LinkMode, MAX_JSON, Shared, Transaction, leads_to, read_blob,
 };
 use drydock_model::digest::Digest;
+use drydock_model::json;
 use drydock_model::manifest::{Descriptor, Index, REF_NAME, subject};
 use drydock_model::media;
 use drydock_model::reference::LayoutPath;
@@ -102,7 +103,7 @@ pub(crate) fn referrers<'a>(
             Err(error) if error.is_damage() || descriptor.size > MAX_JSON => continue,
             text => text?,
         };
-        let manifest: Json = drydock_model::json::from_slice(&text).unwrap_or_default();
+        let manifest: Json = json::from_slice(&text).unwrap_or_default();
         let subject = subject(&manifest).and_then(|digest| digest.parse().ok());
         if subject.is_some_and(|subject| digests.contains(&subject)) && !digests.contains(&descriptor.digest)
         {

@@ -21,6 +21,7 @@ use drydock_layout::{
 use drydock_model::config::ImageConfig;
 use drydock_model::digest::{DiffId, Digest};
 use drydock_model::hash::Hasher;
+use drydock_model::json;
 use drydock_model::manifest::{Descriptor, Index, Manifest, Members};
 use drydock_model::media;
 use serde::Serialize;
@@ -486,8 +487,7 @@ impl<'a> Walk<'a> {
                 self.found.size += descriptor.size;
             }
             let path = blob_path(layout, &descriptor.digest);
-            drydock_model::json::from_slice(&text)
-                .with_context(|| format!("`{}` is malformed", path.display()))
+            json::from_slice(&text).with_context(|| format!("`{}` is malformed", path.display()))
         });
         parsed.map_err(|error| self.problem(format!("{error:#}"))).ok()
     }

@@ -3,6 +3,7 @@
 
 use std::io::{self, Read};
 
+use drydock_model::json;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use ureq::http::header::{
@@ -210,7 +211,7 @@ pub(crate) fn location(from: &Uri, headers: &HeaderMap) -> Result<Uri, ErrorKind
 /// A small answer in JSON.
 pub(crate) fn json<T: DeserializeOwned>(body: Body, what: &str) -> Result<T, ErrorKind> {
     // The parser's message may show what is in the answer: a token.
-    drydock_model::json::from_slice(&bytes(body, ANSWER_LIMIT)?).map_err(|e| {
+    json::from_slice(&bytes(body, ANSWER_LIMIT)?).map_err(|e| {
         malformed(&format!("{what} is no valid JSON (line {}, column {})", e.line(), e.column()))
     })
 }
@@ -256,7 +257,7 @@ fn explanation(response: &mut Response<Body>) -> String {
     let mut text = Vec::new();
     // Where the explanation breaks off, the status still says enough.
     let _ = response.body_mut().as_reader().take(EXPLANATION_LIMIT).read_to_end(&mut text);
-    let Ok(Answer { errors }) = drydock_model::json::from_slice(&text) else { return String::new() };
+    let Ok(Answer { errors }) = json::from_slice(&text) else { return String::new() };
     let reasons: Vec<String> = errors
         .into_iter()
         .map(|Reason { code, message }| if message.is_empty() { code } else { message })

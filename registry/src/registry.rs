@@ -1,6 +1,7 @@
 //! What is read from registries.
 
 use drydock_model::digest::Digest;
+use drydock_model::json;
 use drydock_model::manifest::{Descriptor, Index};
 use drydock_model::reference::ImageRef;
 use serde::Deserialize;
@@ -257,7 +258,7 @@ fn parts(response: Response<Body>) -> (HeaderMap, Body) {
 }
 
 pub(crate) fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, ErrorKind> {
-    drydock_model::json::from_slice(bytes).map_err(|e| malformed(&format!("{what}: {e}")))
+    json::from_slice(bytes).map_err(|e| malformed(&format!("{what}: {e}")))
 }
 
 /// What kind of manifest it is: as it says itself, else as the registry says.

@@ -12,6 +12,7 @@ use drydock_io::sink::Sink;
 use drydock_layout::Transaction;
 use drydock_model::config::ImageConfig;
 use drydock_model::digest::{DiffId, Digest};
+use drydock_model::json;
 use drydock_model::manifest::{Annotations, Descriptor, Manifest};
 use drydock_model::media;
 use drydock_model::platform::Platform;
@@ -50,7 +51,7 @@ impl DockerImage {
     /// The image of this name, or the only one.
     pub(super) fn find(archive: Archive, tag: Option<&str>) -> Result<Self> {
         const LIST: &str = "manifest.json";
-        let saved: Vec<Saved> = drydock_model::json::from_slice(&read_file(&archive, LIST)?)
+        let saved: Vec<Saved> = json::from_slice(&read_file(&archive, LIST)?)
             .map_err(|error| SourceError::malformed(&LIST, &error))?;
         let is_named = |name: &String| tag.is_none_or(|tag| name == tag || is_same_image(name, tag));
         let names = |saved: &Saved| saved.repo_tags.clone().unwrap_or_default();
@@ -66,8 +67,8 @@ impl DockerImage {
         if let Some(expected) = named_digest(&config_name).filter(|expected| *expected != digest) {
             return Err(SourceError::WrongDigest { expected, found: digest }.into());
         }
-        let config: ImageConfig = drydock_model::json::from_slice(&bytes)
-            .map_err(|error| SourceError::malformed(&config_name, &error))?;
+        let config: ImageConfig =
+            json::from_slice(&bytes).map_err(|error| SourceError::malformed(&config_name, &error))?;
         let (ids, layers) = (config.rootfs.diff_ids.clone(), layers.unwrap_or_default());
         if ids.len() != layers.len() {
             let reason = format!("its {} diff_ids do not fit the {} layers", ids.len(), layers.len());

@@ -27,6 +27,7 @@ use anyhow::{Context as _, Result};
 use drydock_layout::{Change, Image, LayoutError, LinkMode, MAX_DESCRIPTORS, Transaction, refers_to};
 use drydock_model::config::ImageConfig;
 use drydock_model::digest::Digest;
+use drydock_model::json;
 use drydock_model::manifest::{Descriptor, Index, Manifest, REF_NAME, subject};
 use drydock_model::media;
 use drydock_model::platform::Platform;
@@ -289,18 +290,15 @@ fn find_images(store: &dyn Store, roots: &[Descriptor]) -> Result<Vec<(Descripto
         let malformed = |error: serde_json::Error| SourceError::malformed(&blob.digest, &error);
         match (blob.oci_media_type(), &blob.platform) {
             (media::INDEX, _) => {
-                let index: Index =
-                    drydock_model::json::from_slice(&read_json(store, &blob)?).map_err(malformed)?;
+                let index: Index = json::from_slice(&read_json(store, &blob)?).map_err(malformed)?;
                 to_do.extend(index.manifests.descriptors);
             }
             (media::MANIFEST, Some(platform)) => found.push((blob.clone(), platform.clone())),
             (media::MANIFEST, None) => {
-                let manifest: Manifest =
-                    drydock_model::json::from_slice(&read_json(store, &blob)?).map_err(malformed)?;
+                let manifest: Manifest = json::from_slice(&read_json(store, &blob)?).map_err(malformed)?;
                 if manifest.config.oci_media_type() == media::CONFIG {
                     let config: ImageConfig =
-                        drydock_model::json::from_slice(&read_json(store, &manifest.config)?)
-                            .map_err(malformed)?;
+                        json::from_slice(&read_json(store, &manifest.config)?).map_err(malformed)?;
                     found.push((blob.clone(), config.platform()));
                 }
             }
@@ -331,7 +329,7 @@ fn referrers(store: &dyn Store, all: &[Descriptor], to: &BTreeSet<Digest>) -> Re
             Err(error) if error.is::<SourceError>() => continue,
             bytes => bytes?,
         };
-        let manifest: Json = drydock_model::json::from_slice(&bytes).unwrap_or_default();
+        let manifest: Json = json::from_slice(&bytes).unwrap_or_default();
         let subject = subject(&manifest).and_then(|digest| digest.parse().ok());
         if subject.is_some_and(|subject| to.contains(&subject)) && !to.contains(&blob.digest) {
             found.push(blob.clone());

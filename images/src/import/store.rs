@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use drydock_layout::MAX_JSON;
 use drydock_model::digest::Digest;
+use drydock_model::json;
 use drydock_model::manifest::{Descriptor, Index, REF_NAME};
 
 use super::error::{Choose, SourceError};
@@ -78,8 +79,7 @@ impl<F: Files> Oci<F> {
     /// `index.json`.
     pub(super) fn index(&self) -> Result<Index> {
         let bytes = read_file(&self.0, "index.json")?;
-        Ok(drydock_model::json::from_slice(&bytes)
-            .map_err(|error| SourceError::malformed(&"index.json", &error))?)
+        Ok(json::from_slice(&bytes).map_err(|error| SourceError::malformed(&"index.json", &error))?)
     }
 }
 
