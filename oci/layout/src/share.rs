@@ -154,7 +154,13 @@ fn check(mut blob: BlobReader, path: &Path, digest: Digest, seen: &Seen) -> Resu
 /// Makes `to` a second name of `from`, which is open as `file`. A second name shares owner and mode. What `to` named
 /// before was not the blob, so nothing is lost between the steps.
 fn link_over(from: &Path, to: &Place, file: &File) -> io::Result<()> {
-    if file.metadata()?.permissions().mode() & 0o7777 != 0o644 {
+    let metadata = file.metadata()?;
+    if metadata.permissions().mode() & 0o7777 != 0o644 {
+        // What has another name is not the layout's alone: a link may have led to any file.
+        if metadata.nlink() != 1 || Identity::from(&fs::symlink_metadata(from)?) != Identity::from(&metadata)
+        {
+            return Err(io::Error::other("the file has another name"));
+        }
         file.set_permissions(fs::Permissions::from_mode(0o644))?;
     }
     let is_it = || -> io::Result<bool> {
@@ -245,6 +251,23 @@ mod tests {
         symlink(&from, &link).unwrap();
         share(&link, &to, Digest::of(b"blob"), LinkMode::HardLink).unwrap();
         assert!(fs::symlink_metadata(&to).unwrap().is_file());
+    }
+
+    /// Who may plant names in a layout must not have modes changed elsewhere.
+    #[test]
+    fn the_mode_of_a_file_with_another_name_stays() {
+        for plant in
+            [|from: &Path, to: &Path| symlink(from, to), |from: &Path, to: &Path| fs::hard_link(from, to)]
+        {
+            let (dir, from, to) = files();
+            fs::set_permissions(&from, fs::Permissions::from_mode(0o4711)).unwrap();
+            let planted = dir.path().join("planted");
+            plant(&from, &planted).unwrap();
+            let shared = share(&planted, &to, Digest::of(b"blob"), LinkMode::Auto).unwrap();
+            assert_eq!(fs::metadata(&from).unwrap().mode() & 0o7777, 0o4711);
+            assert_eq!(fs::metadata(&to).unwrap().mode() & 0o7777, 0o644);
+            assert_eq!(shared.shared + shared.copied, 4);
+        }
     }
 
     #[test]
