@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use drydock_io::lock::Identity;
 use drydock_layout::{Change, Durability, Layout, LayoutError, Transaction, leads_to, remove_link, sweep};
 use drydock_model::digest::Digest;
@@ -33,14 +33,7 @@ pub fn remove(
         Err(LayoutError::NotFound(_)) => return Err(repository.unknown(&place).into()),
         layout => layout?,
     };
-    let named = layout.named();
-    if named.is_empty() {
-        bail!(
-            "`{}` holds several images, and none of them has the name `{}`",
-            path.display(),
-            place.path().ref_name()
-        );
-    }
+    let named = crate::tag::named(&place, &layout)?;
     let digests: BTreeSet<Digest> =
         leads_to(path, named.iter().copied())?.iter().map(|blob| blob.digest).collect();
     let beside = crate::tag::referrers(&layout, path, &digests)?;

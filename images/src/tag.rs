@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use drydock_layout::{
     Change, Durability, Layout, LinkMode, MAX_JSON, Shared, Transaction, leads_to, read_blob,
 };
@@ -28,6 +28,14 @@ pub struct Tagged {
     pub left: Option<String>,
 }
 
+/// What a name stands for, for all platforms: not nothing.
+pub(crate) fn named<'l>(name: &Name, layout: &'l Layout) -> Result<Vec<&'l Descriptor>> {
+    let named = layout.named();
+    let (path, ref_name) = (name.path().path().display(), name.path().ref_name());
+    ensure!(!named.is_empty(), "nothing in the index of `{path}` has the name `{ref_name}`");
+    Ok(named)
+}
+
 /// Makes new names stand for what a name stands for, for all platforms, with what refers to it; all of them, or none. What
 /// they stood for before goes. All lie in one repository.
 pub fn tag(
@@ -42,14 +50,7 @@ pub fn tag(
         bail!("`{first}` and `{other}` do not lie in one repository: tag them one by one");
     }
     let from = name.path().path();
-    let named: Vec<&Descriptor> = layout.named();
-    if named.is_empty() {
-        bail!(
-            "`{}` holds several images, and none of them has the name `{}`",
-            from.display(),
-            name.path().ref_name()
-        );
-    }
+    let named = named(name, layout)?;
     let paths: Vec<LayoutPath> = new.iter().map(|name| name.path().clone()).collect();
     let transaction = Transaction::begin(first.dir(), &paths, LinkMode::Auto, durability, &waiting(watch))?;
     let mut blobs = leads_to(from, named.iter().copied())?;

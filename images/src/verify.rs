@@ -300,6 +300,12 @@ impl<'a> Walk<'a> {
                 if self.found.images == 0 && !self.found.lacks.is_empty() {
                     self.problem("no image is there that its index names".to_owned());
                 }
+                // What is right in each part may be too much as a whole: nested again and again.
+                if self.found.problems.is_empty()
+                    && let Err(error @ LayoutError::Malformed { .. }) = Layout::open(self.name.path())
+                {
+                    self.problem(told(&error));
+                }
             }
             Err(error) => self.problem(told(&error)),
         }

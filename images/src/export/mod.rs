@@ -7,7 +7,7 @@ mod unpack;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use drydock_layout::{Change, Durability, Layout, LayoutError, LinkMode, Transaction, leads_to};
 use drydock_model::digest::Digest;
 use drydock_model::manifest::{Descriptor, Index, REF_NAME};
@@ -44,7 +44,7 @@ pub fn select(name: &Name, layout: &Layout, platform: Option<&Platform>) -> Resu
     let image = platform.map(|platform| layout.image(platform)).transpose()?;
     let named: Vec<&Descriptor> = match &image {
         Some(image) => vec![&image.descriptor],
-        None => layout.named(),
+        None => crate::tag::named(name, layout)?,
     };
     let nameless = |descriptor: &Descriptor| {
         let mut descriptor = descriptor.clone();
@@ -58,11 +58,6 @@ pub fn select(name: &Name, layout: &Layout, platform: Option<&Platform>) -> Resu
     blobs.sort_by_key(|blob| blob.digest);
     blobs.dedup_by_key(|blob| blob.digest);
     let (root, made) = match named.as_slice() {
-        [] => bail!(
-            "`{}` holds several images, and none of them has the name `{}`",
-            dir.display(),
-            name.path().ref_name()
-        ),
         [only] => (nameless(only), None),
         several => {
             let manifests: Vec<_> = several.iter().map(|descriptor| nameless(descriptor)).collect();

@@ -24,7 +24,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use drydock_layout::{Change, Image, LayoutError, LinkMode, MAX_DESCRIPTORS, Transaction, refers_to};
+use drydock_layout::{Change, Image, Layout, LayoutError, LinkMode, MAX_DESCRIPTORS, Transaction, refers_to};
 use drydock_model::config::ImageConfig;
 use drydock_model::digest::Digest;
 use drydock_model::json;
@@ -216,7 +216,8 @@ fn write_blobs(
             let porter = Porter { store: &**store, transaction, others, threads, watch };
             let roots = pick(&**store, roots, options)?;
             let mut brought = porter.bring(roots.clone())?;
-            if find_images(&Oci(Folder(to.path().path().to_owned())), &roots)?.is_empty() {
+            // What cannot be used must not take a name.
+            if Layout::images_of(to.path(), &roots).map_err(unusable)?.is_empty() {
                 return Err(SourceError::NoImage.into());
             }
             let beside = referrers(&**store, beside, &reached(to.path().path(), &roots)?)?;
@@ -229,6 +230,16 @@ fn write_blobs(
     };
     watch.advance(0)?;
     Ok(written)
+}
+
+/// An image that was brought as it is, and that no command could read.
+fn unusable(error: LayoutError) -> anyhow::Error {
+    match error {
+        LayoutError::Malformed { path, reason } => {
+            SourceError::malformed(&path.file_name().unwrap_or_default().display(), &reason).into()
+        }
+        other => other.into(),
+    }
 }
 
 /// What the name will stand for.

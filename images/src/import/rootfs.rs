@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use drydock_encode::compress::decompressed;
 use drydock_io::sink::Sink;
 use drydock_layout::Transaction;
@@ -21,8 +21,8 @@ use drydock_model::manifest::{Annotations, Descriptor, Manifest};
 use drydock_model::media;
 use drydock_model::platform::Platform;
 use drydock_tar::{
-    Archive, Device, Entry, Found, Kind, Member, Owner, Time, Walk, Xattrs, open_file, write_contents,
-    write_end, write_padding,
+    Archive, Device, Entry, Found, Kind, Member, Owner, Time, Walk, Whiteout, Xattrs, open_file,
+    write_contents, write_end, write_padding,
 };
 use rustix::buffer::spare_capacity;
 use rustix::fs::{
@@ -33,7 +33,7 @@ use rustix::io::Errno;
 use super::Options;
 use super::archive::{Watched, format_of};
 use super::error::SourceError;
-use crate::files::Files;
+use crate::files::{Files, MAX_PATH};
 use crate::watch::Watch;
 use crate::write;
 
@@ -58,6 +58,9 @@ pub(super) fn write(
 ) -> Result<Descriptor> {
     let read = || format!("cannot read `{}`", path.display());
     let facts = fs::metadata(path).with_context(read)?;
+    if facts.is_dir() {
+        check_apart(path, &transaction.blobs_dir())?;
+    }
     watch.begin("importing", if facts.is_dir() { 0 } else { facts.len() });
     let source = |sink: &mut dyn Sink| {
         let written = if facts.is_dir() { folder(path, sink, watch) } else { tar(path, sink, watch) };
@@ -85,6 +88,19 @@ pub(super) fn write(
     };
     let root = transaction.put_bytes(media::MANIFEST, &serde_json::to_vec(&manifest)?)?;
     Ok(Descriptor { platform: Some(platform), ..root })
+}
+
+/// Fails if a folder has what is being written in it.
+fn check_apart(path: &Path, blobs: &Path) -> Result<()> {
+    let real =
+        |path: &Path| fs::canonicalize(path).with_context(|| format!("cannot read `{}`", path.display()));
+    let (path, blobs) = (real(path)?, real(blobs)?);
+    ensure!(
+        !blobs.starts_with(&path),
+        "the new image would lie in the folder that it is made of: choose a layout repository outside of `{}`",
+        path.display()
+    );
+    Ok(())
 }
 
 /// Copies the entries of a tar, each of which must be one that a layer may have.
@@ -135,6 +151,13 @@ fn folder(path: &Path, sink: &mut dyn Sink, watch: &dyn Watch) -> Result<()> {
         watch.advance(0)?;
         let slash: &[u8] = if above.is_empty() || leaf.is_empty() { b"" } else { b"/" };
         *name.borrow_mut() = [above, slash, leaf].concat();
+        // In a layer, it would take away another file.
+        ensure!(Whiteout::of(leaf).is_none(), "`{}` has the name of a whiteout", full().display());
+        ensure!(
+            name.borrow().len() <= MAX_PATH,
+            "`{:.300}` has a path of more than {MAX_PATH} bytes",
+            full().display()
+        );
         let failed = || format!("cannot read `{}`", full().display());
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
         let stat = statat(dir, leaf, flags).with_context(failed)?;
@@ -168,7 +191,10 @@ fn folder(path: &Path, sink: &mut dyn Sink, watch: &dyn Watch) -> Result<()> {
             FileType::CharacterDevice => kind = Kind::CharDevice(device(&stat)),
             FileType::BlockDevice => kind = Kind::BlockDevice(device(&stat)),
             // Sockets are of those who listen.
-            _ => continue,
+            _ => {
+                watch.note(&format!("`{}` is left out: it is a socket", full().display()));
+                continue;
+            }
         }
         let owner = if keeps_owners { Owner { uid: stat.st_uid, gid: stat.st_gid } } else { Owner::ROOT };
         let modified = Time { seconds: stat.st_mtime, nanoseconds: 0 };

@@ -2,16 +2,18 @@
 
 use std::fmt;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use drydock_layout::MAX_JSON;
+use drydock_layout::{MAX_JSON, check_marker};
 use drydock_model::digest::Digest;
 use drydock_model::json;
 use drydock_model::manifest::{Descriptor, Index, REF_NAME};
 
 use super::error::{Choose, SourceError};
 use crate::export::BUILD_LOGS;
+
+const MARKER: &str = "oci-layout";
 
 /// What containerd and docker call an image in `index.json`.
 const IMAGE_NAME: &str = "io.containerd.image.name";
@@ -76,8 +78,11 @@ impl<F: Files> Store for Oci<F> {
 }
 
 impl<F: Files> Oci<F> {
-    /// `index.json`.
+    /// `index.json`, of a version that is known.
     pub(super) fn index(&self) -> Result<Index> {
+        if self.0.open(MARKER)?.is_some() {
+            check_marker(&read_file(&self.0, MARKER)?, Path::new(MARKER))?;
+        }
         let bytes = read_file(&self.0, "index.json")?;
         Ok(json::from_slice(&bytes).map_err(|error| SourceError::malformed(&"index.json", &error))?)
     }

@@ -38,7 +38,7 @@ pub use edit::Change;
 pub use error::LayoutError;
 pub use files::{BlobReader, Early, open_blob, open_whole_blob, read_blob};
 pub use folders::check_apart;
-pub use read::{Image, ImageLayer, Layout};
+pub use read::{Image, ImageLayer, Layout, check_marker};
 pub use running::{Spool, running};
 pub use share::{LinkMode, Shared};
 pub use sweep::{Swept, Unused, remove_link, sweep};

@@ -45,6 +45,14 @@ impl Layout {
         read_index(path, &Early::default())
     }
 
+    /// All images that these descriptors lead to in the layout's folder, whatever its index says: each of them can be used.
+    pub fn images_of(path: &LayoutPath, roots: &[Descriptor]) -> Result<Vec<Image>, LayoutError> {
+        let index = Index { manifests: roots.to_vec().into(), ..Index::empty() };
+        let entries = tree::read(path, &index, &Early::default(), Damage::Refused)?;
+        let images = entries.iter().flat_map(Entry::images);
+        images.map(|(descriptor, _)| Image::read(path.path(), descriptor)).collect()
+    }
+
     /// `index.json`.
     pub fn index(&self) -> &Index {
         &self.index
@@ -174,15 +182,20 @@ fn read_index(path: &LayoutPath, files: &Early) -> Result<Index, LayoutError> {
         }
         marker => marker?,
     };
-    let marker: Json = parse(&marker, &marker_path)?;
+    check_marker(&marker, &marker_path)?;
+    parse(&text, &index_path)
+}
+
+/// Whether what `oci-layout` says is known here: version 1.
+pub fn check_marker(text: &[u8], path: &Path) -> Result<(), LayoutError> {
+    let marker: Json = parse(text, path)?;
     match marker.get("imageLayoutVersion").and_then(Json::as_str) {
-        Some(version) if version.split('.').next() == Some("1") => {}
+        Some(version) if version.split('.').next() == Some("1") => Ok(()),
         _ => {
             let reason = "imageLayoutVersion must be a string that begins with `1.`".to_owned();
-            return Err(LayoutError::Malformed { path: marker_path, reason });
+            Err(LayoutError::Malformed { path: path.to_owned(), reason })
         }
     }
-    parse(&text, &index_path)
 }
 
 /// The one image that these are, however often it is named.

@@ -24,6 +24,7 @@ pub(super) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("drydock::copies_are_checked_each", copies_are_checked_each),
             ("drydock::what_is_proven_is_hashed_only", what_is_proven_is_hashed_only),
             ("drydock::contradictions_are_found", contradictions_are_found),
+            ("drydock::imports_take_what_can_be_used", imports_take_what_can_be_used),
             ("drydock::lost_layers_are_damage", lost_layers_are_damage),
             ("drydock::media_types_are_judged", media_types_are_judged),
         ],
@@ -271,6 +272,40 @@ fn contradictions_are_found(executables: &Built) -> Result<()> {
             .or_else(|error| if file == "oci-layout" { Err(error) } else { Ok(()) })?;
     }
     Ok(())
+}
+
+/// An image that no command could read takes no name.
+fn imports_take_what_can_be_used(executables: &Built) -> Result<()> {
+    type Change = fn(&mut Value, &mut Value, &mut Value);
+    let cases: [(Change, i32, &str); 5] = [
+        (|_, _, config| config["rootfs"]["diff_ids"] = json!([]), 1, "do not fit"),
+        (|_, _, config| config["config"]["Labels"] = json!({"a": 7}), 1, "malformed"),
+        (|index, _, _| index["manifests"][0]["artifactType"] = json!("application/x"), 1, "holds no image"),
+        (|_, _, config| config["os"] = json!("unknown"), 1, "holds no image"),
+        (
+            |index, _, _| {
+                index["manifests"][0]["platform"] = json!({"os": "unknown", "architecture": "unknown"});
+            },
+            1,
+            "holds no image",
+        ),
+    ];
+    let sources = Repository::new(executables)?;
+    for (change, exit, says) in cases {
+        sources.write_image("base", &[super::tar_of(&[(tar::EntryType::Directory, "d/", "")])?])?;
+        rewrite(&sources, change)?;
+        let repository = Repository::new(executables)?;
+        let source = format!("oci:{}", sources.path("base").display());
+        repository.refused(exit, says, &["import", &source, "new"])?;
+        repository.refused(3, "", &["inspect", "new"])?;
+    }
+    let repository = Repository::with(executables, &["run"])?;
+    fs::write(repository.path("run").join("oci-layout"), r#"{"imageLayoutVersion": "2.0.0"}"#)?;
+    repository.refused(
+        1,
+        "oci-layout",
+        &["import", &format!("oci:{}", repository.path("run").display()), "new"],
+    )
 }
 
 /// Only the run image's layers may be absent: of an app image up to the one that its label names, of a run image all of them.

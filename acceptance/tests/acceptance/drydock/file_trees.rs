@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use drydock_acceptance::project::succeed;
 use drydock_acceptance::{tools, tree};
 use libtest_mimic::Trial;
@@ -55,6 +56,19 @@ fn file_trees_become_images(executables: &Built) -> Result<()> {
         ensure!(digest(&repository, &name)? == digest(&repository, &again)?, "the same tree, other bytes");
     }
     repository.refused(2, "what it is to be called", &["import", &format!("rootfs:{}", text(&root))])?;
+    let above =
+        format!("rootfs:{}", text(repository.path("x").ancestors().nth(4).context("folders above it")?));
+    repository.refused(4, "choose a layout repository outside", &["import", &above, "x"])?;
+    fs::write(root.join(".wh.file"), "")?;
+    repository.refused(
+        4,
+        "has the name of a whiteout",
+        &["import", &format!("rootfs:{}", text(&root)), "x"],
+    )?;
+    fs::remove_file(root.join(".wh.file"))?;
+    let _listens = UnixListener::bind(root.join("socket"))?;
+    let output = repository.run(&["import", &format!("rootfs:{}", text(&root)), "x"])?;
+    ensure!(output.exit == 0 && output.text().contains("it is a socket"), "{}", output.text());
     for (entries, says) in [
         (&[(Type::Regular, "../x", "x")][..], "has a `..`"),
         (&[(Type::Link, "x", "/etc/shadow")], "is a hard link to something that is not there"),
