@@ -10,6 +10,7 @@
 //! Nothing here knows what an image or a buildpack is: who calls it unpacks, and says what is run.
 
 pub mod bundle;
+pub mod copy;
 mod ending;
 pub mod ids;
 pub mod keys;

@@ -6,12 +6,12 @@ use std::io::{self, Read as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
+use crate::copy::copy;
 use crate::ids::Ids;
 use crate::room::Room;
 use crate::session::Session;
@@ -24,13 +24,14 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Puts an empty layer on `lower`: by the kernel, or where that refuses, on a copy, of which `note` is told.
+    /// Puts an empty layer on `lower`: by the kernel, or where that refuses, on a copy, of which `note` is told, and which `going` ends.
     pub fn over(
         lower: &Path,
         session: &Session,
         name: &str,
         room: &Room,
         note: &dyn Fn(&str),
+        going: &dyn Fn() -> io::Result<()>,
     ) -> Result<Self> {
         let make = |part: &str| session.make(&format!("{name}/{part}"));
         let above = Above { upper: make("upper")?, work: make("work")? };
@@ -42,7 +43,7 @@ impl Tree {
                 note(&format!(
                     "the kernel refuses an overlay ({error}): files are copied, which takes longer"
                 ));
-                copy(lower, &path)?;
+                copy(lower, &path, &[], going)?;
                 Ok(Self { path, mounted: false })
             }
         }
@@ -143,20 +144,6 @@ pub fn opaque_attribute(ids: Ids) -> &'static str {
     }
 }
 
-/// Copies what is in a folder into another that is there, with owners, times and attributes as far as this process may.
-pub fn copy(from: &Path, to: &Path) -> Result<()> {
-    let output = Command::new("cp")
-        .args(["--archive", "--reflink=auto", "--no-target-directory", "--"])
-        .args([from, to])
-        .output()
-        .context("cannot start `cp`")?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        bail!("cannot copy `{}` to `{}`: {}", from.display(), to.display(), said.trim());
-    }
-    Ok(())
-}
-
 /// What lies in an image at a path there, opened to be looked at, or with `flags`. No link leads out of `root`.
 fn open(root: &Path, path: &str, flags: OFlags) -> io::Result<fs::File> {
     let dir = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
@@ -249,17 +236,5 @@ mod tests {
         assert_eq!(find(&root, "absolute").unwrap(), passwd);
         assert!(find(&root, "out").is_err() && find(&root, "host/secret").is_err());
         assert!(is_file(&root, "/absolute") && !is_file(&root, "etc") && !is_file(&root, "out"));
-    }
-
-    #[test]
-    fn copies_share_no_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let (from, to) = (dir.path().join("a"), dir.path().join("b"));
-        fs::create_dir_all(&from).unwrap();
-        fs::create_dir_all(&to).unwrap();
-        fs::write(from.join("file"), "content").unwrap();
-        copy(&from, &to).unwrap();
-        fs::write(to.join("file"), "other").unwrap();
-        assert_eq!(fs::read_to_string(from.join("file")).unwrap(), "content");
     }
 }

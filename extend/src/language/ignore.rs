@@ -27,6 +27,11 @@ impl IgnoreRules {
         Ok(Self { rules })
     }
 
+    /// Leaves out what is at a path, whatever the other rules say.
+    pub fn leave_out(&mut self, path: &str) {
+        self.rules.push((Pattern::of_plain(path), true));
+    }
+
     /// Whether a path is left out: names joined with slashes, from the context's folder on.
     pub fn leaves_out(&self, path: &[u8]) -> bool {
         let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
@@ -97,6 +102,9 @@ mod tests {
             assert_eq!(rules.leaves_out(path.as_bytes()), want, "{path}");
         }
         assert!(!rules.has_exceptions());
+        let mut rules = IgnoreRules::parse("!**").unwrap();
+        rules.leave_out("a/[b]*");
+        assert!(rules.leaves_out(b"a/[b]*/c") && !rules.leaves_out(b"a/b"));
         for text in ["!", "["] {
             assert!(IgnoreRules::parse(text).is_err(), "{text}");
         }

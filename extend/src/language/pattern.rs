@@ -41,6 +41,11 @@ impl Pattern {
         Self::parse(text, false)
     }
 
+    /// A pattern for one path, in which each character stands for itself.
+    pub fn of_plain(text: &str) -> Self {
+        Self(text.chars().map(Token::Char).collect())
+    }
+
     /// Whether the text has something that is no plain name.
     pub fn is_needed(text: &str) -> bool {
         text.contains(['*', '?', '[', '\\'])

@@ -10,9 +10,9 @@ use drydock_images::builder::selection::NoPattern;
 use drydock_images::{Name, Watch};
 use drydock_io::lock::Lock;
 use drydock_model::config::ImageConfig;
+use drydock_sandbox::copy::copy;
 use drydock_sandbox::ids::User;
 use drydock_sandbox::roots::Waiting;
-use drydock_sandbox::tree;
 use drydock_tar::{Owner, give_all};
 use rustix::process::geteuid;
 
@@ -79,7 +79,8 @@ impl Inputs {
         let (cache, kept, lock) = caches::open(&shop.cache, options, name, waiting)?;
         let (layers, platform) = (shop.session.make("layers")?, shop.session.make("platform/env")?);
         let workspace = shop.session.make("workspace")?;
-        app(&options.path, &workspace, watch)?;
+        let without = [shop.own_folders(name.dir())?, vec![cache.clone()]].concat();
+        app(&options.path, &workspace, &without, watch)?;
         options.selection.apply(&workspace).map_err(|error| match error.downcast::<NoPattern>() {
             Ok(wrong) => Usage(format!("{}: {wrong}", descriptor::FILE)).into(),
             Err(error) => error,
@@ -105,11 +106,20 @@ pub(super) fn open_to_all(path: &Path, mode: u32) -> Result<()> {
         .with_context(|| format!("cannot change the mode of `{}`", path.display()))
 }
 
-/// A copy of the app's source, which is a folder or an archive.
-fn app(from: &Path, to: &Path, watch: &dyn Watch) -> Result<()> {
+/// A copy of the app's source, which is a folder or an archive; of a folder, without what is at these paths.
+fn app(from: &Path, to: &Path, without: &[PathBuf], watch: &dyn Watch) -> Result<()> {
     let found = fs::canonicalize(from).with_context(|| format!("cannot find `{}`", from.display()))?;
     if found.is_dir() {
-        return tree::copy(&found, to);
+        if without.contains(&found) {
+            return Err(
+                Usage(format!("`{}` holds images or a cache, and no app's source", from.display())).into()
+            );
+        }
+        for path in without.iter().filter(|path| path.starts_with(&found)) {
+            watch.note(&format!("`{}` is left out of the app", path.display()));
+        }
+        return copy(&found, to, without, &|| watch.advance(0))
+            .with_context(|| format!("cannot copy the app at `{}`", from.display()));
     }
     match place::source(&found, to, watch)? {
         Placed::Done if fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_none()) => {

@@ -15,6 +15,7 @@ mod run;
 mod steps;
 
 use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Instant;
@@ -26,6 +27,7 @@ use drydock_layout::Image;
 use drydock_model::config::ImageConfig;
 use drydock_model::digest::DiffId;
 use drydock_model::platform::Platform;
+use drydock_model::reference::LayoutDir;
 use drydock_sandbox::bundle::{Network, Sandbox};
 use drydock_sandbox::ids::{Ids, User};
 use drydock_sandbox::keys::come_to_foreground;
@@ -264,7 +266,17 @@ impl Shop {
 
     /// A file system with these files that can be written to.
     fn tree(&self, files: &Path, name: &str, progress: &Progress) -> Result<Tree> {
-        Tree::over(files, &self.session, name, &self.room, &|text| progress.note(text))
+        Tree::over(files, &self.session, name, &self.room, &|text| progress.note(text), &|| {
+            progress.advance(0)
+        })
+    }
+
+    /// Folders that are no part of a source in which they lie: the repository, and what commands keep.
+    fn own_folders(&self, repository: &LayoutDir) -> Result<Vec<PathBuf>> {
+        let there = [repository.path(), &self.cache].into_iter().filter(|dir| dir.exists());
+        let real =
+            |dir: &Path| fs::canonicalize(dir).with_context(|| format!("cannot find `{}`", dir.display()));
+        there.map(real).collect()
     }
 
     /// Runs a sandbox to its end.

@@ -11,8 +11,9 @@ use drydock_extend::plan::{Mount, Program, Sharing};
 use drydock_images::Watch as _;
 use drydock_model::digest::Digest;
 use drydock_sandbox::bundle;
+use drydock_sandbox::copy::copy;
 use drydock_sandbox::roots::{self, Root};
-use drydock_sandbox::tree::{self, Above, Tree};
+use drydock_sandbox::tree::{Above, Tree};
 
 use super::super::Shop;
 use super::Task;
@@ -146,12 +147,13 @@ impl Maker<'_, '_> {
         let Mount::Cache { id, sharing, from, source, mode, uid, gid, .. } = mount else {
             anyhow::bail!("only caches are kept")
         };
+        let progress = self.progress;
         let filled = from.as_ref().map(|from| self.contexts.find(from, source)).transpose()?;
         let mut make = |to: &Path| -> Result<()> {
             fs::create_dir(to)?;
             chown(to, Some(*uid), Some(*gid))?;
             fs::set_permissions(to, fs::Permissions::from_mode(*mode))?;
-            filled.as_deref().map_or(Ok(()), |from| tree::copy(from, to))
+            filled.as_deref().map_or(Ok(()), |from| copy(from, to, &[], &|| progress.advance(0)))
         };
         let (cache, users) = (&self.shop.cache, self.users);
         let waiting = format!("waiting for another build that uses the cache `{id}`");

@@ -58,6 +58,20 @@ impl Inputs {
         let ignore = ignore.map_err(|problem| anyhow!("`{ignore_name}`: {problem}"))?;
         Ok(Self { context, name, dockerfile, ignore })
     }
+
+    /// Leaves out of the context what is at these paths.
+    pub(super) fn leave_out(&mut self, paths: &[PathBuf]) -> Result<()> {
+        for path in paths {
+            match path.strip_prefix(&self.context) {
+                Ok(path) if path.as_os_str().is_empty() => {
+                    bail!("the context `{}` holds images or a cache, and no source", self.context.display())
+                }
+                Ok(path) => self.ignore.leave_out(&path.to_string_lossy()),
+                Err(_elsewhere) => {}
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A folder of the source, as a path without links.

@@ -180,7 +180,8 @@ impl Work<'_> {
         let Importer { progress, rules, .. } = *self.importer;
         let options = self.building.options;
         let (root, commit) = self.source(origin, by)?;
-        let inputs = Inputs::read(&root, options)?;
+        let mut inputs = Inputs::read(&root, options)?;
+        inputs.leave_out(&self.shop.own_folders(to.dir())?)?;
         let wrong = || inputs.name.clone();
         let dockerfile = parse(&inputs.dockerfile).with_context(wrong)?;
         let args = arguments(&options.build_arg)?;
