@@ -9,8 +9,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
@@ -51,6 +51,10 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("dockerfile_sources::options_say_what_is_built", options_say_what_is_built),
             ("dockerfile_sources::what_fails_leaves_nothing", what_fails_leaves_nothing),
             ("dockerfile_sources::downloads_are_as_the_server_says", downloads_are_as_the_server_says),
+            (
+                "dockerfile_sources::what_changes_during_a_build_is_not_kept_as_what_it_was",
+                what_changes_during_a_build_is_not_kept_as_what_it_was,
+            ),
             ("dockerfile_sources::downloads_end_when_the_time_is_over", downloads_end_when_the_time_is_over),
         ],
     ));
@@ -576,6 +580,34 @@ fn downloads_are_as_the_server_says(built: &Built) -> Result<()> {
     ensure!(modified("index")? > before, "{:?}", modified("index")?);
     site.put("Dockerfile", &format!("FROM scratch\nADD http://{host}/old /d/\nADD http://{host}/ /d\n"))?;
     site.refused(4, "no file's name at its end", &with_rules(&["dockerfile:app", "acme/x:1"])).map(drop)
+}
+
+fn what_changes_during_a_build_is_not_kept_as_what_it_was(built: &Built) -> Result<()> {
+    let changing = Arc::new(Mutex::new(None::<PathBuf>));
+    let changes = Arc::clone(&changing);
+    // What is downloaded is asked for when the file beside it was looked at already.
+    let web = Fake::start(move |_, _| {
+        if let Some(path) = changes.lock().unwrap().take() {
+            fs::write(path, "new").unwrap();
+        }
+        Answer::new(200, "")
+    });
+    let host = &web.host;
+    let site = Site::new(
+        built,
+        Who::Ordinary,
+        &[("Dockerfile", &format!("FROM scratch\nADD file http://{host}/x /\n")), ("file", "old")],
+    )?;
+    site.house.write("sources.toml", &format!("[host.'{host}']\nplain-http = true\n"))?;
+    *changing.lock().unwrap() = Some(site.app("file"));
+    for (tag, text) in [("1", "new"), ("2", "old"), ("3", "new")] {
+        let name = format!("acme/x:{tag}");
+        site.imported(&with_rules(&["dockerfile:app", &name]))?;
+        let found = fs::read_to_string(site.files(&name, tag)?.join("file"))?;
+        ensure!(found == text, "{name}: {found}");
+        site.put("file", if text == "new" { "old" } else { "new" })?;
+    }
+    Ok(())
 }
 
 fn downloads_end_when_the_time_is_over(built: &Built) -> Result<()> {

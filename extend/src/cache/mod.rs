@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 use drydock_model::digest::{DiffId, Digest};
 
-use crate::in_place::{Contexts, digest_of_copied, digest_of_path};
+use crate::in_place::{Contexts, digest_of_copied};
 use crate::plan::{Action, Mount, Program, Step};
 
 pub use self::store::Store;
@@ -19,21 +19,17 @@ pub struct Cache<'a> {
     store: &'a Store,
     /// Of the files that the next step finds.
     files: Digest,
-    /// Of the step in work.
-    key: Digest,
 }
 
 impl<'a> Cache<'a> {
     /// For steps that are done to what `first` stands for: an image by its manifest's digest, and whatever else layers depend on.
     pub fn new(store: &'a Store, first: &str) -> Self {
-        let files = first_key(first);
-        Self { store, files, key: files }
+        Self { store, files: first_key(first) }
     }
 
     /// What the next step did when it was done before.
-    pub(crate) fn find(&mut self, step: &Step, contexts: &mut dyn Contexts) -> Result<Option<Known>> {
-        self.key = key(&self.files, step, contexts)?;
-        self.store.find(&self.key)
+    pub(crate) fn find(&self, step: &Step, contexts: &mut dyn Contexts) -> Result<Option<Known>> {
+        self.store.find(&key(&self.files, step, &brought(step, contexts)?))
     }
 
     /// That step is done, and has made this layer.
@@ -41,9 +37,9 @@ impl<'a> Cache<'a> {
         self.files = key_after(&self.files, layer);
     }
 
-    /// Room for what that step does now.
-    pub(crate) fn begin(&self) -> Result<Room> {
-        self.store.begin(&self.key)
+    /// Room for what that step did, which brought this.
+    pub(crate) fn begin(&self, step: &Step, brought: &[Digest]) -> Result<Room> {
+        self.store.begin(&key(&self.files, step, brought))
     }
 }
 
@@ -60,30 +56,38 @@ pub fn key_after(before: &Digest, layer: Option<&DiffId>) -> Digest {
 
 /// The key of a step that finds the files with the key `before`: another step with the same key does the same to the same files.
 ///
-/// It is a digest of that, of all that the step says with its variables put in, and of what it brings or sees of contexts: names,
-/// contents, permissions and owners, but no times. How other machines are reached is no part of it, nor are secrets' values. What a
-/// step downloads is asked for, unless it says what it must be.
-pub fn key(before: &Digest, step: &Step, contexts: &mut dyn Contexts) -> Result<Digest> {
-    let mut files = Vec::new();
+/// It is a digest of that, of all that the step says with its variables put in, and of what it brings or sees of contexts. How other
+/// machines are reached is no part of it, nor are secrets' values.
+pub fn key(before: &Digest, step: &Step, brought: &[Digest]) -> Digest {
     let action = match &step.action {
-        Action::Copy(copying) => {
-            files.push(digest_of_copied(contexts, copying)?);
-            format!("{copying:?}")
-        }
-        Action::Run(program) => {
-            for mount in &program.mounts {
-                let (Mount::Bind { from, source, .. } | Mount::Cache { from: Some(from), source, .. }) =
-                    mount
-                else {
-                    continue;
-                };
-                let digest = digest_of_path(contexts.open(from)?, source);
-                files.push(digest.with_context(|| format!("`{source}`, which is to be mounted"))?);
-            }
-            format!("{:?}", Program { proxies: BTreeMap::new(), ..program.clone() })
-        }
-        Action::MakeDir { .. } => format!("{:?}", step.action),
+        Action::Run(program) => format!("{:?}", Program { proxies: BTreeMap::new(), ..program.clone() }),
+        Action::Copy(_) | Action::MakeDir { .. } => format!("{:?}", step.action),
     };
     // Texts are in quotes there, so that none can be taken for another.
-    Ok(Digest::of(format!("{before} {files:?} {action}").as_bytes()))
+    Digest::of(format!("{before} {brought:?} {action}").as_bytes())
+}
+
+/// What a step would bring or see of contexts now: names, contents, permissions and owners, but no times. What it downloads is asked for,
+/// unless it says what it must be.
+///
+/// Contexts may change meanwhile: what was done has the key of what [`perform`](crate::in_place::perform) says that it brought.
+pub fn brought(step: &Step, contexts: &mut dyn Contexts) -> Result<Vec<Digest>> {
+    match &step.action {
+        Action::Copy(copying) => Ok(vec![digest_of_copied(contexts, copying)?]),
+        Action::Run(program) => mounted(program, contexts),
+        Action::MakeDir { .. } => Ok(Vec::new()),
+    }
+}
+
+/// What a program sees of contexts.
+pub(crate) fn mounted(program: &Program, contexts: &mut dyn Contexts) -> Result<Vec<Digest>> {
+    let mut all = Vec::new();
+    for mount in &program.mounts {
+        let (Mount::Bind { from, source, .. } | Mount::Cache { from: Some(from), source, .. }) = mount else {
+            continue;
+        };
+        let digest = contexts.mounted(from, source);
+        all.push(digest.with_context(|| format!("`{source}`, which is to be mounted"))?);
+    }
+    Ok(all)
 }

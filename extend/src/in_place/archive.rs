@@ -63,7 +63,7 @@ impl Packed {
 
 /// Unpacks an archive into the folder `into`. What is in it has the owners and permissions that the archive says, whatever the folder
 /// has. Links on the way are followed within the file system; no name leads out of it.
-pub(super) fn unpack(file: &File, packed: Packed, into: &[u8], target: &mut Target<'_>) -> Result<()> {
+pub(super) fn unpack(file: impl Read, packed: Packed, into: &[u8], target: &mut Target<'_>) -> Result<()> {
     let mut archive = Archive::new(BufReader::new(packed.read(file)?));
     target.make_dirs(into)?;
     let mut target = Target::new(target.scope, None, None);

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
-use std::io::{self, Seek as _};
+use std::io::{self, Read, Seek as _};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use drydock_model::digest::{Digest, HashingWriter};
+use drydock_model::digest::Digest;
 use drydock_model::hash::Hasher;
 use drydock_tar::{Device, NO_XATTRS, Owner, Xattrs, split_leaf};
 use rustix::fs::{FileType, Stat, fstat, major, minor, readlinkat};
@@ -25,8 +25,13 @@ use crate::plan::{Copying, From, Origin};
 /// The permissions of what was downloaded.
 const DOWNLOADED: u32 = 0o600;
 
-/// Brings what a `COPY` or an `ADD` asks for.
-pub(super) fn bring(contexts: &mut dyn Contexts, copying: &Copying, target: &mut Target<'_>) -> Result<()> {
+/// Brings what a `COPY` or an `ADD` asks for. Gives the [`digest`] of what it was when it was read.
+pub(super) fn bring(
+    contexts: &mut dyn Contexts,
+    copying: &Copying,
+    target: &mut Target<'_>,
+) -> Result<Digest> {
+    let mut sum = Sum(Hasher::new());
     let to: Vec<u8> = names(copying.target.as_bytes()).fold(Vec::new(), |path, name| join(&path, name));
     let is_folder = copying.target.ends_with('/');
     for origin in &copying.sources {
@@ -37,9 +42,10 @@ pub(super) fn bring(contexts: &mut dyn Contexts, copying: &Copying, target: &mut
                 target.file(&path, &mut contents.as_bytes(), &facts)?;
             }
             Origin::Url { url, name, checksum, unpacks } => {
-                let mut file = download(contexts, url, checksum.as_ref())?;
+                let (mut file, found) = download(contexts, url, checksum.as_ref())?;
+                sum.add(b"url", found.hex().as_bytes());
                 if *unpacks && let Some(packed) = Packed::of(&mut file)? {
-                    archive::unpack(&file, packed, &to, target)?;
+                    archive::unpack(file, packed, &to, target)?;
                     continue;
                 }
                 let path = match name {
@@ -64,20 +70,21 @@ pub(super) fn bring(contexts: &mut dyn Contexts, copying: &Copying, target: &mut
                     );
                 }
                 for source in sources {
-                    bring_one(context, &source, copying, &to, is_folder, target)
+                    sum.add(b"source", &source.path);
+                    bring_one(context, &source, copying, &to, is_folder, target, &mut sum)
                         .with_context(|| of_context(&source))?;
                 }
             }
             Origin::WithParents(pattern) => {
                 let context = contexts.open(&copying.from)?;
                 for source in context.find_deep(pattern, &copying.exclude)? {
-                    bring_with_parents(context, &source, pattern, copying, &to, target)
+                    bring_with_parents(context, &source, pattern, copying, &to, target, &mut sum)
                         .with_context(|| of_context(&source))?;
                 }
             }
         }
     }
-    Ok(())
+    Ok(Digest::from_hash(sum.0))
 }
 
 fn of_context(source: &Source) -> String {
@@ -93,15 +100,18 @@ fn bring_with_parents(
     copying: &Copying,
     to: &[u8],
     target: &mut Target<'_>,
+    sum: &mut Sum,
 ) -> Result<()> {
     let mut into = to.to_vec();
     for (name, stat, facts) in parents(context, source, pattern)? {
+        sum.add_facts(name, &stat, &facts);
         push(&mut into, name);
         if !target.is_dir(&into)? {
             target.dir(&into, &facts.facts(&stat))?;
         }
     }
-    bring_one(context, source, copying, &into, true, target)
+    sum.add(b"source", &source.path);
+    bring_one(context, source, copying, &into, true, target, sum)
 }
 
 /// The folders that come with something: from the beginning, or from a `/./` in the pattern on. A folder is the last of them itself.
@@ -137,23 +147,23 @@ pub(crate) fn digest(contexts: &mut dyn Contexts, copying: &Copying) -> Result<D
             Origin::Text { .. } => {}
             Origin::Url { checksum: Some(checksum), .. } => sum.add(b"url", checksum.hex().as_bytes()),
             Origin::Url { url, .. } => {
-                let file = download(contexts, url, None)?;
-                sum.add(b"url", digest_of(file)?.hex().as_bytes());
+                let (_, found) = download(contexts, url, None)?;
+                sum.add(b"url", found.hex().as_bytes());
             }
             Origin::Context(pattern) => {
                 let context = contexts.open(&copying.from)?;
-                let sources = context.find(pattern, &copying.exclude)?;
-                sum.add_sources(context, &sources, &copying.exclude)?;
+                for source in context.find(pattern, &copying.exclude)? {
+                    sum.add_source(context, &source, copying)?;
+                }
             }
             Origin::WithParents(pattern) => {
                 let context = contexts.open(&copying.from)?;
-                let sources = context.find_deep(pattern, &copying.exclude)?;
-                for source in &sources {
-                    for (name, stat, facts) in parents(context, source, pattern)? {
+                for source in context.find_deep(pattern, &copying.exclude)? {
+                    for (name, stat, facts) in parents(context, &source, pattern)? {
                         sum.add_facts(name, &stat, &facts);
                     }
+                    sum.add_source(context, &source, copying)?;
                 }
-                sum.add_sources(context, &sources, &copying.exclude)?;
             }
         }
     }
@@ -164,16 +174,27 @@ pub(crate) fn digest(contexts: &mut dyn Contexts, copying: &Copying) -> Result<D
 pub fn digest_of_path(context: &mut Context, path: &str) -> Result<Digest> {
     let mut sum = Sum(Hasher::new());
     let source = context.find_path(path)?;
-    sum.add_all(context, &source, &IgnoreRules::default())?;
+    sum.add_all(context, &source, &plain(), None, &mut |_, _, _| Ok(()))
+        .with_context(|| of_context(&source))?;
     Ok(Digest::from_hash(sum.0))
 }
 
-/// Copies the file or the folder of a context that is digested as [`digest_of_path`] to a new name in the folder `dir`.
-pub fn copy_path(context: &mut Context, path: &str, dir: &Path, name: &str) -> Result<()> {
+/// Copies the file or the folder of a context to a new name in the folder `dir`. Gives the digest of what it was when it was read, which
+/// is that of [`digest_of_path`].
+pub fn copy_path(context: &mut Context, path: &str, dir: &Path, name: &str) -> Result<Digest> {
+    let mut sum = Sum(Hasher::new());
     let source = context.find_path(path)?;
     let mut scope = Scope::open(dir)?;
     let mut target = Target::new(&mut scope, None, None);
-    let copying = Copying {
+    bring_one(context, &source, &plain(), name.as_bytes(), false, &mut target, &mut sum)
+        .with_context(|| of_context(&source))?;
+    target.finish()?;
+    Ok(Digest::from_hash(sum.0))
+}
+
+/// What is wanted of something that is taken just as it is.
+fn plain() -> Copying {
+    Copying {
         from: From::Context,
         sources: Vec::new(),
         target: String::new(),
@@ -181,11 +202,22 @@ pub fn copy_path(context: &mut Context, path: &str, dir: &Path, name: &str) -> R
         chmod: None,
         exclude: IgnoreRules::default(),
         unpacks: false,
-    };
-    bring_one(context, &source, &copying, name.as_bytes(), false, &mut target)
-        .with_context(|| of_context(&source))?;
-    target.finish()
+    }
 }
+
+/// Something that is brought, as it is read.
+enum What<'a> {
+    /// Another name of the file that came under this one.
+    Same(&'a [u8]),
+    File(&'a mut dyn Read),
+    Archive(Packed, &'a mut dyn Read),
+    Link(&'a [u8]),
+    /// All that has no contents.
+    Other(FileType),
+}
+
+/// Brings something, or only looks at it.
+type Put<'p> = &'p mut dyn FnMut(&Item<'_>, &Facts<'_>, What<'_>) -> Result<()>;
 
 /// Texts, each with its length, so that none can be taken for another.
 struct Sum(Hasher);
@@ -198,17 +230,10 @@ impl Sum {
         }
     }
 
-    fn add_sources(
-        &mut self,
-        context: &mut Context,
-        sources: &[Source],
-        exclude: &IgnoreRules,
-    ) -> Result<()> {
-        for source in sources {
-            self.add(b"source", &source.path);
-            self.add_all(context, source, exclude)?;
-        }
-        Ok(())
+    fn add_source(&mut self, context: &mut Context, source: &Source, copying: &Copying) -> Result<()> {
+        self.add(b"source", &source.path);
+        self.add_all(context, source, copying, None, &mut |_, _, _| Ok(()))
+            .with_context(|| of_context(source))
     }
 
     fn add_facts(&mut self, path: &[u8], stat: &Stat, facts: &CopiedFacts) {
@@ -220,60 +245,102 @@ impl Sum {
         }
     }
 
-    fn add_all(&mut self, context: &mut Context, source: &Source, exclude: &IgnoreRules) -> Result<()> {
+    /// Adds the file of a source, or all that is in its folder but the folder that is `being_filled`, and gives it to `put`: what that
+    /// reads is what is added.
+    fn add_all(
+        &mut self,
+        context: &mut Context,
+        source: &Source,
+        copying: &Copying,
+        being_filled: Option<&Stat>,
+        put: Put<'_>,
+    ) -> Result<()> {
         let keeps = context.keeps_owners();
+        let unpacks = copying.unpacks && !is_dir(&source.stat);
         let mut links = Links::default();
-        let mut add = |item: Item<'_>| {
+        context.each(source, &copying.exclude, being_filled, &mut |item| {
+            let added = self.add_item(&item, keeps, unpacks, &mut links, put);
             let named = || format!("`{}`", String::from_utf8_lossy(item.below));
-            let added = self.add_item(&item, keeps, &mut links);
             if item.below.is_empty() { added } else { added.with_context(named) }
-        };
-        context.each(source, exclude, None, &mut add).with_context(|| of_context(source))
+        })
     }
 
-    fn add_item(&mut self, item: &Item<'_>, keeps: bool, links: &mut Links) -> Result<()> {
-        if let Some(first) = links.find(item, item.below) {
+    fn add_item(
+        &mut self,
+        item: &Item<'_>,
+        keeps: bool,
+        unpacks: bool,
+        links: &mut Links,
+        put: Put<'_>,
+    ) -> Result<()> {
+        let copied = CopiedFacts::of(item, keeps)?;
+        let facts = copied.facts(item.stat);
+        if let Some(first) = links.find(item) {
             self.add(b"same", item.below);
             self.add(b"as", first);
-            return Ok(());
+            return put(item, &facts, What::Same(first));
         }
-        self.add_facts(item.below, item.stat, &CopiedFacts::of(item, keeps)?);
+        self.add_facts(item.below, item.stat, &copied);
         match FileType::from_raw_mode(item.stat.st_mode) {
             FileType::RegularFile => {
-                let file = open(item.dir, item.leaf)?.context("it was replaced meanwhile")?;
-                self.add(b"contents", digest_of(file)?.hex().as_bytes());
+                let mut file = open(item.dir, item.leaf)?.context("it was replaced meanwhile")?;
+                let packed = if unpacks { Packed::of(&mut file)? } else { None };
+                let mut file = Hashing { file, hash: Hasher::new() };
+                match packed {
+                    Some(packed) => {
+                        self.add(b"unpacked", b"");
+                        put(item, &facts, What::Archive(packed, &mut file))?;
+                    }
+                    None => put(item, &facts, What::File(&mut file))?,
+                }
+                // There may be more than was wanted of it.
+                io::copy(&mut file, &mut io::sink())?;
+                self.add(b"contents", Digest::from_hash(file.hash).hex().as_bytes());
             }
             FileType::Symlink => {
-                self.add(b"link", readlinkat(item.dir, item.leaf, Vec::new())?.as_bytes());
+                let link = readlinkat(item.dir, item.leaf, Vec::new())?;
+                self.add(b"link", link.as_bytes());
+                put(item, &facts, What::Link(link.as_bytes()))?;
             }
-            FileType::CharacterDevice | FileType::BlockDevice => {
-                self.add(b"device", &item.stat.st_rdev.to_le_bytes());
+            kind => {
+                if matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
+                    self.add(b"device", &item.stat.st_rdev.to_le_bytes());
+                }
+                put(item, &facts, What::Other(kind))?;
             }
-            _ => {}
         }
         Ok(())
     }
 }
 
-fn digest_of(mut file: File) -> io::Result<Digest> {
-    let mut hash = HashingWriter::new(io::sink());
-    io::copy(&mut file, &mut hash)?;
-    let (_, digest, _) = hash.finish();
-    Ok(digest)
+/// A file, and the hash of what was read of it.
+struct Hashing {
+    file: File,
+    hash: Hasher,
 }
 
-/// Downloads a file, and checks it.
-fn download(contexts: &mut dyn Contexts, url: &str, checksum: Option<&Digest>) -> Result<File> {
-    let mut file = contexts.download(url)?;
+impl Read for Hashing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.file.read(buffer)?;
+        self.hash.update(&buffer[..length]);
+        Ok(length)
+    }
+}
+
+/// Downloads a file, and checks it; gives its digest, too.
+fn download(contexts: &mut dyn Contexts, url: &str, checksum: Option<&Digest>) -> Result<(File, Digest)> {
+    let mut file = Hashing { file: contexts.download(url)?, hash: Hasher::new() };
+    io::copy(&mut file, &mut io::sink())?;
+    let Hashing { mut file, hash } = file;
+    let found = Digest::from_hash(hash);
     if let Some(wanted) = checksum {
-        let found = digest_of(file.try_clone()?)?;
         ensure!(
             found == *wanted,
             "what was downloaded has the digest {found}, not {wanted}; see whether the address is the right one"
         );
-        file.rewind()?;
     }
-    Ok(file)
+    file.rewind()?;
+    Ok((file, found))
 }
 
 fn bring_one(
@@ -283,38 +350,29 @@ fn bring_one(
     to: &[u8],
     is_folder: bool,
     target: &mut Target<'_>,
+    sum: &mut Sum,
 ) -> Result<()> {
     let keeps = context.keeps_owners();
     if is_dir(&source.stat) {
         let resolved = target.make_dirs(to)?;
         let of_target = fstat(target.scope.dir(&resolved)?)?;
-        let mut links = Links::default();
-        return context.each(source, &copying.exclude, Some(&of_target), &mut |item| {
+        return sum.add_all(context, source, copying, Some(&of_target), &mut |item, facts, what| {
             let path = join(to, item.below);
-            if let Some(first) = links.find(&item, &path) {
-                return target.hard_link(b"", &path, first);
+            match what {
+                What::Same(first) => target.hard_link(b"", &path, &join(to, first)),
+                what => bring_item(item, keeps, &path, facts, what, target),
             }
-            let facts = CopiedFacts::of(&item, keeps)?;
-            if is_dir(item.stat) {
-                return target.dir(&path, &facts.facts(item.stat));
-            }
-            bring_file(&item, keeps, &path, &facts.facts(item.stat), target)
-                .with_context(|| format!("`{}`", String::from_utf8_lossy(item.below)))
         });
     }
     let name = split_leaf(&source.path).1;
-    context.each(source, &copying.exclude, None, &mut |item| {
-        if copying.unpacks
-            && let Some(mut file) = open(item.dir, item.leaf)?
-            && let Some(packed) = Packed::of(&mut file)?
-        {
-            return archive::unpack(&file, packed, to, target);
+    sum.add_all(context, source, copying, None, &mut |item, facts, what| {
+        if let What::Archive(packed, contents) = what {
+            return archive::unpack(contents, packed, to, target);
         }
         let path = place(to, name, is_folder, target)?;
         // What is named is what a link there leads to.
         let path = target.scope.resolve(&path, true)?;
-        let facts = CopiedFacts::of(&item, keeps)?;
-        bring_file(&item, keeps, &path, &facts.facts(item.stat), target)
+        bring_item(item, keeps, &path, facts, what, target)
     })
 }
 
@@ -323,15 +381,15 @@ fn bring_one(
 struct Links(HashMap<(u64, u64), Vec<u8>>);
 
 impl Links {
-    /// The first name of a file; none if this is it, as which `name` is noted.
-    fn find(&mut self, item: &Item<'_>, name: &[u8]) -> Option<&[u8]> {
+    /// The first name of a file; none if this is it.
+    fn find(&mut self, item: &Item<'_>) -> Option<&[u8]> {
         if is_dir(item.stat) || item.stat.st_nlink < 2 {
             return None;
         }
         match self.0.entry((item.stat.st_dev, item.stat.st_ino)) {
             Entry::Occupied(first) => Some(first.into_mut()),
             Entry::Vacant(entry) => {
-                entry.insert(name.to_vec());
+                entry.insert(item.below.to_vec());
                 None
             }
         }
@@ -343,31 +401,31 @@ fn place(to: &[u8], name: &[u8], is_folder: bool, target: &mut Target<'_>) -> Re
     Ok(if is_folder || target.is_dir(to)? { join(to, name) } else { to.to_vec() })
 }
 
-/// Copies something that is no folder.
-fn bring_file(
+/// Brings something that has no other name yet, and is not unpacked.
+fn bring_item(
     item: &Item<'_>,
     keeps: bool,
     path: &[u8],
     facts: &Facts<'_>,
+    what: What<'_>,
     target: &mut Target<'_>,
 ) -> Result<()> {
-    let Stat { st_mode, st_rdev, .. } = *item.stat;
+    let Stat { st_rdev, .. } = *item.stat;
     let device = Device { major: major(st_rdev), minor: minor(st_rdev) };
-    match FileType::from_raw_mode(st_mode) {
-        FileType::RegularFile => {
-            let mut file = open(item.dir, item.leaf)?.context("it was replaced meanwhile")?;
-            target.file(path, &mut file, facts)
-        }
-        FileType::Symlink => {
-            let link = readlinkat(item.dir, item.leaf, Vec::new())?;
-            target.special(path, Special::Symlink(link.as_bytes()), facts)
-        }
+    match what {
+        What::File(contents) => target.file(path, contents, facts),
+        What::Link(to) => target.special(path, Special::Symlink(to), facts),
+        What::Other(FileType::Directory) => target.dir(path, facts),
         // Of a program that runs, or ran, in the folder.
-        FileType::Socket => Ok(()),
-        FileType::Fifo => target.special(path, Special::Fifo, facts),
-        FileType::CharacterDevice if keeps => target.special(path, Special::CharDevice(device), facts),
-        FileType::BlockDevice if keeps => target.special(path, Special::BlockDevice(device), facts),
-        _ => {
+        What::Other(FileType::Socket) => Ok(()),
+        What::Other(FileType::Fifo) => target.special(path, Special::Fifo, facts),
+        What::Other(FileType::CharacterDevice) if keeps => {
+            target.special(path, Special::CharDevice(device), facts)
+        }
+        What::Other(FileType::BlockDevice) if keeps => {
+            target.special(path, Special::BlockDevice(device), facts)
+        }
+        What::Same(_) | What::Archive(..) | What::Other(_) => {
             bail!("it is neither a file nor a folder nor a link; remove it, or leave it out by .dockerignore")
         }
     }

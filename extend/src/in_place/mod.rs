@@ -33,7 +33,7 @@ use anyhow::{Context as _, Result, anyhow};
 use drydock_encode::pipeline::{self, Blob, Job, Settings};
 use drydock_io::sink::Sink;
 use drydock_layout::ImageLayer;
-use drydock_model::digest::DiffId;
+use drydock_model::digest::{DiffId, Digest};
 
 pub(crate) use self::bring::digest as digest_of_copied;
 pub use self::bring::{copy_path, digest_of_path};
@@ -43,7 +43,7 @@ use self::scope::Scope;
 use self::snapshot::{Change, Snapshot};
 use self::target::Target;
 pub use self::users::{Identity, identify};
-use crate::cache::{Cache, Known};
+use crate::cache::{Cache, Known, mounted};
 use crate::plan::{Action, Command, From, Plan, Program, Step};
 
 /// Where a plan is carried out.
@@ -88,6 +88,11 @@ pub trait Contexts {
 
     /// Downloads a file, which is read from its beginning, with the time of its last change if the server tells that.
     fn download(&mut self, url: &str) -> Result<File>;
+
+    /// The digest of what is mounted of a folder, or would be.
+    fn mounted(&mut self, from: &From, path: &str) -> Result<Digest> {
+        digest_of_path(self.open(from)?, path)
+    }
 }
 
 /// Runs programs.
@@ -195,11 +200,11 @@ pub fn carry_out<R: Runner>(
             (None, Some(making)) => {
                 let look = || Snapshot::take(place.root, place.left_out);
                 let seen = before.take().map_or_else(look, Ok).map_err(files)?;
-                perform(step, place, contexts, runner)?;
+                let brought = perform(step, place, contexts, runner)?;
                 let now = look().map_err(files)?;
                 let changes = now.changes_since(&seen);
                 before = Some(now);
-                keep(&changes, place, making, step).map_err(files)?
+                keep(&changes, place, making, step, &brought).map_err(files)?
             }
         };
         if let Some(cache) = making.as_mut().and_then(|making| making.cache.as_mut()) {
@@ -210,12 +215,18 @@ pub fn carry_out<R: Runner>(
     Ok(made)
 }
 
-/// Makes the layer of a step, in the cache if there is one.
-fn keep(changes: &[Change], place: &Place<'_>, making: &Making<'_>, step: &Step) -> Result<Option<Made>> {
+/// Makes the layer of a step that brought this, in the cache if there is one.
+fn keep(
+    changes: &[Change],
+    place: &Place<'_>,
+    making: &Making<'_>,
+    step: &Step,
+    brought: &[Digest],
+) -> Result<Option<Made>> {
     let Some(cache) = &making.cache else {
         return Ok(make_layer(place.root, changes, &making.layers, &step.text)?.map(Made::New));
     };
-    let room = cache.begin()?;
+    let room = cache.begin(step, brought)?;
     let layers = Layers { dir: &room.blobs_dir(), ..making.layers };
     let layer = make_layer(place.root, changes, &layers, &step.text)?;
     Ok(match room.keep(layer)? {
@@ -224,13 +235,14 @@ fn keep(changes: &[Change], place: &Place<'_>, making: &Making<'_>, step: &Step)
     })
 }
 
-/// Does what one step says, in the file system at the root of `place`.
+/// Does what one step says, in the file system at the root of `place`. Gives what it brought or saw of contexts, as
+/// [`cache::brought`](crate::cache::brought) does.
 pub fn perform<R: Runner>(
     step: &Step,
     place: &Place<'_>,
     contexts: &mut dyn Contexts,
     runner: &R,
-) -> Result<(), Failure<R::Failure>> {
+) -> Result<Vec<Digest>, Failure<R::Failure>> {
     let files = |source| Failure::Files { line: step.line, text: step.text.clone(), source };
     let program = |failure| Failure::Program { line: step.line, text: step.text.clone(), failure };
     let mut scope = Scope::open(place.root).map_err(|error| files(error.into()))?;
@@ -239,16 +251,21 @@ pub fn perform<R: Runner>(
             let prepared = Prepared::of(run, place, &mut scope).map_err(files)?;
             let ran = runner.run(&prepared.words, &prepared.program, &prepared.identity);
             prepared.finish().map_err(files)?;
-            ran.map_err(program)
+            ran.map_err(program)?;
+            mounted(run, contexts).map_err(files)
         }
         Action::Copy(copying) => {
             let owner = copying.chown.as_deref().map(|text| users::owner(&mut scope, text));
             let owner = owner.transpose().map_err(files)?;
             let mut target = Target::new(&mut scope, owner, copying.chmod.as_ref());
-            let brought = bring::bring(contexts, copying, &mut target).and_then(|()| target.finish());
-            brought.map_err(files)
+            let brought = bring::bring(contexts, copying, &mut target).map_err(files)?;
+            target.finish().map_err(files)?;
+            Ok(vec![brought])
         }
-        Action::MakeDir { path, user } => make_dir(&mut scope, path, user).map_err(files),
+        Action::MakeDir { path, user } => {
+            make_dir(&mut scope, path, user).map_err(files)?;
+            Ok(Vec::new())
+        }
     }
 }
 

@@ -84,6 +84,18 @@ impl Stage {
         latest: Option<i64>,
         cache: Option<Cache<'_>>,
     ) -> Result<Vec<Made>, String> {
+        let mut context = Context::open(&self.path("context"), IgnoreRules::parse(ignore).unwrap()).unwrap();
+        self.make_of(text, &mut context, latest, cache)
+    }
+
+    /// The same of other contexts.
+    pub(super) fn make_of(
+        &self,
+        text: &str,
+        contexts: &mut dyn Contexts,
+        latest: Option<i64>,
+        cache: Option<Cache<'_>>,
+    ) -> Result<Vec<Made>, String> {
         let config: ImageConfig =
             serde_json::from_value(json!({"rootfs": {"type": "layers", "diff_ids": []}})).unwrap();
         let dockerfile = parse(&format!("FROM x\n{text}")).unwrap();
@@ -99,16 +111,15 @@ impl Stage {
             scripts: &scripts,
             scripts_inside: Path::new("/scratch"),
         };
-        let mut context = Context::open(&self.path("context"), IgnoreRules::parse(ignore).unwrap()).unwrap();
         let settings =
             Settings { threads: NonZeroUsize::MIN, compression: Compression::NONE, write_out: false };
         let mut making = Making { layers: Layers { dir: &blobs, settings, latest }, cache };
-        carry_out(&plan, &place, &mut context, Some(&mut making), &Host(&root), &|_, _| {}).map_err(
-            |failure| match failure {
+        carry_out(&plan, &place, contexts, Some(&mut making), &Host(&root), &|_, _| {}).map_err(|failure| {
+            match failure {
                 Failure::Files { source, .. } => format!("{source:#}"),
                 Failure::Program { line, failure, .. } => format!("line {line}: {failure}"),
-            },
-        )
+            }
+        })
     }
 
     /// The same as whoever runs the tests: root's files are not for everybody to make.

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::tests::Stage;
 use super::*;
 use crate::cache::Store;
+use crate::language::IgnoreRules;
 
 const LONG: Duration = Duration::from_hours(1);
 
@@ -99,6 +100,47 @@ fn only_what_is_the_same_is_known() {
         let text = format!("RUN COUNT; : {number}\nRUN COUNT; echo > two\nRUN COUNT; rm two");
         assert_eq!(runs("base", &text, &same), want);
     }
+}
+
+/// A context in which a file becomes another one each time that it is looked at.
+struct Changing<'a> {
+    context: Context,
+    stage: &'a Stage,
+    texts: &'a [&'a str],
+}
+
+impl Contexts for Changing<'_> {
+    fn open(&mut self, _: &From) -> Result<&mut Context> {
+        if let Some((text, later)) = self.texts.split_first() {
+            self.stage.write("context/file", text);
+            self.texts = later;
+        }
+        Ok(&mut self.context)
+    }
+
+    fn download(&mut self, url: &str) -> Result<File> {
+        anyhow::bail!("`{url}` is not there")
+    }
+}
+
+#[test]
+fn what_changes_meanwhile_is_known_as_what_it_was_when_it_was_copied() {
+    let store_dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&store_dir.path().join("cached"), LONG).unwrap();
+    for (texts, want) in [
+        (&["old", "new"][..], "new"),
+        (&["old"], "old"),
+        (&["new"], "new"),
+        (&["other", "old"], "old"),
+        (&["old"], "old"),
+    ] {
+        let stage = Stage::new();
+        let context = Context::open(&stage.path("context"), IgnoreRules::default()).unwrap();
+        let mut changing = Changing { context, stage: &stage, texts };
+        stage.make_of("COPY file /", &mut changing, None, Some(Cache::new(&store, "base"))).unwrap();
+        assert_eq!(stage.read("root/file"), want, "{texts:?}");
+    }
+    assert_eq!(fs::read_dir(store_dir.path().join("cached")).unwrap().count(), 2);
 }
 
 #[test]

@@ -30,6 +30,7 @@ impl Contexts for Both {
     }
 }
 
+/// What is brought is what its digest says, too.
 fn bring(stage: &Stage, copying: &Copying) -> Result<(), String> {
     let mut contexts = Both {
         context: Context::open(&stage.path("context"), IgnoreRules::default()).unwrap(),
@@ -38,8 +39,12 @@ fn bring(stage: &Stage, copying: &Copying) -> Result<(), String> {
     };
     let mut scope = Scope::open(&stage.path("root")).unwrap();
     let mut target = Target::new(&mut scope, None, None);
-    let brought = bring::bring(&mut contexts, copying, &mut target).and_then(|()| target.finish());
-    brought.map_err(|error| format!("{error:#}"))
+    let bring = || {
+        let before = digest_of_copied(&mut contexts, copying)?;
+        assert_eq!(bring::bring(&mut contexts, copying, &mut target)?, before);
+        target.finish()
+    };
+    bring().map_err(|error| format!("{error:#}"))
 }
 
 fn copying(from: From, sources: Vec<Origin>, target: &str) -> Copying {
@@ -192,12 +197,9 @@ fn what_is_copied_by_its_path_is_what_its_digest_says() {
     let mut context = Context::open(&stage.path("context"), IgnoreRules::default()).unwrap();
     let mut copied = Context::open(&to, IgnoreRules::default()).unwrap();
     for (path, name) in [("a[b]c", "file"), ("/d?r/./[slug]/", "dir"), ("/", "all")] {
-        copy_path(&mut context, path, &to, name).unwrap();
-        assert_eq!(
-            digest_of_path(&mut context, path).unwrap(),
-            digest_of_path(&mut copied, name).unwrap(),
-            "{path}"
-        );
+        let copied_as = copy_path(&mut context, path, &to, name).unwrap();
+        assert_eq!(copied_as, digest_of_path(&mut context, path).unwrap(), "{path}");
+        assert_eq!(copied_as, digest_of_path(&mut copied, name).unwrap(), "{path}");
     }
     assert_eq!(fs::read_to_string(to.join("file")).unwrap(), "a[b]c");
     assert_eq!(fs::read_to_string(to.join("dir/page")).unwrap(), "d?r/[slug]/page");

@@ -5,10 +5,11 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use drydock_extend::in_place::{self, Context, copy_path};
+use drydock_extend::in_place::{self, Context, copy_path, digest_of_path};
 use drydock_extend::plan::From;
 use drydock_io::file::TempFile;
 use drydock_layout::Image;
+use drydock_model::digest::Digest;
 use drydock_model::platform::Platform;
 use drydock_sandbox::roots::Root;
 use drydock_sandbox::tree::{self, Tree};
@@ -31,6 +32,8 @@ pub(super) struct Contexts<'a> {
     images: BTreeMap<String, (Image, Root)>,
     /// Copies of parts of the context, by their paths there.
     copies: BTreeMap<String, PathBuf>,
+    /// Of what does not change any more: copies, and parts of other contexts.
+    digests: BTreeMap<(From, String), Digest>,
     /// Files that were downloaded for the step that is done, by their addresses.
     downloads: HashMap<String, TempFile>,
     count: usize,
@@ -52,6 +55,7 @@ impl<'a> Contexts<'a> {
             opened: BTreeMap::new(),
             images: BTreeMap::new(),
             copies: BTreeMap::new(),
+            digests: BTreeMap::new(),
             downloads: HashMap::new(),
             count: 0,
         }
@@ -96,7 +100,8 @@ impl<'a> Contexts<'a> {
             return Ok(copy.clone());
         }
         let dir = self.folder("binds")?;
-        copy_path(&mut self.open_files(from)?.context, source, &dir, COPY)?;
+        let digest = copy_path(&mut self.open_files(from)?.context, source, &dir, COPY)?;
+        self.digests.insert((from.clone(), source.to_owned()), digest);
         let copy = dir.join(COPY);
         self.copies.insert(source.to_owned(), copy.clone());
         Ok(copy)
@@ -146,5 +151,17 @@ impl in_place::Contexts for Contexts<'_> {
         }
         let file = self.downloads.get(url).context("it was put there")?;
         File::open(file.path()).context("cannot open what was downloaded")
+    }
+
+    fn mounted(&mut self, from: &From, path: &str) -> Result<Digest> {
+        let part = (from.clone(), path.to_owned());
+        if let Some(digest) = self.digests.get(&part) {
+            return Ok(*digest);
+        }
+        let digest = digest_of_path(&mut self.open_files(from)?.context, path)?;
+        if *from != From::Context {
+            self.digests.insert(part, digest);
+        }
+        Ok(digest)
     }
 }

@@ -278,14 +278,13 @@ impl Builder<'_> {
         stage: &mut Stage,
     ) -> Result<bool> {
         let failed = || told(step.line, &step.text);
-        let key = cache::key(&stage.key, step, &mut self.contexts).with_context(failed)?;
-        let name = Kept::name(&key, &self.task.settings, self.task.latest);
-        let known = self.kept.find(&name, self.task.uses_cache)?;
+        let brought = cache::brought(step, &mut self.contexts).with_context(failed)?;
+        let known = self.kept.find(&self.name(stage, step, &brought), self.task.uses_cache)?;
         let is_known = known.is_some();
         self.task.listener.begins(&StepOf { stage: planned, number, step, is_known });
         let done = match known {
             Some(done) => done,
-            None => self.perform(step, stage, name)?,
+            None => self.perform(step, stage)?,
         };
         stage.key = cache::key_after(&stage.key, done.note.layer.as_ref().map(|layer| &layer.diff_id));
         stage.created = rfc3339(done.note.created);
@@ -295,8 +294,13 @@ impl Builder<'_> {
         Ok(true)
     }
 
+    /// The name under which a step is kept that brings this.
+    fn name(&self, stage: &Stage, step: &Step, brought: &[Digest]) -> String {
+        Kept::name(&cache::key(&stage.key, step, brought), &self.task.settings, self.task.latest)
+    }
+
     /// Does what a step says, in a folder above what its stage has come to.
-    fn perform(&mut self, step: &Step, stage: &Stage, name: String) -> Result<Done> {
+    fn perform(&mut self, step: &Step, stage: &Stage) -> Result<Done> {
         check_height(stage.stack.len(), step.line)?;
         let dir = self.contexts.folder("steps")?;
         let make = |dir: &Path, name: &str| -> Result<PathBuf> {
@@ -333,12 +337,17 @@ impl Builder<'_> {
         let tree = Tree::stacked(&below, Some(&above), &at, &self.shop.room)?;
         let place =
             Place { root: tree.path(), left_out: &[], scripts: &scripts, scripts_inside: Path::new(SCRIPTS) };
-        perform(step, &place, &mut self.contexts, &programs).map_err(|failure| {
+        let brought = perform(step, &place, &mut self.contexts, &programs).map_err(|failure| {
             let doing = failure.to_string();
             let (Failure::Files { source, .. } | Failure::Program { failure: source, .. }) = failure;
             source.context(doing)
         })?;
         self.contexts.forget_downloads();
+        let name = self.name(stage, step, &brought);
+        // It may be known all the same, if the context has changed meanwhile.
+        if let Some(known) = self.kept.find(&name, self.task.uses_cache)? {
+            return Ok(known);
+        }
         // From here on, what was written does not change. Layers have no `/`: it stays as it is below.
         drop((tree, programs));
         make_alike(&above.upper, before.path())?;
@@ -354,6 +363,6 @@ impl Builder<'_> {
         .with_context(|| told(step.line, &step.text))?;
         let now =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
-        self.kept.add(name, dir, layer, self.task.latest.unwrap_or(now))
+        self.kept.add(self.name(stage, step, &brought), dir, layer, self.task.latest.unwrap_or(now))
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use drydock_extend::in_place::{Contexts as _, digest_of_path};
+use drydock_extend::in_place::Contexts as _;
 use drydock_extend::plan::{Mount, Program, Sharing};
 use drydock_images::Watch as _;
 use drydock_model::digest::Digest;
@@ -133,11 +133,10 @@ impl Maker<'_, '_> {
         let text = match from {
             None => id.clone(),
             Some(from) => {
-                let filled = digest_of_path(self.contexts.open(from)?, source);
-                format!(
-                    "{id}\0{}",
-                    filled.with_context(|| format!("`{source}`, which fills the cache `{id}`"))?
-                )
+                let failed = || format!("`{source}`, which fills the cache `{id}`");
+                // From here on, what is copied of the context does not change.
+                self.contexts.find(from, source).with_context(failed)?;
+                format!("{id}\0{}", self.contexts.mounted(from, source).with_context(failed)?)
             }
         };
         Ok(Some(format!("cache-{}", Digest::of(text.as_bytes()).hex())))
