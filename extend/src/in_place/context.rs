@@ -88,17 +88,16 @@ impl Context {
         }
         let root = list(scope.dir(&source.resolved)?)?;
         let mut walk = Walk::new(context, root)?;
-        // Where nothing of a folder can be wanted, it is not looked into.
-        let has_exceptions = ignore.has_exceptions() || exclude.has_exceptions();
         loop {
-            let is_left_out = |path: &[u8]| {
-                exclude.leaves_out(path)
-                    || ignore.leaves_out(&join(&source.path, path))
-                    || ignore.leaves_out(&join(&source.resolved, path))
+            let any = |leaves_out: fn(&IgnoreRules, &[u8]) -> bool, path: &[u8]| {
+                leaves_out(exclude, path)
+                    || leaves_out(ignore, &join(&source.path, path))
+                    || leaves_out(ignore, &join(&source.resolved, path))
             };
             let mut enters = |dir: BorrowedFd<'_>, path: &[u8], leaf: &[u8]| {
                 let stat = statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW);
-                (has_exceptions || !is_left_out(&join(path, leaf)))
+                // Where nothing of a folder can be wanted, it is not looked into.
+                !any(IgnoreRules::leaves_all_out, &join(path, leaf))
                     && !stat.is_ok_and(|stat| {
                         being_filled.is_some_and(|filled| identity(filled) == identity(&stat))
                     })
@@ -108,7 +107,7 @@ impl Context {
             };
             let below = join(path, leaf);
             let is_dir = file_type == FileType::Directory;
-            if is_left_out(&below) || is_dir && !leaf.is_empty() {
+            if any(IgnoreRules::leaves_out, &below) || is_dir && !leaf.is_empty() {
                 continue;
             }
             let stat = if is_dir { fstat(dir)? } else { statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW)? };
@@ -171,7 +170,8 @@ impl Context {
         let is_left_out = |path: &[u8]| !path.is_empty() && self.ignore.leaves_out(path);
         if is_left_out(&path) || is_left_out(&resolved) {
             // What is in a folder that is left out may be wanted all the same.
-            let may_have_more = stat.as_ref().is_some_and(is_dir) && self.ignore.has_exceptions();
+            let all = self.ignore.leaves_all_out(&path) || self.ignore.leaves_all_out(&resolved);
+            let may_have_more = stat.as_ref().is_some_and(is_dir) && !all;
             match (may_have_more, is_pattern) {
                 (true, _) => {}
                 (false, true) => return Ok(None),
@@ -198,7 +198,7 @@ impl Context {
 
     /// These folders, and all below them.
     fn folders(&mut self, paths: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
-        let Self { path: context, scope, .. } = self;
+        let Self { path: context, scope, ignore, .. } = self;
         let mut found: Vec<Vec<u8>> = paths.to_vec();
         for path in paths {
             let resolved = scope.resolve(path, true)?;
@@ -206,7 +206,11 @@ impl Context {
                 continue;
             }
             let mut walk = Walk::new(context, list(scope.dir(&resolved)?)?)?;
-            while let Some(Found { path: below, leaf, file_type, .. }) = walk.find_next()? {
+            let mut enters = |_: BorrowedFd<'_>, below: &[u8], leaf: &[u8]| {
+                !ignore.leaves_all_out(&join(path, &join(below, leaf)))
+            };
+            while let Some(found_next) = walk.find_next_where(&mut enters)? {
+                let Found { path: below, leaf, file_type, .. } = found_next;
                 if file_type == FileType::Directory && leaf.is_empty() {
                     found.push(join(path, below));
                 }
@@ -232,8 +236,10 @@ impl Context {
             while let Some(entry) = entries.next() {
                 let entry = entry?;
                 let name = entry.file_name().to_bytes();
-                if !matches!(name, b"." | b"..") && pattern.matches(name) {
-                    found.push(join(dir, name));
+                let path = join(dir, name);
+                let is_there = !matches!(name, b"." | b"..") && !self.ignore.leaves_all_out(&path);
+                if is_there && pattern.matches(name) {
+                    found.push(path);
                 }
             }
         }

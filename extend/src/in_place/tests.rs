@@ -279,6 +279,30 @@ fn what_cannot_be_looked_at_is_not_gone() {
 }
 
 #[test]
+fn what_is_left_out_whole_is_not_looked_into() {
+    let stage = context();
+    let closed = stage.path("context/data/closed");
+    fs::create_dir_all(&closed).unwrap();
+    fs::set_permissions(&closed, Permissions::from_mode(0o000)).unwrap();
+    let copy = |text: &str, ignore: &str| {
+        let none = CapabilitySet::empty();
+        let none = CapabilitySets { effective: none, permitted: none, inheritable: none };
+        set_capabilities(None, none).unwrap();
+        stage.copy(text, ignore).map(drop)
+    };
+    let copy = |text, ignore| thread::scope(|scope| scope.spawn(|| copy(text, ignore)).join().unwrap());
+    let found = [
+        copy("COPY . /x", "data\n!dir/c"),
+        copy("COPY . /y", "*\n!dir"),
+        copy("COPY --parents **/c */*/d /z/", "data/*\n!a.txt"),
+        copy("COPY . /x", "data\n!**/keep"),
+    ];
+    fs::set_permissions(&closed, Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(found[..3], [Ok(()), Ok(()), Ok(())]);
+    assert!(found[3].as_ref().is_err_and(|error| error.contains("data/closed")), "{:?}", found[3]);
+}
+
+#[test]
 fn sockets_are_as_good_as_nothing() {
     let stage = Stage::new();
     let root = stage.path("root");

@@ -34,15 +34,23 @@ impl IgnoreRules {
 
     /// Whether a path is left out: names joined with slashes, from the context's folder on.
     pub fn leaves_out(&self, path: &[u8]) -> bool {
-        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
-        let ways: Vec<&[u8]> = ends.map(|end| &path[..end]).chain([path]).collect();
-        let fits = |(pattern, _): &&(Pattern, bool)| ways.iter().any(|way| pattern.matches(way));
-        self.rules.iter().rev().find(fits).is_some_and(|(_, leaves_out)| *leaves_out)
+        self.leaving_out(path).is_some()
     }
 
-    /// Whether something in a folder that is left out may be taken all the same.
-    pub fn has_exceptions(&self) -> bool {
-        self.rules.iter().any(|(_, leaves_out)| !leaves_out)
+    /// Whether a folder is left out, and no exception can be for anything in it.
+    pub fn leaves_all_out(&self, dir: &[u8]) -> bool {
+        self.leaving_out(dir).is_some_and(|after| {
+            !after.iter().any(|(pattern, leaves_out)| !leaves_out && pattern.may_match_in(dir))
+        })
+    }
+
+    /// If a path is left out, the rules after the one by which it is: those before it count neither for the path nor for what is in it.
+    fn leaving_out(&self, path: &[u8]) -> Option<&[(Pattern, bool)]> {
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        let ways: Vec<&[u8]> = ends.map(|end| &path[..end]).chain([path]).collect();
+        let fits = |(pattern, _): &(Pattern, bool)| ways.iter().any(|way| pattern.matches(way));
+        let last = self.rules.iter().rposition(fits)?;
+        self.rules[last].1.then(|| &self.rules[last + 1..])
     }
 }
 
@@ -94,19 +102,43 @@ mod tests {
         let rules = IgnoreRules::parse("node_modules\n!node_modules/keep\n**/*.log\n*\n!src\n").unwrap();
         assert!(!rules.leaves_out(b"src/x"));
         assert!(rules.leaves_out(b"node_modules/keep"));
-        assert!(rules.has_exceptions());
-        assert!(!IgnoreRules::of(["a", "b"]).unwrap().has_exceptions());
         assert!(!IgnoreRules::parse("/\n.\n").unwrap().leaves_out(b"x"));
         let rules = IgnoreRules::parse("../q\n!a/../../q\n/../r\n").unwrap();
         for (path, want) in [("q", false), ("a/q", false), ("r", true)] {
             assert_eq!(rules.leaves_out(path.as_bytes()), want, "{path}");
         }
-        assert!(!rules.has_exceptions());
         let mut rules = IgnoreRules::parse("!**").unwrap();
         rules.leave_out("a/[b]*");
         assert!(rules.leaves_out(b"a/[b]*/c") && !rules.leaves_out(b"a/b"));
         for text in ["!", "["] {
             assert!(IgnoreRules::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn folders_are_left_out_with_all_that_is_in_them_unless_there_may_be_exceptions() {
+        for (text, dir, want) in [
+            ("data", "data", true),
+            ("data", "data/pg", true),
+            ("data", "other", false),
+            ("data\n!src/f", "data", true),
+            ("*\n!src", "data", true),
+            ("*\n!src", "src", false),
+            ("*\n!src/a/b", "src", false),
+            ("*\n!src/a/b", "src/a", false),
+            ("*\n!src/a/b", "src/ab", true),
+            ("!data/keep\ndata", "data", true),
+            ("data\n!data", "data", false),
+            ("data\n!d*/keep", "data", false),
+            ("data\n!*", "data", false),
+            ("data\n!**/keep", "data/pg", false),
+            ("data/*\n!**/src/x", "data/pg", false),
+        ] {
+            assert_eq!(
+                IgnoreRules::parse(text).unwrap().leaves_all_out(dir.as_bytes()),
+                want,
+                "{text} {dir}"
+            );
         }
     }
 }

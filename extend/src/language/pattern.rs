@@ -87,6 +87,16 @@ impl Pattern {
 
     /// Whether it matches all of `path`.
     pub fn matches(&self, path: &[u8]) -> bool {
+        self.after(path)[self.0.len()]
+    }
+
+    /// Whether it can match a path in the folder `dir`.
+    pub fn may_match_in(&self, dir: &[u8]) -> bool {
+        self.after(&[dir, b"/"].concat()).contains(&true)
+    }
+
+    /// Where in the pattern one can be when `path` is taken.
+    fn after(&self, path: &[u8]) -> Vec<bool> {
         let Self(tokens) = self;
         let mut now = vec![false; tokens.len() + 1];
         let mut next = now.clone();
@@ -119,7 +129,7 @@ impl Pattern {
             std::mem::swap(&mut now, &mut next);
         }
         self.skip(&mut now);
-        now[tokens.len()]
+        now
     }
 
     /// Goes on where nothing need be taken.

@@ -39,15 +39,16 @@ fn run(input: &[u8]) -> String {
         Ok(parsed) => {
             let is_out = parsed.leaves_out(path.as_bytes());
             let below = format!("{path}/below");
+            let all = parsed.leaves_all_out(path.as_bytes());
             assert!(
-                path.is_empty() || !is_out || parsed.has_exceptions() || parsed.leaves_out(below.as_bytes()),
+                !all || parsed.leaves_out(below.as_bytes()),
                 "what is in a folder that is left out is not"
             );
             for (last, wanted) in [("**", true), ("!**", false)] {
                 let more = IgnoreRules::parse(&format!("{rules}\n{last}")).expect("one more rule is right");
                 assert!(more.leaves_out(path.as_bytes()) == wanted, "the last rule does not count");
             }
-            format!("{is_out} {}", parsed.has_exceptions())
+            format!("{is_out} {all}")
         }
         Err(problem) => problem,
     };

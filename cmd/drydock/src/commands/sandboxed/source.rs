@@ -1,0 +1,46 @@
+//! Files of a source: whatever paths and links in it say, nothing leads out.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::io::Errno;
+
+/// A folder of the source, as a path without links.
+pub(super) fn folder(root: &Path, path: &str) -> Result<PathBuf> {
+    let folder = open(root, path, OFlags::PATH | OFlags::DIRECTORY)?;
+    let folder = folder.with_context(|| format!("there is no folder `{path}` in the source"))?;
+    let link = format!("/proc/self/fd/{}", folder.as_raw_fd());
+    fs::read_link(link).with_context(|| format!("cannot find `{path}`"))
+}
+
+/// A text file of the source; none if there is none.
+pub(super) fn text(root: &Path, path: &str, limit: u64) -> Result<Option<String>> {
+    let Some(file) = open(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)? else {
+        return Ok(None);
+    };
+    if !file.metadata()?.is_file() {
+        bail!("it is not a regular file");
+    }
+    let bytes = drydock_io::read::read_all(file, limit)?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        anyhow!("line {}: it is not UTF-8", before.split(|byte| *byte == b'\n').count())
+    });
+    Ok(Some(text?))
+}
+
+/// Opens what is in the source; none if it is not there. What leads out is an error.
+fn open(root: &Path, path: &str, flags: OFlags) -> Result<Option<File>> {
+    let dir = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    match openat2(dir, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        Ok(file) => Ok(Some(file.into())),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(Errno::XDEV) => bail!("`{path}` leads out of the source"),
+        Err(error) => Err(io::Error::from(error).into()),
+    }
+}
