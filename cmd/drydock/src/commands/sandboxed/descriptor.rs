@@ -3,7 +3,6 @@
 //! What the command line says wins.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
@@ -13,6 +12,7 @@ use drydock_spec::toml_text;
 use serde_json::json;
 
 use super::order::Asked;
+use super::source;
 use crate::cli_sandboxed::Build;
 
 /// The name that it has in the folder of the source.
@@ -52,15 +52,14 @@ impl Inline {
 
 /// Reads the descriptor of a build, if there is one, and adds what it says to what the command line has left open.
 pub(crate) fn apply(options: &mut Build) -> Result<()> {
-    let (path, is_asked) = match &options.descriptor {
-        Some(path) => (path.clone(), true),
-        None => (options.path.join(FILE), false),
+    let path = options.descriptor.clone().unwrap_or_else(|| options.path.join(FILE));
+    let read = match options.descriptor {
+        Some(_) => drydock_io::read::read_to_string(&path, MAX_FILE).map(Some).map_err(anyhow::Error::from),
+        None if options.path.is_dir() => source::text(&options.path, FILE, MAX_FILE),
+        None => return Ok(()),
     };
-    let failed = || format!("cannot read `{}`", path.display());
-    let is_missing = |kind| matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory);
-    let text = match drydock_io::read::read_to_string(&path, MAX_FILE) {
-        Err(error) if is_missing(error.kind()) && !is_asked => return Ok(()),
-        read => read.with_context(failed)?,
+    let Some(text) = read.with_context(|| format!("cannot read `{}`", path.display()))? else {
+        return Ok(());
     };
     let (wanted, unknown) = ProjectDescriptor::parse(&text)
         .with_context(|| format!("`{}` cannot be followed", path.display()))?;
@@ -133,17 +132,22 @@ fn buildpack(wanted: &ProjectBuildpack, dir: &Path) -> Result<Asked> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use rustix::fs::{CWD, Mode, mkfifoat};
 
     use super::*;
 
     #[test]
-    fn descriptors_are_regular_and_short() {
+    fn descriptors_are_regular_short_and_in_the_source() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("project.toml");
         let mut options = Build::of(&["app", "--path", dir.path().to_str().unwrap()]);
         let mut read = || apply(&mut options).map_err(|error| format!("{error:#}"));
         assert_eq!(read(), Ok(()));
+        symlink("/etc/passwd", &path).unwrap();
+        assert!(read().unwrap_err().ends_with("`project.toml` leads out of the source"));
+        fs::remove_file(&path).unwrap();
         mkfifoat(CWD, &path, Mode::RWXU).unwrap();
         assert!(read().unwrap_err().ends_with("not a regular file"));
         fs::remove_file(&path).unwrap();

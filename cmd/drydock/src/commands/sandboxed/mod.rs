@@ -12,6 +12,7 @@ mod lifecycle;
 mod modules;
 mod order;
 mod run;
+mod source;
 mod steps;
 
 use std::ffi::OsStr;

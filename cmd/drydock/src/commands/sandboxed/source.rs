@@ -1,21 +1,12 @@
-//! Files of a source: whatever paths and links in it say, nothing leads out.
+//! Files of a source, which is somebody else's: whatever paths and links say, nothing outside of it is read.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
-
-/// A folder of the source, as a path without links.
-pub(super) fn folder(root: &Path, path: &str) -> Result<PathBuf> {
-    let folder = open(root, path, OFlags::PATH | OFlags::DIRECTORY)?;
-    let folder = folder.with_context(|| format!("there is no folder `{path}` in the source"))?;
-    let link = format!("/proc/self/fd/{}", folder.as_raw_fd());
-    fs::read_link(link).with_context(|| format!("cannot find `{path}`"))
-}
 
 /// A text file of the source; none if there is none.
 pub(super) fn text(root: &Path, path: &str, limit: u64) -> Result<Option<String>> {
@@ -34,7 +25,7 @@ pub(super) fn text(root: &Path, path: &str, limit: u64) -> Result<Option<String>
 }
 
 /// Opens what is in the source; none if it is not there. What leads out is an error.
-fn open(root: &Path, path: &str, flags: OFlags) -> Result<Option<File>> {
+pub(super) fn open(root: &Path, path: &str, flags: OFlags) -> Result<Option<File>> {
     let dir = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     match openat2(dir, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {

@@ -1,15 +1,14 @@
 //! The Dockerfile, its context and what is left out of it: all in the source, whatever paths and links say.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
 use drydock_extend::language::{IgnoreRules, MAX_TEXT};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
-use rustix::io::Errno;
+use rustix::fs::OFlags;
 
+use super::super::source::{self, open};
 use crate::cli_import::DockerfileOptions;
 
 /// Bytes that a `.dockerignore` may have.
@@ -41,8 +40,9 @@ impl Inputs {
             (None, ".") => DOCKERFILE.to_owned(),
             (None, folder) => format!("{}/{DOCKERFILE}", folder.trim_end_matches('/')),
         };
-        let text =
-            |name: &str, limit| text(root, name, limit).with_context(|| format!("cannot use `{name}`"));
+        let text = |name: &str, limit| {
+            source::text(root, name, limit).with_context(|| format!("cannot use `{name}`"))
+        };
         let dockerfile = text(&name, MAX_TEXT as u64)?;
         let dockerfile =
             dockerfile.with_context(|| format!("there is no `{name}` in the source: --file names it"))?;
@@ -51,7 +51,8 @@ impl Inputs {
             (own, Some(text))
         } else {
             let name = ".dockerignore";
-            let text = self::text(&context, name, MAX_IGNORE).with_context(|| format!("cannot use `{name}`"));
+            let text =
+                source::text(&context, name, MAX_IGNORE).with_context(|| format!("cannot use `{name}`"));
             (name.to_owned(), text?)
         };
         let ignore = IgnoreRules::parse(&ignore.unwrap_or_default());
@@ -80,34 +81,6 @@ pub(super) fn folder(root: &Path, path: &str) -> Result<PathBuf> {
     let folder = folder.with_context(|| format!("there is no folder `{path}` in the source"))?;
     let link = format!("/proc/self/fd/{}", folder.as_raw_fd());
     fs::read_link(link).with_context(|| format!("cannot find `{path}`"))
-}
-
-/// A text file of the source; none if there is none.
-fn text(root: &Path, path: &str, limit: u64) -> Result<Option<String>> {
-    let Some(file) = open(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)? else {
-        return Ok(None);
-    };
-    if !file.metadata()?.is_file() {
-        bail!("it is not a regular file");
-    }
-    let bytes = drydock_io::read::read_all(file, limit)?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        anyhow!("line {}: it is not UTF-8", before.split(|byte| *byte == b'\n').count())
-    });
-    Ok(Some(text?))
-}
-
-/// Opens what is in the source; none if it is not there. What leads out is an error.
-fn open(root: &Path, path: &str, flags: OFlags) -> Result<Option<File>> {
-    let dir = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    match openat2(dir, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-        Ok(file) => Ok(Some(file.into())),
-        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-        Err(Errno::XDEV) => bail!("`{path}` leads out of the source"),
-        Err(error) => Err(io::Error::from(error).into()),
-    }
 }
 
 #[cfg(test)]
