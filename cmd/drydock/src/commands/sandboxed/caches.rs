@@ -27,6 +27,9 @@ const FOLDER: &str = "builds";
 
 const IMAGE: &str = "image";
 
+/// What is in the folder of a cache: layers and what says which, what an export writes, and what it replaces.
+const PARTS: [&str; 3] = ["committed", "staging", "committed-backup"];
+
 /// Bytes that a path may have.
 const MAX_PATH: u64 = 4096;
 
@@ -61,12 +64,18 @@ pub(super) fn open(
     let kept = Kept::of(&own);
     if options.clear_cache {
         kept.clear()?;
-        for entry in fs::read_dir(&dir).with_context(|| format!("cannot list `{}`", dir.display()))? {
-            let path = entry.with_context(|| format!("cannot list `{}`", dir.display()))?.path();
-            drydock_tar::remove_all(&path).with_context(|| format!("cannot remove `{}`", path.display()))?;
-        }
+        clear(&dir)?;
     }
     Ok((dir, kept, lock))
+}
+
+/// Removes what phases have put into the folder of a cache. What else is there is not theirs.
+fn clear(dir: &Path) -> Result<()> {
+    for name in PARTS {
+        let path = dir.join(name);
+        drydock_tar::remove_all(&path).with_context(|| format!("cannot remove `{}`", path.display()))?;
+    }
+    Ok(())
 }
 
 /// Removes what belongs to images that are gone, if no build uses it and none has used it for `unused`; gives their number.
@@ -78,4 +87,24 @@ pub(super) fn clean(caches: &Path, unused: Duration) -> Result<usize> {
     };
     let is_wanted = |entry: &fs::DirEntry| session::is_old(entry, unused) && is_gone(&entry.path());
     session::remove_unlocked(&caches.join(FOLDER), &is_wanted, &|_| {})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_cleared_is_the_caches() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in ["committed/layer", "staging/layer", "docs/letter"] {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "dear").unwrap();
+        }
+        clear(dir.path()).unwrap();
+        let left: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["docs"]);
+        assert!(dir.path().join("docs/letter").exists());
+    }
 }
