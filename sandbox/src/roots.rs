@@ -3,7 +3,11 @@
 //! ```text
 //! <cache>/roots/<key>/         locked by those who use it; its time says when it was used last
 //! <cache>/roots/<key>/files/   the image's /, or what else it is
+//! <cache>/roots/<key>/whole    nothing, written when all of it is there
 //! ```
+//!
+//! An ordinary user who removes the cache by hand cannot remove files of his subordinate users: what stays lacks the last of these, and
+//! is made again.
 //!
 //! Nobody writes to them, but for those that one command has [alone](get_alone) at a time.
 
@@ -21,6 +25,9 @@ use crate::session::{is_old, make_locked, make_private, remove_unlocked};
 
 /// The folder of the cache that has them.
 const FOLDER: &str = "roots";
+
+/// The file of a folder that is whole.
+const WHOLE: &str = "whole";
 
 /// Nobody needs what has not been used so long.
 pub const KEPT: Duration = Duration::from_hours(7 * 24);
@@ -87,7 +94,7 @@ pub fn get_free(cache: &Path, key: &str, users: &str, make: &mut Make<'_>) -> Re
 pub fn find(cache: &Path, key: &str, users: &str) -> Result<Option<Root>> {
     let entry = entry(cache, key, users);
     match Lock::acquire_shared(&entry, &|| {}) {
-        Ok(lock) => Ok(Some(Root::at(&entry, lock))),
+        Ok(lock) => Ok(is_whole(&entry).then(|| Root::at(&entry, lock))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot lock `{}`", entry.display())),
     }
@@ -99,6 +106,9 @@ pub fn put(cache: &Path, users: &str, made: &[(String, PathBuf)]) -> Result<Vec<
     let parent = cache.join(FOLDER);
     make_private(&parent)?;
     let failed = || format!("cannot make a folder in `{}`", parent.display());
+    for (_, from) in made {
+        File::create(from.join(WHOLE)).with_context(failed)?;
+    }
     if !made.is_empty() {
         rustix::fs::syncfs(File::open(&parent).with_context(failed)?).with_context(failed)?;
     }
@@ -120,6 +130,10 @@ pub fn put(cache: &Path, users: &str, made: &[(String, PathBuf)]) -> Result<Vec<
     made.iter().map(put).collect()
 }
 
+fn is_whole(entry: &Path) -> bool {
+    entry.join(WHOLE).exists()
+}
+
 fn entry(cache: &Path, key: &str, users: &str) -> PathBuf {
     cache.join(FOLDER).join(format!("{key}-{}", users.replace(' ', "_").replace('/', "+")))
 }
@@ -138,7 +152,12 @@ fn locked(
     // What is not in use may be removed between any two steps.
     for _ in 0..100 {
         match lock(&entry) {
-            Ok(lock) => return Ok(lock.map(|lock| Root::at(&entry, lock))),
+            Ok(None) => return Ok(None),
+            Ok(Some(lock)) if is_whole(&entry) => return Ok(Some(Root::at(&entry, lock))),
+            Ok(Some(lock)) => {
+                drop(lock);
+                fill(&parent, &entry, make)?;
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => fill(&parent, &entry, make)?,
             Err(error) => return Err(error).with_context(|| format!("cannot lock `{}`", entry.display())),
         }
@@ -151,13 +170,16 @@ fn fill(parent: &Path, entry: &Path, make: &mut Make<'_>) -> Result<()> {
     let (temporary, lock) = make_locked(parent, TEMPORARY_PREFIX)?;
     let filled = (|| {
         make(&temporary.join("files"))?;
+        File::create(temporary.join(WHOLE)).with_context(failed)?;
         // What has its name is whole, after a power failure too.
         rustix::fs::syncfs(lock.dir()).with_context(failed)?;
         match fs::rename(&temporary, entry) {
             Ok(()) => Ok(true),
-            Err(error) if entry.is_dir() => {
-                drop(error);
-                Ok(false)
+            Err(_) if is_whole(entry) => Ok(false),
+            Err(_) if entry.is_dir() => {
+                // What is left of it stays as long as somebody uses it.
+                renameat_with(CWD, &temporary, CWD, entry, RenameFlags::EXCHANGE).with_context(failed)?;
+                Ok(!matches!(Lock::try_acquire(&temporary), Ok(Some(_))))
             }
             Err(error) => Err(error).with_context(|| format!("cannot make `{}`", entry.display())),
         }
@@ -240,6 +262,32 @@ mod tests {
         fs::create_dir_all(dir.join("files")).unwrap();
         assert_eq!(put(cache.path(), "", &[("a".to_owned(), dir.clone())]).unwrap()[0].dir(), dir);
         assert!(used.unwrap().dir().join("text").exists());
+    }
+
+    #[test]
+    fn what_is_not_whole_is_made_again() {
+        let cache = tempfile::tempdir().unwrap();
+        let get = || {
+            get(cache.path(), "a", "", &|| Ok(()), &mut |to| {
+                fs::create_dir(to)?;
+                Ok(fs::write(to.join("file"), "content")?)
+            })
+        };
+        let spoil = |root: &Root| {
+            fs::remove_file(root.files.join("file")).unwrap();
+            fs::remove_file(root.dir().join(WHOLE)).unwrap();
+        };
+        for is_used in [false, true] {
+            let root = get().unwrap();
+            spoil(&root);
+            let used = is_used.then_some(root);
+            assert!(find(cache.path(), "a", "").unwrap().is_none());
+            assert!(get().unwrap().files.join("file").exists());
+            assert_eq!(fs::read_dir(cache.path().join(FOLDER)).unwrap().count(), 1 + usize::from(is_used));
+            drop(used);
+        }
+        assert_eq!(clean(cache.path(), KEPT).unwrap(), 1);
+        assert!(find(cache.path(), "a", "").unwrap().is_some());
     }
 
     #[test]

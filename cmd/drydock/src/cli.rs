@@ -158,6 +158,9 @@ pub(crate) enum Command {
         /// Only say what would be removed
         #[arg(long, short = 'n')]
         dry_run: bool,
+        /// Remove all of the user's cache, however new it is
+        #[arg(long, conflicts_with = "dry_run")]
+        all: bool,
     },
     /// Make an image of one layer
     Flatten {

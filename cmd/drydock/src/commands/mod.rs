@@ -120,7 +120,7 @@ fn dispatch(context: &mut Context, command: Command, place: Place, sources: Opti
         Command::Verify { names } => verify::verify(context, &names),
         Command::Tag { name, new } => write::tag(context, &name, &new),
         Command::Rm { names } => write::remove(context, &names),
-        Command::Gc { dry_run } => write::gc(context, dry_run, room.as_ref()),
+        Command::Gc { dry_run, all } => write::gc(context, dry_run, all, room.as_ref()),
         Command::Flatten { name, new, compression, platform } => {
             write::flatten(context, &name, new.as_deref(), compression, &platform.get())
         }

@@ -54,10 +54,10 @@ pub(crate) fn remove(context: &mut Context, names: &[String]) -> Result<u8> {
     Ok(0)
 }
 
-pub(crate) fn gc(context: &mut Context, dry_run: bool, room: Option<&Room>) -> Result<u8> {
+pub(crate) fn gc(context: &mut Context, dry_run: bool, all: bool, room: Option<&Room>) -> Result<u8> {
     let cleaned = clean::gc(&context.repository, dry_run, &context.progress)?;
     let sandboxed::Cleaned { unpacked, builds } =
-        room.map(|_| sandboxed::clean()).transpose()?.unwrap_or_default();
+        room.map(|_| sandboxed::clean(all)).transpose()?.unwrap_or_default();
     let out = &mut context.out;
     if context.json {
         let mut answer = serde_json::to_value(&cleaned)?;
@@ -73,10 +73,12 @@ pub(crate) fn gc(context: &mut Context, dry_run: bool, room: Option<&Room>) -> R
         }
         if !context.quiet {
             if unpacked > 0 {
-                out.line(&format!("unpacked images that nobody has used for days: {unpacked} removed"))?;
+                let which = if all { "that nobody uses" } else { "that nobody has used for days" };
+                out.line(&format!("unpacked images {which}: {unpacked} removed"))?;
             }
             if builds > 0 {
-                out.line(&format!("caches of builds whose image is gone: {builds} removed"))?;
+                let which = if all { "that nobody uses" } else { "whose image is gone" };
+                out.line(&format!("caches of builds {which}: {builds} removed"))?;
             }
             let verb = if dry_run { "would be" } else { "are" };
             out.line(&format!("{} {verb} free", bytes(cleaned.freed)))?;

@@ -9,7 +9,6 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use drydock_images::Name;
@@ -17,7 +16,7 @@ use drydock_io::file::{make_dirs, write_atomically};
 use drydock_io::lock::Lock;
 use drydock_io::read::{look, read_to_string};
 use drydock_model::digest::Digest;
-use drydock_sandbox::roots::Waiting;
+use drydock_sandbox::roots::{KEPT, Waiting};
 use drydock_sandbox::session;
 
 use super::kept::Kept;
@@ -78,14 +77,14 @@ fn clear(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes what belongs to images that are gone, if no build uses it and none has used it for `unused`; gives their number.
-pub(super) fn clean(caches: &Path, unused: Duration) -> Result<usize> {
+/// Removes what belongs to images that are gone, if none has used it for days, or `all`, but what a build uses; gives their number.
+pub(super) fn clean(caches: &Path, all: bool) -> Result<usize> {
     let is_gone = |own: &Path| match read_to_string(&own.join(IMAGE), MAX_PATH) {
         Ok(image) => look(&Path::new(&image).join("index.json")).is_ok_and(|found| found.is_none()),
         // Whose it is nobody has noted.
         Err(error) => error.kind() == ErrorKind::NotFound,
     };
-    let is_wanted = |entry: &fs::DirEntry| session::is_old(entry, unused) && is_gone(&entry.path());
+    let is_wanted = |entry: &fs::DirEntry| all || session::is_old(entry, KEPT) && is_gone(&entry.path());
     session::remove_unlocked(&caches.join(FOLDER), &is_wanted, &|_| {})
 }
 

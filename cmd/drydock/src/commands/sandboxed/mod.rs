@@ -19,7 +19,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use drydock_images::export::{self, Rights};
@@ -93,7 +93,7 @@ pub(crate) fn enter(repository: &Repository, command: &mut Command, outside: &Ou
             (Some(inputs::builder_user(build, &builder.config)?), &build.sandboxed)
         }
         Command::Import(import) => return enter_to_import(import, outside),
-        Command::Gc { dry_run: false } if env::cache_dir().is_some_and(|dir| dir.exists()) => {
+        Command::Gc { dry_run: false, .. } if env::cache_dir().is_some_and(|dir| dir.exists()) => {
             return enter_as(SUPERUSER, &[]).or_else(|error| {
                 eprint_line(&format!("warning: unpacked images are not cleaned: {error:#}"));
                 Ok(Place::Outside)
@@ -189,11 +189,13 @@ pub(crate) struct Cleaned {
     pub(crate) builds: usize,
 }
 
-/// Removes what has not been used for days: unpacked images, and caches of builds whose image is gone; and what killed commands left.
-pub(crate) fn clean() -> Result<Cleaned> {
+/// Removes what has not been used for days: unpacked images, and caches of builds whose image is gone; and what killed commands left. Or
+/// `all` that nobody uses now.
+pub(crate) fn clean(all: bool) -> Result<Cleaned> {
     let cache = cache_dir()?;
-    let unpacked = session::remove_stale(&cache)? + roots::clean(&cache, roots::KEPT)?;
-    Ok(Cleaned { unpacked, builds: caches::clean(&cache, roots::KEPT)? })
+    let unpacked = session::remove_stale(&cache)?
+        + roots::clean(&cache, if all { Duration::ZERO } else { roots::KEPT })?;
+    Ok(Cleaned { unpacked, builds: caches::clean(&cache, all)? })
 }
 
 /// All that it takes to run something.
