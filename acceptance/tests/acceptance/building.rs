@@ -342,6 +342,10 @@ fn what_fails_says_why(built: &Built, houses: &Houses) -> Result<()> {
         (&["--runtime", "/bin/false"], 4, "`/bin/false` has started nothing"),
         (&["--buildpack", "acme/none"], 2, "has no buildpack `acme/none`"),
         (&["--output", "oci-archive:-"], 2, "among what the phases say"),
+        (&["--tag", RUN], 2, "the run image of this build"),
+        (&["--tag", "acme/builder"], 2, "the builder of this build"),
+        (&["--workspace", "/cnb"], 2, "need `/cnb/lifecycle` for themselves"),
+        (&["--workspace", "/proc/x"], 2, "the kernel's"),
         (&["--volume", "/usr:/cnb"], 2, "would hide `/cnb/lifecycle`"),
         (&["--volume", "/usr:/x", "--volume", "/usr:/./workspace/"], 2, "would hide `/workspace`"),
     ] {

@@ -158,10 +158,10 @@ pub(crate) struct Build {
     #[arg(long, value_name = "PATH", default_value = "/workspace", value_parser = inner_path)]
     pub(crate) workspace: String,
     /// Who the buildpacks run as [default: the builder says it]
-    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u32).range(1..i64::from(u32::MAX)))]
     pub(crate) uid: Option<u32>,
     /// The group that the buildpacks run as [default: the builder says it]
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u32).range(..i64::from(u32::MAX)))]
     pub(crate) gid: Option<u32>,
     /// Let the builder's programs see the layout repository and the cache: all phases run in one sandbox. So it is with
     /// `trusted-builders` in `$XDG_CONFIG_HOME/drydock/config.toml` or `/etc/drydock/config.toml`
@@ -258,11 +258,6 @@ fn volume(text: &str) -> Result<Mount, String> {
         _ => return Err(format!("the modes are `ro` and `rw`, not `{mode}`; {expected}")),
     };
     let to = inner_path(to)?;
-    if ["/proc", "/sys"].iter().any(|dir| Path::new(&to).starts_with(dir))
-        || Path::new(&to) == Path::new("/dev")
-    {
-        return Err(format!("`{to}` is the kernel's: nothing else can be there"));
-    }
     let from = std::fs::canonicalize(from).map_err(|error| format!("cannot find `{from}`: {error}"))?;
     Ok(Mount { from, to, writable })
 }
@@ -271,11 +266,13 @@ fn volume(text: &str) -> Result<Mount, String> {
 fn inner_path(text: &str) -> Result<String, String> {
     let path = Path::new(text);
     let is_plain = path.components().all(|part| !matches!(part, std::path::Component::ParentDir));
-    if path.is_absolute() && is_plain && path.parent().is_some() {
-        Ok(text.trim_end_matches('/').to_owned())
-    } else {
-        Err(format!("expected an absolute path without `..`, not `{text}`"))
+    if !path.is_absolute() || !is_plain || path.parent().is_none() {
+        return Err(format!("expected an absolute path without `..`, not `{text}`"));
     }
+    if ["/proc", "/sys"].iter().any(|dir| path.starts_with(dir)) || path == Path::new("/dev") {
+        return Err(format!("`{text}` is the kernel's: nothing else can be there"));
+    }
+    Ok(text.trim_end_matches('/').to_owned())
 }
 
 fn port(text: &str) -> Result<Port, String> {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use drydock_encode::compress::Compression;
+use drydock_images::Repository;
 use drydock_images::builder::given::Finder;
 use drydock_io::file::TempFile;
 use drydock_io::way::{self, Links};
@@ -29,7 +30,7 @@ use super::inputs::{Inputs, builder_user};
 use super::lifecycle::Lifecycle;
 use super::modules::Modules;
 use super::order::{Choice, of_builder};
-use super::steps::{Phase, Steps, inner_name, make_bare, refuse_hiding};
+use super::steps::{Phase, Steps, inner_name, make_bare, refuse_hiding, run_images};
 use super::{Context, Shop, builder};
 use crate::cli_sandboxed::Build;
 use crate::commands::builder as builders;
@@ -60,6 +61,10 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
     let builder = builder(&context.repository, options)?;
     let lifecycle = Lifecycle::find(options, &builder.config)?;
     let user = builder_user(options, &builder.config)?;
+    refuse_replacing(&context.repository, options, options.builder()?, "builder")?;
+    if let Some(name) = &options.run_image {
+        refuse_replacing(&context.repository, options, name, "run image")?;
+    }
     let repository =
         fs::canonicalize(context.repository.dir().path()).context("cannot find the layout repository")?;
     let inner = |name: &str| inner_name(&context.repository.locate(name)?, &repository);
@@ -78,6 +83,9 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
     }
     let shop = Shop::open(room, &options.sandboxed, &[], progress)?;
     let unpacked = shop.unpacked(&builder, progress)?;
+    for name in run_images(&unpacked.files)? {
+        refuse_replacing(&context.repository, options, &name, "run image")?;
+    }
     let waiting = format!("waiting for another build of `{name}`");
     let inputs = Inputs::make(&shop, options, &name, user, &progress.waiting(&waiting), progress)?;
     let how = builders::options(Compression::default(), &options.platform);
@@ -144,6 +152,21 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
     }
     tell(context, options, before.as_ref(), &timed, began.elapsed())?;
     Ok(0)
+}
+
+/// The app has a name of its own: not that of an image that it is made with.
+fn refuse_replacing(repository: &Repository, options: &Build, used: &str, what: &str) -> Result<()> {
+    // What is no name is nobody's, and the phases say so.
+    let Ok(used) = repository.locate(used) else { return Ok(()) };
+    for name in [&options.name].into_iter().chain(&options.tag) {
+        if repository.locate(name)?.path().path() == used.path().path() {
+            let text = format!(
+                "`{name}` is the {what} of this build, which the app would replace: name it otherwise"
+            );
+            return Err(Usage(text).into());
+        }
+    }
+    Ok(())
 }
 
 /// The phases of a build on their way.

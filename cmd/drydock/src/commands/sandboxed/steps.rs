@@ -20,6 +20,8 @@ use drydock_images::{Name, Repository};
 use drydock_sandbox::bundle::{Mount, Network, Sandbox};
 use drydock_sandbox::ids::User;
 use drydock_sandbox::tree;
+use drydock_spec::run::{RunToml, StackToml};
+use drydock_spec::toml_text;
 use rustix::process::geteuid;
 
 use super::extend::{ENV, EXTENDED};
@@ -294,18 +296,33 @@ impl Steps<'_> {
     }
 }
 
-/// No volume may hide what the phases are given; below that, it may be.
+/// No volume may hide what the phases are given; below that, it may be. The app has a place of its own.
 pub(super) fn refuse_hiding(options: &Build) -> Result<(), Usage> {
-    let given = [LAYERS, LIFECYCLE, PLATFORM, CACHE, LAYOUT_REPO, &options.workspace];
-    for volume in &options.sandboxed.volume {
-        if let Some(hidden) = given.iter().find(|path| Path::new(path).starts_with(&volume.to)) {
-            return Err(Usage(format!(
-                "a volume at `{}` would hide `{hidden}`, which the phases need",
-                volume.to
-            )));
+    let app = options.workspace.as_str();
+    let own = [LAYERS, LIFECYCLE, PLATFORM, CACHE, LAYOUT_REPO];
+    let lies_in = |path: &str, dir: &str| Path::new(path).starts_with(dir);
+    if let Some(taken) = own.iter().find(|path| lies_in(path, app) || lies_in(app, path)) {
+        return Err(Usage(format!("--workspace {app}: the phases need `{taken}` for themselves")));
+    }
+    for Mount { to, .. } in &options.sandboxed.volume {
+        if let Some(hidden) = own.iter().chain([&app]).find(|path| lies_in(path, to)) {
+            return Err(Usage(format!("a volume at `{to}` would hide `{hidden}`, which the phases need")));
         }
     }
     Ok(())
+}
+
+/// The run images that a builder names.
+pub(super) fn run_images(builder: &Path) -> Result<Vec<String>> {
+    let read = |name: &str| {
+        let text = tree::read(builder, &format!("/cnb/{name}"), MAX_RUN_TOML);
+        text.with_context(|| format!("cannot read the builder's /cnb/{name}"))
+    };
+    // What cannot be parsed is for the phases to say.
+    let new = read("run.toml")?.and_then(|text| toml_text::from_str::<RunToml>(&text).ok());
+    let old = read("stack.toml")?.and_then(|text| toml_text::from_str::<StackToml>(&text).ok());
+    let images = new.into_iter().flat_map(|toml| toml.images).chain(old.map(|toml| toml.run_image));
+    Ok(images.flat_map(|one| [one.image].into_iter().chain(one.mirrors)).collect())
 }
 
 /// A folder for the phases that run among no files of the builder's: with those in which it names run images.
