@@ -16,12 +16,9 @@ use drydock_io::lock::mark_written;
 use drydock_io::read::ReadAt;
 use drydock_layout::Spool;
 use drydock_model::reference::{LayoutDir, LayoutPath};
-use drydock_spec::build_log::{Line, MAX_LOG, Stream, time};
+use drydock_spec::build_log::{IN_LAYERS, Line, MAX_LOG, Stream, time};
 
 use crate::phase::Phase;
-
-/// The log's file in the layers directory, by which phases that run one by one hand it on to the exporter.
-const IN_LAYERS: &str = "build-log.jsonl";
 
 /// So many bytes are kept in memory until there is a file.
 const MAX_WAITING: usize = 1 << 20;

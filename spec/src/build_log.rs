@@ -30,6 +30,9 @@ pub const MAX_TEXT: usize = 64 << 10;
 /// Bytes in a line: text may take six times as many when it is escaped.
 pub const MAX_LINE: usize = 6 * MAX_TEXT + (4 << 10);
 
+/// The log's file in the layers directory, by which phases that run one by one hand it on to the exporter.
+pub const IN_LAYERS: &str = "build-log.jsonl";
+
 /// Bytes in a log that is kept beside an image. Logs of real builds have some hundred kB.
 pub const MAX_LOG: u64 = 32 << 20;
 

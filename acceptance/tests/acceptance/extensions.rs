@@ -35,6 +35,7 @@ const BUILDPACK: &str = "#!/bin/sh
 set -eu
 echo \"The buildpack is $(id -u), and has $(tool)\"
 [ -O /layers ] || [ -w /layers ]
+[ ! -e /layers/of-extension ]
 cat >\"$CNB_LAYERS_DIR/launch.toml\" <<END
 [[processes]]
 type = \"web\"
@@ -46,7 +47,7 @@ END
 const BUILD: &str = "ARG base_image
 FROM ${base_image}
 USER root
-RUN echo 'Installing the tool' && mkdir /opt && printf '#!/bin/sh\\necho a tool\\n' >/opt/tool && chmod 755 /opt/tool
+RUN echo 'Installing the tool' && touch /layers/of-extension && mkdir /opt && printf '#!/bin/sh\\necho a tool\\n' >/opt/tool && chmod 755 /opt/tool
 ENV PATH=$PATH:/opt
 ARG user_id
 USER ${user_id}

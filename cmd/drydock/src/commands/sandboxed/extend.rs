@@ -19,15 +19,16 @@ use drydock_model::digest::Digest;
 use drydock_model::reference::LayoutDir;
 use drydock_sandbox::bundle::Mount;
 use drydock_sandbox::roots::{self, Root};
-use drydock_sandbox::tree::{self, Above, Tree};
+use drydock_sandbox::tree::{self, Above, Tree, make_alike};
 use drydock_spec::analyzed::Analyzed;
+use drydock_spec::build_log::IN_LAYERS;
 use drydock_spec::group::GroupElement;
 use drydock_spec::module::dir_name;
 use drydock_spec::toml_text;
 
 use super::Shop;
 use super::inputs::Inputs;
-use super::steps::{LAYOUT_REPO, Phase};
+use super::steps::{LAYERS, LAYOUT_REPO, Phase};
 use crate::cli_sandboxed::Build;
 use crate::progress::Progress;
 
@@ -172,13 +173,22 @@ impl<'a> Extensions<'a> {
         let mount =
             |from: &Path, to: &str, writable| Mount { from: from.to_owned(), to: to.to_owned(), writable };
         let app = if *sees_app { self.inputs.workspace.clone() } else { make("no-app")? };
-        let mounts = vec![
+        // What else is in the layers directory is no extension's to write.
+        let (layers, log) = (&self.inputs.layers, self.inputs.layers.join(IN_LAYERS));
+        let aside = Above { upper: make("layers-upper")?, work: make("layers-work")? };
+        make_alike(&aside.upper, layers)?;
+        let seen = Tree::stacked(&[layers], Some(&aside), &make("layers")?, &self.shop.room)?;
+        let mut mounts = vec![mount(seen.path(), LAYERS, true)];
+        if fs::symlink_metadata(&log).is_ok_and(|facts| facts.is_file()) {
+            mounts.push(mount(&log, &format!("{LAYERS}/{IN_LAYERS}"), true));
+        }
+        mounts.extend([
             mount(image.layout(), inner, false),
             mount(&output, EXTENDED, true),
             mount(&app, &self.options.workspace, false),
-        ];
+        ]);
         let code = run(files.path(), mounts)?;
-        drop(files);
+        drop((files, seen));
         if code != 0 {
             return Ok(Err(code));
         }

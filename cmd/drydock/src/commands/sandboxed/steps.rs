@@ -6,7 +6,7 @@
 //! | detector | the builder's | layers; app, platform (read-only) |
 //! | restorer | none but the phases | layers, cache; layout repository (read-only) |
 //! | builder | the builder's | layers, app; platform (read-only) |
-//! | extender | the builder's, or the run image's | layers, a folder for what it makes; that image's layout, the app if it is used (read-only) |
+//! | extender | the builder's, or the run image's | layers (what it writes there is gone afterwards), the log, a folder for what it makes; that image's layout, the app if it is used (read-only) |
 //! | exporter | none but the phases | layers, cache, layout repository; app, extended run image (read-only) |
 //! | creator | the builder's | all of these |
 //!
@@ -34,7 +34,7 @@ use crate::exit::Usage;
 /// Where the phases see what is theirs.
 const LIFECYCLE: &str = "/cnb/lifecycle";
 pub(super) const LAYOUT_REPO: &str = "/layout-repo";
-const LAYERS: &str = "/layers";
+pub(super) const LAYERS: &str = "/layers";
 const PLATFORM: &str = "/platform";
 const CACHE: &str = "/cache";
 
@@ -256,7 +256,10 @@ impl Steps<'_> {
         let Inputs { layers, workspace, platform, cache, .. } = self.inputs;
         let mount =
             |from: &Path, to: &str, writable| Mount { from: from.to_owned(), to: to.to_owned(), writable };
-        let mut mounts = vec![mount(layers, LAYERS, true)];
+        let mut mounts = Vec::new();
+        if !phase.extends() {
+            mounts.push(mount(layers, LAYERS, true));
+        }
         mounts.extend(self.lifecycle.dir.as_deref().map(|dir| mount(dir, LIFECYCLE, false)));
         let mut add = |from: &Path, to: &str, writable| mounts.push(mount(from, to, writable));
         let app = self.options.workspace.as_str();
