@@ -84,6 +84,7 @@ pub(crate) fn trials(executables: &Arc<Built>, houses: &Arc<Houses>) -> Vec<Tria
             ("building::node_app_that_answers", node_app_that_answers),
             ("building::options_reach_the_phases", options_reach_the_phases),
             ("building::a_project_says_how_it_is_built", a_project_says_how_it_is_built),
+            ("building::images_and_caches_are_no_part_of_the_app", images_and_caches_are_no_part_of_the_app),
             ("building::what_fails_says_why", what_fails_says_why),
             ("building::killed_at_any_moment", killed_at_any_moment),
             ("building::interrupted", interrupted),
@@ -297,6 +298,32 @@ fn options_reach_the_phases(built: &Built, houses: &Houses) -> Result<()> {
     let answer: Value = serde_json::from_slice(&answer.stdout).with_context(|| answer.text())?;
     ensure!(answer["phases"].as_array().map(Vec::len) == Some(5), "{answer}");
     ensure!(answer["layers"]["added"].is_number() && answer["digest"].is_string(), "{answer}");
+    Ok(())
+}
+
+/// Repository and cache may lie in the folder that is built, as they do by default.
+fn images_and_caches_are_no_part_of_the_app(built: &Built, houses: &Houses) -> Result<()> {
+    let lists = format!(
+        "{GREETER}find /workspace -path '*drydock*' -o -path '*layout-repo*' | sed 's/^/seen: /'; ls /workspace\n"
+    );
+    let house = houses.with_script(built, Who::Ordinary, &lists)?;
+    house.write("home/other", "of the app\n")?;
+    house.write("name", "the house\n")?;
+    for (further, count) in [(&[][..], 2), (&["--cache", "own"], 3)] {
+        let output = house.built(&[&["--path", "."][..], further].concat())?;
+        let said = output.text();
+        ensure!(said.contains("\nhome\n") && !said.contains("seen: "), "{said}");
+        ensure!(said.matches("is left out of the app").count() == count, "{said}");
+    }
+    house.write("Dockerfile", &format!("FROM {RUN}\nCOPY . /all\n"))?;
+    succeed(&mut house.patient(&["import", "dockerfile:.", "copied"]))?;
+    let listed = succeed(&mut house.patient(&["tree", "copied"]))?.text();
+    ensure!(listed.contains("all/home/other"), "{listed}");
+    ensure!(!listed.contains("layout-repo") && !listed.contains("all/home/.cache/drydock"), "{listed}");
+    for path in ["layout-repo", "home/.cache/drydock"] {
+        let output = project::run(&mut house.patient(&house.build_arguments(&["--path", path])?))?;
+        ensure!(output.exit == 2 && output.text().contains("no app's source"), "{}", output.text());
+    }
     Ok(())
 }
 

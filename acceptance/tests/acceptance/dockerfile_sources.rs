@@ -587,8 +587,8 @@ fn what_changes_during_a_build_is_not_kept_as_what_it_was(built: &Built) -> Resu
     let changes = Arc::clone(&changing);
     // What is downloaded is asked for when the file beside it was looked at already.
     let web = Fake::start(move |_, _| {
-        if let Some(path) = changes.lock().unwrap().take() {
-            fs::write(path, "new").unwrap();
+        if let Some(path) = changes.lock().expect("nobody has panicked").take() {
+            fs::write(path, "new").expect("the file is the test's");
         }
         Answer::new(200, "")
     });
@@ -599,7 +599,7 @@ fn what_changes_during_a_build_is_not_kept_as_what_it_was(built: &Built) -> Resu
         &[("Dockerfile", &format!("FROM scratch\nADD file http://{host}/x /\n")), ("file", "old")],
     )?;
     site.house.write("sources.toml", &format!("[host.'{host}']\nplain-http = true\n"))?;
-    *changing.lock().unwrap() = Some(site.app("file"));
+    *changing.lock().expect("nobody has panicked") = Some(site.app("file"));
     for (tag, text) in [("1", "new"), ("2", "old"), ("3", "new")] {
         let name = format!("acme/x:{tag}");
         site.imported(&with_rules(&["dockerfile:app", &name]))?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use drydock_extend::language::{IgnoreRules, MAX_TEXT};
 use rustix::fs::OFlags;
 
