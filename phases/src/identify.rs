@@ -78,7 +78,9 @@ pub(crate) fn reads(analyzed_path: &Path, layout_dir: &LayoutDir) -> Vec<PathBuf
     let run_image = analyzed.run_image.map(|image| image.reference);
     let references = run_image.into_iter().chain([analyzed.image.reference]);
     let places = references.filter_map(|reference| run_image::locate(&reference, layout_dir).ok());
-    places.map(|(path, _)| path.path().to_owned()).collect()
+    // What lies elsewhere only the user of the buildpacks may have named.
+    let places = places.map(|(path, _)| path.path().to_owned());
+    places.filter(|path| path.starts_with(layout_dir.path())).collect()
 }
 
 /// Where the image lies, if it is only named.

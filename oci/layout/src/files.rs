@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use drydock_io::read::{self, ReadAt};
+use drydock_io::way::{self, Links};
 use drydock_model::digest::Digest;
 use drydock_model::hash::Hasher;
 use drydock_model::json;
@@ -33,14 +34,15 @@ impl Early {
     /// Opens the files of these layouts of which `is_needed` says that they cannot be opened later. What cannot be
     /// opened now either is for the reader to complain about.
     ///
-    /// Links in a layout are not followed: whoever put them there may not be allowed to read what they lead to.
+    /// Links in a layout are not followed, and on the way to it only those of root: whoever put them there may not be allowed to read
+    /// what they lead to.
     pub fn of<'a>(
         layouts: impl IntoIterator<Item = &'a Path>,
         is_needed: impl Fn(&Metadata) -> bool,
     ) -> Self {
         let mut opened = BTreeMap::new();
         for layout in layouts {
-            let dir = open_dir(CWD, layout, OFlags::empty());
+            let dir = way::open(CWD, layout, Links::OfRoot, None).map(OwnedFd::from);
             // Later, it might not even be allowed to ask.
             if matches!(dir, Err(Errno::NOENT)) {
                 opened.extend(["index.json", "oci-layout"].map(|name| (layout.join(name), None)));

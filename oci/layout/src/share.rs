@@ -9,7 +9,9 @@ use std::str::FromStr;
 use drydock_io::dir::Place;
 use drydock_io::file::TempFile;
 use drydock_io::lock::Identity;
+use drydock_io::way::{self, Links};
 use drydock_model::digest::Digest;
+use rustix::fs::{AtFlags, CWD, statat};
 
 use super::error::{IoContext as _, LayoutError};
 use super::files::{BlobReader, hash};
@@ -156,9 +158,10 @@ fn check(mut blob: BlobReader, path: &Path, digest: Digest, seen: &Seen) -> Resu
 fn link_over(from: &Path, to: &Place, file: &File) -> io::Result<()> {
     let metadata = file.metadata()?;
     if metadata.permissions().mode() & 0o7777 != 0o644 {
-        // What has another name is not the layout's alone: a link may have led to any file.
-        if metadata.nlink() != 1 || Identity::from(&fs::symlink_metadata(from)?) != Identity::from(&metadata)
-        {
+        // What has another name is not the layout's alone: a link may have led to any file or folder.
+        let dir = way::open(CWD, from.parent().unwrap_or(Path::new("/")), Links::OfRoot, None)?;
+        let here = statat(&dir, from.file_name().unwrap_or_default(), AtFlags::SYMLINK_NOFOLLOW)?;
+        if metadata.nlink() != 1 || Identity::from(&here) != Identity::from(&metadata) {
             return Err(io::Error::other("the file has another name"));
         }
         file.set_permissions(fs::Permissions::from_mode(0o644))?;
@@ -188,7 +191,7 @@ fn link_over(from: &Path, to: &Place, file: &File) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{lchown, symlink};
 
     use drydock_io::dir::Dir;
 
@@ -256,13 +259,22 @@ mod tests {
     /// Who may plant names in a layout must not have modes changed elsewhere.
     #[test]
     fn the_mode_of_a_file_with_another_name_stays() {
-        for plant in
-            [|from: &Path, to: &Path| symlink(from, to), |from: &Path, to: &Path| fs::hard_link(from, to)]
-        {
+        for plant in ["link", "hard link", "link to the folder"] {
             let (dir, from, to) = files();
             fs::set_permissions(&from, fs::Permissions::from_mode(0o4711)).unwrap();
-            let planted = dir.path().join("planted");
-            plant(&from, &planted).unwrap();
+            let mut planted = dir.path().join("planted");
+            match plant {
+                "link" => symlink(&from, &planted).unwrap(),
+                "hard link" => fs::hard_link(&from, &planted).unwrap(),
+                _ => {
+                    symlink(dir.path(), &planted).unwrap();
+                    // Root's would be followed.
+                    if rustix::process::geteuid().is_root() {
+                        lchown(&planted, Some(1234), None).unwrap();
+                    }
+                    planted = planted.join("from");
+                }
+            }
             let shared = share(&planted, &to, Digest::of(b"blob"), LinkMode::Auto).unwrap();
             assert_eq!(fs::metadata(&from).unwrap().mode() & 0o7777, 0o4711);
             assert_eq!(fs::metadata(&to).unwrap().mode() & 0o7777, 0o644);

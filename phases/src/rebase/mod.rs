@@ -50,7 +50,10 @@ impl Inputs {
             Some(name) => self.output.layout_dir.resolve(name).ok(),
             None => named(),
         };
-        run_image.iter().chain([&self.previous_image]).map(|path| path.path().to_owned()).collect()
+        // What lies elsewhere only the image may have named.
+        let is_inside = |path: &PathBuf| path.starts_with(self.output.layout_dir.path());
+        let paths = run_image.iter().chain([&self.previous_image]).map(|path| path.path().to_owned());
+        paths.filter(is_inside).collect()
     }
 }
 
