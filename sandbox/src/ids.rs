@@ -90,33 +90,6 @@ pub fn name(passwd: &str, uid: u32) -> Option<&str> {
     })
 }
 
-/// The user that an image's configuration names, `user[:group]`, each by name or number, from the texts of its own
-/// `/etc/passwd` and `/etc/group`. No user is the superuser.
-pub fn resolve(text: &str, passwd: &str, group: &str) -> Option<User> {
-    let (user, group_text) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
-    let entry = |text: &str, wanted: &str| -> Option<Vec<String>> {
-        text.lines()
-            .map(|line| line.split(':').map(str::to_owned).collect::<Vec<_>>())
-            .find(|fields| fields.len() > 3 && (fields[0] == wanted || fields[2] == wanted))
-    };
-    let number = |fields: &[String], at: usize| fields.get(at).and_then(|field| field.parse().ok());
-    let known = entry(passwd, user);
-    let uid = match (user, &known) {
-        ("", _) => 0,
-        (text, None) => text.parse().ok()?,
-        (_, Some(known)) => number(known, 2)?,
-    };
-    let gid = match group_text.filter(|group| !group.is_empty()) {
-        Some(wanted) => match wanted.parse() {
-            Ok(gid) => gid,
-            Err(_) => number(&entry(group, wanted)?, 2)?,
-        },
-        None => known.as_deref().and_then(|known| number(known, 3)).unwrap_or(0),
-    };
-    // To system calls, the largest number means no user.
-    [uid, gid].iter().all(|id| *id != u32::MAX).then_some(User { uid, gid })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,24 +132,8 @@ mod tests {
     }
 
     #[test]
-    fn users_of_images_have_numbers() {
+    fn users_have_names() {
         let passwd = "root:x:0:0:root:/root:/bin/sh\ncnb:x:1001:1002::/home/cnb:/bin/sh\n";
-        let group = "root:x:0:\ncnb:x:1002:\nother:x:7:\n";
-        assert_eq!(name(passwd, 1001), Some("cnb"));
-        for (text, want) in [
-            ("", Some((0, 0))),
-            ("1001", Some((1001, 1002))),
-            ("5", Some((5, 0))),
-            ("5:6", Some((5, 6))),
-            ("cnb", Some((1001, 1002))),
-            ("cnb:other", Some((1001, 7))),
-            ("stranger", None),
-            ("cnb:stranger", None),
-            ("4294967295", None),
-            ("5:4294967295", None),
-        ] {
-            let found = resolve(text, passwd, group).map(|user| (user.uid, user.gid));
-            assert_eq!(found, want, "{text}");
-        }
+        assert_eq!([name(passwd, 1001), name(passwd, 7)], [Some("cnb"), None]);
     }
 }

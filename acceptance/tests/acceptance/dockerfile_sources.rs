@@ -9,8 +9,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
@@ -55,6 +55,7 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
                 "dockerfile_sources::what_changes_during_a_build_is_not_kept_as_what_it_was",
                 what_changes_during_a_build_is_not_kept_as_what_it_was,
             ),
+            ("dockerfile_sources::programs_have_their_users_groups", programs_have_their_users_groups),
             ("dockerfile_sources::downloads_end_when_the_time_is_over", downloads_end_when_the_time_is_over),
         ],
     ));
@@ -583,29 +584,34 @@ fn downloads_are_as_the_server_says(built: &Built) -> Result<()> {
 }
 
 fn what_changes_during_a_build_is_not_kept_as_what_it_was(built: &Built) -> Result<()> {
-    let changing = Arc::new(Mutex::new(None::<PathBuf>));
-    let changes = Arc::clone(&changing);
+    let site = Site::new(built, Who::Ordinary, &[("file", "old")])?;
+    let (path, is_first) = (site.app("file"), AtomicBool::new(true));
     // What is downloaded is asked for when the file beside it was looked at already.
     let web = Fake::start(move |_, _| {
-        if let Some(path) = changes.lock().expect("nobody has panicked").take() {
-            fs::write(path, "new").expect("the file is the test's");
-        }
-        Answer::new(200, "")
+        let done = !is_first.swap(false, Ordering::SeqCst) || fs::write(&path, "new").is_ok();
+        Answer::new(if done { 200 } else { 500 }, "")
     });
     let host = &web.host;
-    let site = Site::new(
-        built,
-        Who::Ordinary,
-        &[("Dockerfile", &format!("FROM scratch\nADD file http://{host}/x /\n")), ("file", "old")],
-    )?;
+    site.put("Dockerfile", &format!("FROM scratch\nADD file http://{host}/x /\n"))?;
     site.house.write("sources.toml", &format!("[host.'{host}']\nplain-http = true\n"))?;
-    *changing.lock().expect("nobody has panicked") = Some(site.app("file"));
     for (tag, text) in [("1", "new"), ("2", "old"), ("3", "new")] {
         let name = format!("acme/x:{tag}");
         site.imported(&with_rules(&["dockerfile:app", &name]))?;
         let found = fs::read_to_string(site.files(&name, tag)?.join("file"))?;
         ensure!(found == text, "{name}: {found}");
         site.put("file", if text == "new" { "old" } else { "new" })?;
+    }
+    Ok(())
+}
+
+fn programs_have_their_users_groups(built: &Built) -> Result<()> {
+    const DOCKERFILE: &str = "FROM acme/run:base\nUSER 0\nRUN echo me:x:7:8::/: >/etc/passwd && \
+                              echo extra:x:1500:me >/etc/group\nUSER me\nRUN id -G >/tmp/groups\nCMD id -G; cat /tmp/groups\n";
+    for who in EVERYBODY {
+        let site = Site::new(built, who, &[("Dockerfile", DOCKERFILE)])?;
+        site.imported(&["dockerfile:app", "acme/x:1"])?;
+        let groups = succeed(&mut site.command(&["run", "acme/x:1"]))?;
+        ensure!(groups.stdout == b"8 1500\n8 1500\n", "{who:?}: {}", groups.text());
     }
     Ok(())
 }

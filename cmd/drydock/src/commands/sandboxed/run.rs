@@ -5,19 +5,17 @@ use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result};
+use drydock_extend::in_place::identify;
 use drydock_images::built::Built;
 use drydock_layout::Image;
 use drydock_sandbox::bundle::{Mount, Sandbox};
-use drydock_sandbox::ids::{User, resolve};
+use drydock_sandbox::ids::{Ids, User};
 use drydock_sandbox::room::Room;
 use drydock_sandbox::tree::{self, Tree};
 
 use super::{Context, Shop, set, variable};
 use crate::cli_sandboxed::{Run, Shell, Started};
 use crate::exit::Usage;
-
-/// Bytes that the files may have in which an image names its users.
-const MAX_ACCOUNTS: u64 = 1 << 20;
 
 /// Where processes of app images are, by their types.
 const PROCESSES: &str = "/cnb/process";
@@ -127,6 +125,7 @@ impl Task<'_> {
         {
             set(&mut env, &name, &value);
         }
+        let who = identify(&unpacked.files, &settings.user).context("cannot tell who the image's user is")?;
         let sandbox = Sandbox {
             root: tree.path().to_owned(),
             writable_root: true,
@@ -136,8 +135,9 @@ impl Task<'_> {
                 .filter(|dir| !dir.is_empty())
                 .map_or("/", |dir| dir)
                 .to_owned(),
-            user: user(&settings.user, &unpacked.files)?,
-            groups: Vec::new(),
+            user: User { uid: who.owner.uid, gid: who.owner.gid },
+            // Where there is one group only, nobody is in others.
+            groups: if shop.room.ids == Ids::One { Vec::new() } else { who.groups },
             new_privileges: false,
             mounts: self.options.sandboxed.volume.iter().cloned().chain(self.mounts).collect(),
             network: shop.network.clone(),
@@ -150,17 +150,4 @@ impl Task<'_> {
         shop.end()?;
         Ok(ended?.code)
     }
-}
-
-/// Who an image's processes are.
-fn user(text: &str, files: &Path) -> Result<User> {
-    let read = |path: &str| -> Result<String> {
-        let text = tree::read(files, path, MAX_ACCOUNTS)
-            .with_context(|| format!("cannot read the image's {path}"))?;
-        Ok(text.unwrap_or_default())
-    };
-    let found = resolve(text, &read("/etc/passwd")?, &read("/etc/group")?);
-    found.with_context(|| {
-        format!("the image's user is `{text}`, whom its /etc/passwd and /etc/group do not know")
-    })
 }
