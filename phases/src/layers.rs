@@ -90,7 +90,15 @@ pub fn read_buildpack_dir(layers_dir: &Path, buildpack: &GroupElement) -> anyhow
     };
     for entry in entries.with_context(|| format!("failed to list `{}`", path.display()))? {
         let file_name = entry.file_name();
-        let Some(name) = file_name.to_str().and_then(|name| name.strip_suffix(".toml")) else { continue };
+        let Some(name) = file_name.as_encoded_bytes().strip_suffix(b".toml") else { continue };
+        let Ok(name) = str::from_utf8(name) else {
+            let name = String::from_utf8_lossy(name).into_owned();
+            malformed.push((
+                name,
+                anyhow::anyhow!("its name is not UTF-8, and no image can say it: rename the layer"),
+            ));
+            continue;
+        };
         if NOT_LAYERS.contains(&name) {
             continue;
         }
@@ -123,6 +131,9 @@ impl BuildpackDir {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
     use super::*;
 
     fn buildpack() -> GroupElement {
@@ -163,9 +174,13 @@ mod tests {
         let path = dir.path().join("acme_a");
         fs::create_dir_all(&path).unwrap();
         fs::write(path.join("b.toml"), "[types]\nlaunch = 'yes'").unwrap();
+        fs::write(path.join(OsStr::from_bytes(b"l\xff.toml")), "[types]\nlaunch = true").unwrap();
         fs::write(path.join("a.toml"), "= x").unwrap();
         let read = read_buildpack_dir(dir.path(), &buildpack()).unwrap();
         let message = read.all_layers(&buildpack()).unwrap_err().to_string();
-        assert!(message.contains("'[acme/a:a acme/a:b]'") && message.contains("b.toml"), "{message}");
+        assert!(
+            message.contains("'[acme/a:a acme/a:b acme/a:l\u{fffd}]'") && message.contains("b.toml"),
+            "{message}"
+        );
     }
 }
