@@ -279,6 +279,9 @@ fn options_reach_the_phases(built: &Built, houses: &Houses) -> Result<()> {
     ] {
         ensure!(house.path(file).exists(), "{file} is missing");
     }
+    let report = fs::read_to_string(house.path("home/report/report.toml"))?;
+    let path = fs::canonicalize(house.path("layout-repo/index.docker.io/library/app/latest"))?;
+    ensure!(report.contains(&format!("\"{}\"", path.display())), "{report}");
     for (arguments, exit, says) in [
         (&["run", "app"][..], 7, ""),
         (&["run", "app", "--process", "web", "--", "and", "others"], 0, "Hello from the app and others"),
@@ -364,6 +367,7 @@ fn what_fails_says_why(built: &Built, houses: &Houses) -> Result<()> {
     for (further, exit, says) in [
         (&[][..], 51, "broken"),
         (&["--run-image", "acme/none"][..], 32, "acme/none"),
+        (&["--run-image", "acme/none"][..], 32, "note: what it calls `/layout-repo` is `/"),
         (&["--runtime", "no-such-runtime"], 4, "apt-get install crun"),
         (&["--runtime", "/bin/true"], 4, "`/bin/true` has started nothing"),
         (&["--runtime", "/bin/false"], 4, "`/bin/false` has started nothing"),

@@ -23,14 +23,14 @@ use drydock_spec::group::{Group, GroupElement};
 use drydock_spec::module::BUILDER_METADATA;
 use drydock_spec::toml_text;
 use rustix::process::{getegid, geteuid};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::extend::{Extended, Extensions, Wanted};
 use super::inputs::{Inputs, builder_user};
 use super::lifecycle::Lifecycle;
 use super::modules::Modules;
 use super::order::{Choice, of_builder};
-use super::steps::{Phase, Steps, inner_name, make_bare, refuse_hiding, run_images};
+use super::steps::{LAYOUT_REPO, Phase, Steps, inner_name, make_bare, refuse_hiding, run_images};
 use super::{Context, Shop, builder};
 use crate::cli_sandboxed::Build;
 use crate::commands::builder as builders;
@@ -139,7 +139,7 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
     }
     let code = code?;
     if code == 0 {
-        keep(options, &inputs)?;
+        keep(options, &inputs, &repository)?;
     }
     drop(inputs);
     drop((unpacked, roots));
@@ -210,6 +210,10 @@ impl Run<'_> {
             }
             if code != 0 {
                 progress.say(&format!("error: the {} failed with exit code {code}", phase.name()));
+                if !phase.is_foreign() && !phase.extends() {
+                    let here = repository.display().to_string();
+                    progress.say(&format!("note: what it calls `{LAYOUT_REPO}` is `{}`", printable(&here)));
+                }
                 return Ok(code);
             }
             match (phase, extended.last()) {
@@ -295,11 +299,19 @@ fn group_extensions(layers: &Path) -> Result<Vec<GroupElement>> {
 
 /// Copies what the user wants besides the image. What buildpacks have put there may be anything, and others may write to where it
 /// goes: no link is followed.
-fn keep(options: &Build, inputs: &Inputs) -> Result<()> {
+fn keep(options: &Build, inputs: &Inputs, repository: &Path) -> Result<()> {
     if let Some(dir) = &options.report_output_dir {
         let text = tree::read(&inputs.layers, "report.toml", MAX_FILE).context("cannot read report.toml")?;
         let text = text.context("the exporter has written no report.toml")?;
-        write_below(dir, Path::new("report.toml"), &mut text.as_bytes())?;
+        let mut report: Value = toml_text::from_str(&text).context("cannot parse report.toml")?;
+        for tag in report["image"]["tags"].as_array_mut().into_iter().flatten() {
+            // Where it is for those who read this.
+            let below = tag.as_str().and_then(|tag| Path::new(tag).strip_prefix(LAYOUT_REPO).ok());
+            if let Some(path) = below.map(|below| repository.join(below)) {
+                *tag = json!(path.display().to_string());
+            }
+        }
+        write_below(dir, Path::new("report.toml"), &mut toml_text::to_string(&report)?.as_bytes())?;
     }
     if let Some(dir) = &options.sbom_output_dir {
         drydock_io::file::make_dirs(dir).with_context(|| format!("cannot make `{}`", dir.display()))?;

@@ -87,7 +87,7 @@ impl Phase {
     }
 
     /// Whether it runs nothing but what others wrote.
-    fn is_foreign(self) -> bool {
+    pub(super) fn is_foreign(self) -> bool {
         matches!(self, Self::Detect | Self::Build)
     }
 }
