@@ -231,7 +231,7 @@ fn options_reach_the_phases(built: &Built, houses: &Houses) -> Result<()> {
     let house = houses.with_script(
         built,
         Who::Ordinary,
-        &format!("{GREETER}echo \"MARK=$MARK OTHER=$OTHER\"\nls /extra\n"),
+        &format!("{GREETER}echo \"MARK=$MARK OTHER=$OTHER\"\nls /extra\ngrep ' /platform ' /proc/mounts\n"),
     )?;
     house.write("app/file.env", "# variables\nMARK=from-file\nOTHER=from-file\n")?;
     let volume = format!("{}:/extra", house.path("app").display());
@@ -264,6 +264,7 @@ fn options_reach_the_phases(built: &Built, houses: &Houses) -> Result<()> {
         "none",
     ])?;
     ensure!(output.text().contains("MARK=given OTHER=from-file\nfile.env\n"), "{}", output.text());
+    ensure!(output.text().contains("tmpfs /platform tmpfs"), "variables lie on a disk: {}", output.text());
     let usual = house.build_arguments(&["--volume", &volume, "--env", "MARK=", "--env", "OTHER="])?;
     let like_a_flag = [&usual[..1], &usual[2..], &["--", "-help"]].concat();
     succeed(&mut house.patient(&like_a_flag))?;

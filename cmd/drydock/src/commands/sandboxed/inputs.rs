@@ -13,6 +13,7 @@ use drydock_model::config::ImageConfig;
 use drydock_sandbox::copy::copy;
 use drydock_sandbox::ids::User;
 use drydock_sandbox::roots::Waiting;
+use drydock_sandbox::tree::Tree;
 use drydock_tar::{Owner, give_all};
 use rustix::process::geteuid;
 
@@ -36,6 +37,8 @@ pub(super) struct Inputs {
     pub(super) cache: PathBuf,
     /// Layers of the last build.
     pub(super) kept: Kept,
+    /// What is in `platform`.
+    _in_memory: Tree,
     /// Nobody else builds with this cache meanwhile.
     _lock: Lock,
 }
@@ -77,7 +80,11 @@ impl Inputs {
         watch: &dyn Watch,
     ) -> Result<Self> {
         let (cache, kept, lock) = caches::open(&shop.cache, options, name, waiting)?;
-        let (layers, platform) = (shop.session.make("layers")?, shop.session.make("platform/env")?);
+        let (layers, platform) = (shop.session.make("layers")?, shop.session.make("platform")?);
+        // What variables say is on no disk.
+        let in_memory = Tree::in_memory(&platform, None)?;
+        let env = platform.join("env");
+        fs::create_dir(&env).with_context(|| format!("cannot make `{}`", env.display()))?;
         let workspace = shop.session.make("workspace")?;
         let without = [shop.own_folders(name.dir())?, vec![cache.clone()]].concat();
         app(&options.path, &workspace, &without, watch)?;
@@ -88,15 +95,14 @@ impl Inputs {
         give(&workspace, user)?;
         give(&layers, user)?;
         for (name, value) in variables(options)? {
-            let path = platform.join(&name);
+            let path = env.join(&name);
             fs::write(&path, value).with_context(|| format!("cannot write `{}`", path.display()))?;
             open_to_all(&path, 0o644)?;
         }
-        let platform = platform.parent().context("it has a parent")?.to_owned();
-        for dir in [&layers, &workspace, &platform, &platform.join("env")] {
+        for dir in [&layers, &workspace, &platform, &env] {
             open_to_all(dir, 0o755)?;
         }
-        Ok(Self { layers, workspace, platform, cache, kept, _lock: lock })
+        Ok(Self { layers, workspace, platform, cache, kept, _in_memory: in_memory, _lock: lock })
     }
 }
 
