@@ -22,9 +22,9 @@ pub struct Sandbox {
     pub writable_root: bool,
     /// The program and its arguments.
     pub args: Vec<String>,
-    /// The whole environment, `NAME=value`; the runtime adds `HOME` where it is missing.
+    /// The whole environment, `NAME=value`; what has no `=` counts for nothing, and the runtime adds `HOME` where it is missing.
     pub env: Vec<String>,
-    /// Where it starts.
+    /// Where it starts, from `/` on.
     pub working_dir: String,
     /// Who it is.
     pub user: User,
@@ -145,8 +145,9 @@ fn process(sandbox: &Sandbox) -> Json {
         "terminal": sandbox.terminal,
         "user": {"uid": sandbox.user.uid, "gid": sandbox.user.gid, "umask": 0o022},
         "args": sandbox.args,
-        "env": sandbox.env,
-        "cwd": sandbox.working_dir,
+        // Images may say more than runtimes take: names without values, and a folder from `/` on.
+        "env": sandbox.env.iter().filter(|entry| entry.contains('=')).collect::<Vec<_>>(),
+        "cwd": Path::new("/").join(&sandbox.working_dir),
         "capabilities": {"bounding": CAPABILITIES, "effective": own, "permitted": own,
                          "inheritable": none, "ambient": none},
         "rlimits": limits,
@@ -242,8 +243,8 @@ mod tests {
             root: "/r".into(),
             writable_root: false,
             args: vec!["/bin/true".to_owned()],
-            env: vec!["A=b".to_owned()],
-            working_dir: "/".to_owned(),
+            env: vec!["A=b".to_owned(), "NONE".to_owned()],
+            working_dir: "rel/dir".to_owned(),
             user: User { uid, gid: uid },
             groups: vec![7],
             new_privileges: false,
@@ -263,6 +264,7 @@ mod tests {
         let found = written(&sandbox(1000, Network::Host), Ids::Several);
         assert_eq!(found["root"], json!({"path": "/r", "readonly": true}));
         assert_eq!(found["process"]["env"], json!(["A=b"]));
+        assert_eq!(found["process"]["cwd"], "/rel/dir");
         assert_eq!(found["process"]["noNewPrivileges"], true);
         assert_eq!(found["process"]["user"]["additionalGids"], json!([7]));
         for set in ["effective", "permitted", "inheritable", "ambient"] {
