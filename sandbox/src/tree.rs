@@ -62,8 +62,13 @@ impl Tree {
         if let ([only], None) = (lowers, above) {
             return Ok(Self { path: (*only).to_owned(), mounted: false });
         }
-        mount_overlay(lowers, above, path, room)
-            .with_context(|| format!("the kernel refuses an overlay at `{}`", path.display()))?;
+        mount_overlay(lowers, above, path, room).with_context(|| {
+            format!(
+                "the kernel refuses an overlay at `{}`: where the cache lies on one already, as in a container, \
+                 or on a network, set XDG_CACHE_HOME to a folder of another file system",
+                path.display()
+            )
+        })?;
         Ok(Self { path: path.to_owned(), mounted: true })
     }
 

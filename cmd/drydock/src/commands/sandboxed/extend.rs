@@ -19,7 +19,7 @@ use drydock_model::digest::Digest;
 use drydock_model::reference::LayoutDir;
 use drydock_sandbox::bundle::Mount;
 use drydock_sandbox::roots::{self, Root};
-use drydock_sandbox::tree::{self, Above, Tree, make_alike};
+use drydock_sandbox::tree::{self, Above, Tree};
 use drydock_spec::analyzed::Analyzed;
 use drydock_spec::build_log::IN_LAYERS;
 use drydock_spec::group::GroupElement;
@@ -176,7 +176,6 @@ impl<'a> Extensions<'a> {
         // What else is in the layers directory is no extension's to write.
         let (layers, log) = (&self.inputs.layers, self.inputs.layers.join(IN_LAYERS));
         let aside = Above { upper: make("layers-upper")?, work: make("layers-work")? };
-        make_alike(&aside.upper, layers)?;
         let seen = Tree::stacked(&[layers], Some(&aside), &make("layers")?, &self.shop.room)?;
         let mut mounts = vec![mount(seen.path(), LAYERS, true)];
         if fs::symlink_metadata(&log).is_ok_and(|facts| facts.is_file()) {
