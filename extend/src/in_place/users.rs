@@ -139,6 +139,8 @@ fn database(scope: &mut Scope, path: &str) -> Result<String> {
 mod tests {
     use std::fs;
 
+    use rustix::fs::{CWD, Mode, mkfifoat};
+
     use super::*;
 
     #[test]
@@ -187,5 +189,10 @@ mod tests {
             assert!(owner(&mut scope, text).is_err(), "{text}");
         }
         assert!(told(&mut scope, "cnb:nogroup").unwrap_err().contains("no group of the image"));
+        // Whoever opened it would wait for ever.
+        let passwd = temp.path().join("etc/passwd");
+        fs::remove_file(&passwd).unwrap();
+        mkfifoat(CWD, &passwd, Mode::RWXU).unwrap();
+        assert_eq!(told(&mut scope, "7"), Err("cannot read `/etc/passwd` of the image".to_owned()));
     }
 }
