@@ -1,5 +1,6 @@
 //! Files that appear whole or not at all: written beside their place under a temporary name, then renamed.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
@@ -13,8 +14,17 @@ use rustix::process::geteuid;
 use crate::dir::Place;
 use crate::read;
 
-/// Every temporary file's name begins with this: what a killed process left behind is known by it.
+/// The name of all that is temporary begins with this: what a killed process left behind [is known by it](is_temporary).
 pub const TEMPORARY_PREFIX: &str = ".drydock-";
+
+/// Whether a name is one that is given to what is temporary: [`TEMPORARY_PREFIX`], `kind`, a process's number, `-`, and a number.
+/// Others may begin like it, and are somebody's.
+pub fn is_temporary(name: &OsStr, kind: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let rest = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY_PREFIX)?.strip_prefix(kind));
+    rest.and_then(|rest| rest.split_once('-'))
+        .is_some_and(|(process, serial)| is_number(process) && is_number(serial))
+}
 
 /// Makes a folder with all above it; one that is there will do. If that cannot be looked at, this is the error.
 pub fn make_dirs(path: &Path) -> io::Result<()> {
@@ -217,7 +227,7 @@ pub fn remove_stale(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
-        if name.as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes()) && entry.file_type()?.is_file() {
+        if is_temporary(&name, "") && entry.file_type()?.is_file() {
             let file = read::open(&entry.path())?;
             if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
                 fs::remove_file(entry.path())?;
@@ -267,16 +277,27 @@ mod tests {
     fn what_killed_processes_left_is_told_from_what_is_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        for name in [".drydock-1-0", ".drydock-x", "drydock-1-0", "group.toml"] {
+        let others = [
+            ".drydock-",
+            ".drydock--1",
+            ".drydock-1",
+            ".drydock-1-",
+            ".drydock-1-0-1",
+            ".drydock-1-x",
+            ".drydock-notes",
+            ".drydock-unpacked-1-0",
+            "drydock-1-0",
+            "group.toml",
+        ];
+        for name in [".drydock-1-0", ".drydock-4194304-17"].iter().chain(&others) {
             fs::write(path(name), "left").unwrap();
         }
-        std::os::unix::fs::symlink("group.toml", path(".drydock-link")).unwrap();
+        std::os::unix::fs::symlink("group.toml", path(".drydock-1-1")).unwrap();
         let running = TempFile::create_in(dir.path()).unwrap();
         remove_stale(dir.path()).unwrap();
         let running = running.path().file_name().unwrap().to_str().unwrap().to_owned();
-        let mut want =
-            [".drydock-link".to_owned(), running, "drydock-1-0".to_owned(), "group.toml".to_owned()];
-        want.sort();
+        let mut want = [&others[..], &[".drydock-1-1", &running]].concat();
+        want.sort_unstable();
         let mut left = names(dir.path());
         left.sort();
         assert_eq!(left, want);
