@@ -10,20 +10,22 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufRead, Write as _};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use drydock_io::file::TEMPORARY_PREFIX;
-use drydock_io::lock::Lock;
+use drydock_io::dir::Dir;
+use drydock_io::file::{TEMPORARY_PREFIX, is_temporary};
+use drydock_io::lock::{Identity, Lock};
 use drydock_layout::{Image, ImageLayer};
-use drydock_tar::{Trail, remove_all, split_leaf};
+use drydock_tar::{Trail, change_mode, remove_all_in, split_leaf};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
-    fsetxattr, linkat, makedev, mkdirat, mknodat, openat, symlinkat, utimensat,
+    AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chownat,
+    fchmod, flock, fsetxattr, fstat, linkat, makedev, mkdirat, mknodat, openat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use crate::files::{Contents, Node, NodeKind};
 use crate::flatten;
@@ -83,7 +85,7 @@ pub fn unpack(image: &Image, to: &Path, rights: Rights, watch: &dyn Watch) -> Re
     let files = flatten::read(&layers, watch)?;
     watch.end();
     let temporary = Temporary::beside(&to)?;
-    let mut maker = Maker::new(&temporary.0, rights)?;
+    let mut maker = Maker::new(&temporary.dir, rights)?;
     let mut first_names: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
     let (mut folders, mut made) = (Vec::new(), Ok(()));
     files.walk(&mut |path, number, node| {
@@ -142,53 +144,87 @@ pub fn unpack(image: &Image, to: &Path, rights: Rights, watch: &dyn Watch) -> Re
     Ok(unpacked)
 }
 
-/// A folder that goes if it gets no other name. Its lock tells it from what killed processes left.
-struct Temporary(PathBuf, #[expect(dead_code, reason = "it is held")] Option<Lock>);
+/// A folder that goes if it gets no other name. Others may own the folder that it is in: so it is opened once, nobody else can
+/// enter it, and its path is for messages. Its lock tells it from what killed processes left.
+#[derive(Debug)]
+struct Temporary {
+    above: Dir,
+    name: String,
+    dir: Dir,
+    is_done: bool,
+    _lock: OwnedFd,
+}
 
-/// How its name begins.
+/// How its name goes on after [`TEMPORARY_PREFIX`]; numbers follow.
 const UNPACKED: &str = "unpacked-";
 
 impl Temporary {
     fn beside(to: &Path) -> Result<Self> {
         let parent = to.parent().with_context(|| format!("`{}` has no parent", to.display()))?;
-        let failed = || format!("cannot make a folder in `{}`", parent.display());
-        let prefix = format!("{TEMPORARY_PREFIX}{UNPACKED}");
-        for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-            if entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes())
-                && let Ok(Some(_left)) = Lock::try_acquire(&entry.path())
-            {
-                // Another user's stays.
-                let _ = remove_all(&entry.path());
+        let make = || -> io::Result<Self> {
+            let above = Dir::open(parent)?;
+            for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+                let name = entry.file_name();
+                if is_temporary(&name, UNPACKED)
+                    && entry.file_type().is_ok_and(|file_type| file_type.is_dir())
+                    && let Ok(Some(_left)) = Lock::try_acquire(&entry.path())
+                {
+                    // Another user's stays.
+                    let _ = above.as_fd().try_clone_to_owned().and_then(|above| remove_all_in(above, &name));
+                }
             }
-        }
-        loop {
-            let dir = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).with_context(failed)?;
-            let lock = Lock::try_acquire(dir.path());
-            // Somebody may take it for one that was left. Where folders cannot be locked, nobody does.
-            let is_taken = match &lock {
-                Ok(lock) => lock.is_none(),
-                Err(error) => error.kind() == io::ErrorKind::NotFound,
-            };
-            if !is_taken {
-                return Ok(Self(dir.keep(), lock.ok().flatten()));
+            for serial in 0_u32.. {
+                let name = format!("{TEMPORARY_PREFIX}{UNPACKED}{}-{serial}", std::process::id());
+                match above.make(&name) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                    made => made?,
+                }
+                if let Some((dir, lock)) = take(&above, &name)? {
+                    return Ok(Self { above, name, dir, is_done: false, _lock: lock });
+                }
             }
-        }
+            unreachable!("no folder has as many folders")
+        };
+        make().with_context(|| format!("cannot make a folder in `{}`", parent.display()))
     }
 
     fn becomes(mut self, to: &Path) -> Result<()> {
-        fs::rename(&self.0, to).with_context(|| format!("cannot make `{}`", to.display()))?;
-        self.0 = PathBuf::new();
+        let name = to.file_name().context("it has a parent")?;
+        let renamed = self.above.place(&self.name).rename(&self.above.place(name));
+        renamed.with_context(|| format!("cannot make `{}`", to.display()))?;
+        self.is_done = true;
         Ok(())
     }
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        if !self.0.as_os_str().is_empty() {
+        if !self.is_done {
             // Why nothing was made has been said; what is left has a name that says what it is.
-            let _ = remove_all(&self.0);
+            let above = self.above.as_fd().try_clone_to_owned();
+            let _ = above.and_then(|above| remove_all_in(above, OsStr::new(&self.name)));
         }
     }
+}
+
+/// Opens and locks a folder that was just made, and closes it to others. None if somebody took it for one that was left; an
+/// error if another user's is in its place.
+fn take(above: &Dir, name: &str) -> io::Result<Option<(Dir, OwnedFd)>> {
+    let dir = match above.enter(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        dir => dir?,
+    };
+    let facts = fstat(&dir)?;
+    if facts.st_uid != geteuid().as_raw() {
+        return Err(io::Error::other("somebody has put another folder in its place"));
+    }
+    dir.set_mode(0o700)?;
+    let lock = dir.readable()?;
+    // Where folders cannot be locked, nobody takes one for one that was left.
+    let is_taken = flock(&lock, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK);
+    let is_there =
+        above.place(name).look()?.is_some_and(|found| Identity::from(&found) == Identity::from(&facts));
+    Ok((!is_taken && is_there).then_some((dir, lock)))
 }
 
 /// Makes files below a folder.
@@ -201,14 +237,10 @@ struct Maker<'a> {
 }
 
 impl<'a> Maker<'a> {
-    fn new(into: &'a Path, rights: Rights) -> Result<Self> {
-        let open = || {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            openat(CWD, into, flags, Mode::empty()).map(Trail::reaching)
-        };
-        let failed = || format!("cannot open `{}`", into.display());
-        let (trail, targets) = (open().with_context(failed)?, open().with_context(failed)?);
-        Ok(Self { into, trail, targets, rights, unpacked: Unpacked::default() })
+    fn new(into: &'a Dir, rights: Rights) -> Result<Self> {
+        let trail = || into.as_fd().try_clone_to_owned().map(Trail::reaching);
+        let (trail, targets) = (trail()?, trail()?);
+        Ok(Self { into: into.path(), trail, targets, rights, unpacked: Unpacked::default() })
     }
 
     /// Does something in the folder that holds a path.
@@ -316,9 +348,12 @@ impl<'a> Maker<'a> {
             self.xattrs(path, node, dir.as_fd())?;
         }
         let kept = if has_owners { 0o7777 } else { 0o1777 };
+        let mode = Mode::from_raw_mode(node.mode & kept);
         self.at(path, ACTION, |dir, leaf| {
-            if !matches!(node.kind, NodeKind::Symlink(_)) {
-                chmodat(dir, leaf, Mode::from_raw_mode(node.mode & kept), AtFlags::empty())?;
+            match (file, &node.kind) {
+                (Some(file), _) => fchmod(file, mode)?,
+                (None, NodeKind::Symlink(_)) => {}
+                (None, _) => change_mode(dir, leaf, mode)?,
             }
             let time =
                 Timespec { tv_sec: node.modified.seconds, tv_nsec: i64::from(node.modified.nanoseconds) };
@@ -346,5 +381,67 @@ impl<'a> Maker<'a> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn what_is_put_in_the_folders_place_gets_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = |name: &str| temp.path().join(name);
+        fs::create_dir(path("treasure")).unwrap();
+        let temporary = Temporary::beside(&path("image")).unwrap();
+        assert!(temporary.name.starts_with(".drydock-unpacked-"), "{}", temporary.name);
+        assert_eq!(fs::metadata(path(&temporary.name)).unwrap().permissions().mode() & 0o777, 0o700);
+        fs::rename(path(&temporary.name), path("moved")).unwrap();
+        symlink("treasure", path(&temporary.name)).unwrap();
+        let mut maker = Maker::new(&temporary.dir, Rights::User).unwrap();
+        maker.folder(b"made").unwrap();
+        assert!(path("moved/made").is_dir());
+        drop(temporary);
+        assert_eq!(fs::read_dir(path("treasure")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn only_the_folder_that_was_made_is_taken() {
+        let temp = tempfile::tempdir().unwrap();
+        let above = Dir::open(temp.path()).unwrap();
+        assert!(take(&above, "gone").unwrap().is_none());
+        above.make("own").unwrap();
+        symlink("own", temp.path().join("link")).unwrap();
+        let taken = take(&above, "own").unwrap().unwrap();
+        assert!(take(&above, "own").unwrap().is_none(), "it is locked");
+        drop(taken);
+        assert_eq!(take(&above, "link").unwrap_err().kind(), io::ErrorKind::NotADirectory);
+        above.enter("own").unwrap().set_mode(0o770).unwrap();
+        let (own, _lock) = take(&above, "own").unwrap().unwrap();
+        assert_eq!(fstat(own).unwrap().st_mode & 0o777, 0o700);
+        // Only the superuser can make one that is another's; others find one.
+        let other = if geteuid().is_root() {
+            std::os::unix::fs::chown(temp.path().join("own"), Some(1234), None).unwrap();
+            take(&above, "own")
+        } else {
+            take(&Dir::open(Path::new("/")).unwrap(), "tmp")
+        };
+        assert!(other.unwrap_err().to_string().contains("another folder"));
+    }
+
+    #[test]
+    fn what_killed_processes_left_is_told_by_its_whole_name() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = |name: &str| temp.path().join(name);
+        for name in [".drydock-unpacked-12-0", ".drydock-unpacked-12-x", ".drydock-unpacked-notes"] {
+            fs::create_dir_all(path(name).join("sub")).unwrap();
+        }
+        drop(Temporary::beside(&path("image")).unwrap());
+        let mut left: Vec<_> =
+            fs::read_dir(temp.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".drydock-unpacked-12-x", ".drydock-unpacked-notes"]);
     }
 }

@@ -198,7 +198,7 @@ impl Place {
     }
 
     /// Gives what has this name another one, in place of whatever has that.
-    pub(crate) fn rename(&self, to: &Self) -> io::Result<()> {
+    pub fn rename(&self, to: &Self) -> io::Result<()> {
         let ((dir, name), (to_dir, to_name)) = (self.at(), to.at());
         Ok(renameat(dir, name, to_dir, to_name)?)
     }

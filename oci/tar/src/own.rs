@@ -1,10 +1,12 @@
-//! Whole trees given to somebody else.
+//! What is changed of files that others may exchange meanwhile: the owner of whole trees, the mode of one file.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd as _};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fchown, fstat, openat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, chmodat, chownat, fchmod, fchown, fstat, openat,
+};
 
 use crate::entry::Owner;
 use crate::walk::{Found, Walk};
@@ -30,6 +32,17 @@ pub fn give_all(dir: impl AsFd, owner: Owner, is_given: &dyn Fn(&Stat) -> bool) 
         }
     }
     Ok(())
+}
+
+/// Sets the mode of what has a name in `dir`, by a handle: the name may by now be that of a symlink, which is never followed.
+pub fn change_mode(dir: impl AsFd, name: &[u8], mode: Mode) -> rustix::io::Result<()> {
+    let open = |flags| openat(&dir, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+    if let Ok(folder) = open(OFlags::RDONLY | OFlags::DIRECTORY) {
+        return fchmod(folder, mode);
+    }
+    // Devices, and what may not be read, are not opened for more than this.
+    let file = open(OFlags::PATH)?;
+    chmodat(CWD, format!("/proc/self/fd/{}", file.as_raw_fd()), mode, AtFlags::empty())
 }
 
 #[cfg(test)]
@@ -72,6 +85,29 @@ mod tests {
             ("outside", me),
         ] {
             assert_eq!(ids(name), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn modes_are_changed_of_what_has_the_name() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = |name: &str| temp.path().join(name);
+        fs::create_dir(path("folder")).unwrap();
+        fs::write(path("file"), "").unwrap();
+        rustix::fs::mkfifoat(CWD, path("fifo"), Mode::empty()).unwrap();
+        let mode = |name: &str| fs::metadata(path(name)).unwrap().mode() & 0o7777;
+        let dir = File::open(temp.path()).unwrap();
+        for name in ["folder", "file", "fifo"] {
+            // The second time it may not be read.
+            for wanted in [0o4111, 0o751] {
+                change_mode(&dir, name.as_bytes(), Mode::from_raw_mode(wanted)).unwrap();
+                assert_eq!(mode(name), wanted, "{name}");
+            }
+            symlink(name, path("link")).unwrap();
+            // Some file systems let links have modes of their own.
+            let _ = change_mode(&dir, b"link", Mode::from_raw_mode(0o4777));
+            assert_eq!(mode(name), 0o751, "{name}");
+            fs::remove_file(path("link")).unwrap();
         }
     }
 

@@ -1,13 +1,15 @@
 //! Removal of whole trees.
 
+use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, chmodat, fchmod, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fchmod, openat, statat, unlinkat};
 use rustix::io::Errno;
 
+use crate::own::change_mode;
 use crate::trail::{Trail, split_leaf};
 use crate::walk::Lister;
 
@@ -21,7 +23,15 @@ pub fn remove_all(path: &Path) -> io::Result<()> {
     };
     let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
     let above = openat(CWD, above, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-    match above.and_then(|above| remove(above, leaf.as_bytes())) {
+    match above {
+        Err(Errno::NOENT) => Ok(()),
+        above => remove_all_in(above?, leaf),
+    }
+}
+
+/// The same by its name in a directory that is open.
+pub fn remove_all_in(above: OwnedFd, name: &OsStr) -> io::Result<()> {
+    match remove(above, name.as_bytes()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -40,7 +50,7 @@ fn remove(above: OwnedFd, leaf: &[u8]) -> rustix::io::Result<()> {
         if let Some(name) = dirs.pop() {
             match trail.enter(&name) {
                 Err(Errno::ACCESS) => {
-                    make_accessible(trail.current()?.0, &name)?;
+                    change_mode(trail.current()?.0, &name, Mode::RWXU)?;
                     trail.enter(&name)?;
                 }
                 entered => entered?,
@@ -79,14 +89,6 @@ fn unlink(dir: BorrowedFd<'_>, name: &[u8], flags: AtFlags) -> rustix::io::Resul
         Err(Errno::ACCESS) if fchmod(dir, Mode::RWXU).is_ok() => unlinkat(dir, name, flags),
         outcome => outcome,
     }
-}
-
-/// Makes that the directory `name`, which cannot be opened, can be. It is reached by a handle: its name may by now be that of
-/// a symlink.
-fn make_accessible(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let handle = openat(dir, name, flags, Mode::empty())?;
-    chmodat(CWD, format!("/proc/self/fd/{}", handle.as_raw_fd()), Mode::RWXU, AtFlags::empty())
 }
 
 #[cfg(test)]

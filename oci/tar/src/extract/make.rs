@@ -6,9 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::thread::Scope;
 
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, chmodat, linkat, mkdirat, mknodat, openat, symlinkat,
-};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, linkat, mkdirat, mknodat, openat, symlinkat};
 use rustix::io::Errno;
 
 use super::ExtractError;
@@ -16,6 +14,7 @@ use super::late::LateModes;
 use super::names::{Below, Where};
 use super::small::{Files, SMALL, Shared, SmallFiles};
 use crate::entry::{Entry, Kind};
+use crate::own::change_mode;
 use crate::read::{Archive, Contents, Member};
 use crate::trail::{Trail, split_leaf};
 
@@ -171,8 +170,7 @@ impl<'a> Maker<'a> {
         let (parent, leaf) = split_leaf(path);
         let leaf = if leaf.is_empty() { b"." } else { leaf };
         let Self { into, trail, .. } = self;
-        let changed =
-            trail.go_to(parent).and_then(|()| chmodat(trail.current()?.0, leaf, mode, AtFlags::empty()));
+        let changed = trail.go_to(parent).and_then(|()| change_mode(trail.current()?.0, leaf, mode));
         changed.map_err(|error| failure("set the permissions of", into, path, error))
     }
 }
