@@ -128,7 +128,12 @@ impl Registry {
             });
             match pages {
                 Ok(()) => Ok(found),
-                Err(ErrorKind::NotFound { .. } | ErrorKind::Status { status: 400 | 405 | 501, .. }) => {
+                Err(
+                    ErrorKind::NotFound { .. }
+                    | ErrorKind::Status { status: 400 | 405 | 501, .. }
+                    // What answers with something else than a list has no such interface either.
+                    | ErrorKind::Malformed { .. },
+                ) => {
                     let index = self.tagged_referrers(repository, subject)?;
                     Ok(index.map_or(Vec::new(), |index| {
                         index.manifests.descriptors.into_iter().take(limit).collect()

@@ -57,11 +57,23 @@ impl Store for Remote<'_> {
     }
 }
 
-/// What a reference names at its registry, and its digest there.
-pub(crate) fn open<'a>(registry: &'a Registry, reference: &ImageRef) -> Result<(Opened<'a>, Digest)> {
+/// What a reference names at its registry, and its digest there. Where the registry refuses to say what refers to it, that is
+/// nothing, and `watch` is told.
+pub(crate) fn open<'a>(
+    registry: &'a Registry,
+    reference: &ImageRef,
+    watch: &dyn Watch,
+) -> Result<(Opened<'a>, Digest)> {
     let (root, bytes) = registry.manifest(reference)?;
     let digest = root.digest;
-    let referrers = registry.referrers(reference, digest, MAX_REFERRERS)?;
+    let referrers =
+        registry.referrers(reference, digest, MAX_REFERRERS).or_else(|error| match error.kind {
+            ErrorKind::Unauthorized { .. } | ErrorKind::Status { .. } | ErrorKind::Malformed { .. } => {
+                watch.note(&format!("signatures and the like are not imported: {error}"));
+                Ok(Vec::new())
+            }
+            _ => Err(error),
+        })?;
     let store = Remote { registry, reference: reference.clone(), root: (digest, bytes) };
     Ok((Opened::stored(store, root, referrers), digest))
 }

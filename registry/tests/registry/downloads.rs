@@ -395,13 +395,17 @@ fn referrers_by_interface_or_tag() {
     let fake = Fake::start(move |request, _| {
         let is_there = match request.path.split('/').nth(2).unwrap() {
             "new" => request.path.contains("/referrers/"),
-            "old" => request.path.ends_with(&format!("/manifests/sha256-{}", subject.hex())),
+            "page" if request.path.contains("/referrers/") => {
+                return Answer::new(200, "<html>Welcome</html>");
+            }
+            "old" | "page" => request.path.ends_with(&format!("/manifests/sha256-{}", subject.hex())),
             _ => false,
         };
         if is_there { Answer::new(200, index.clone()) } else { Answer::new(404, "") }
     });
     let client = fake.client();
-    for (name, limit, want) in [("new", 10, 2), ("old", 10, 2), ("old", 1, 1), ("new", 1, 1), ("none", 10, 0)]
+    for (name, limit, want) in
+        [("new", 10, 2), ("old", 10, 2), ("page", 10, 2), ("old", 1, 1), ("new", 1, 1), ("none", 10, 0)]
     {
         let found = client.referrers(&fake.image(name), subject, limit).unwrap();
         assert_eq!(found.len(), want, "{name}");

@@ -34,6 +34,7 @@ pub(super) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("drydock::stopped_before_anything_came", stopped_before_anything_came),
             ("drydock::registries_refuse", registries_refuse),
             ("drydock::registries_are_busy", registries_are_busy),
+            ("drydock::referrers_are_refused", referrers_are_refused),
             ("drydock::redirects_take_no_credentials_along", redirects_take_no_credentials_along),
             ("drydock::pushes_that_fail", pushes_that_fail),
             ("drydock::certificates_of_an_own_ca", certificates_of_an_own_ca),
@@ -327,6 +328,23 @@ fn registries_are_busy(executables: &Built) -> Result<()> {
         let (repository, import) = (Repository::new(executables)?, Import::new(&[&fake])?);
         repository.refused(4, says, &import.words())?;
         ensure!(fake.lines() == vec!["GET /v2/x/y/manifests/latest"; tries], "{:?}", fake.lines());
+    }
+    Ok(())
+}
+
+/// An image is worth having without what refers to it.
+fn referrers_are_refused(executables: &Built) -> Result<()> {
+    let (source, served) = image(executables)?;
+    let page = Answer::new(200, "<html>Welcome</html>").with("Content-Type", "text/html");
+    for (answer, is_told) in [(page, false), (Answer::new(403, ""), true)] {
+        let registry = served.clone();
+        let fake = Fake::start(move |request, _| {
+            if request.path.contains("/referrers/") { answer.clone() } else { registry.answer(request) }
+        });
+        let (repository, import) = (Repository::new(executables)?, Import::new(&[&fake])?);
+        let said = succeed(&mut repository.command(&import.words()))?.text();
+        is_there(&repository, &source)?;
+        ensure!(said.contains("signatures and the like are not imported") == is_told, "{said}");
     }
     Ok(())
 }

@@ -213,7 +213,8 @@ impl Importer<'_> {
             (None, Place::Image(reference)) => {
                 let registry = self.rules.registry(found.source)?;
                 let signals = &self.progress.signals;
-                let (opened, digest) = signals.at_once(|| remote::open(&registry, reference))?;
+                let (opened, digest) =
+                    signals.at_once(|| remote::open(&registry, reference, self.progress))?;
                 let (to, imported) = self.opened(&opened, Some(&name_of(found)), found.source)?;
                 Ok(Done::Imported { to, imported, locked: Some((found.name.clone(), digest)) })
             }
