@@ -6,7 +6,6 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use drydock_io::dir::{Dir, Place};
-use drydock_io::file::TEMPORARY_PREFIX;
 use drydock_model::digest::{Digest, is_foreign};
 use drydock_model::json;
 use drydock_model::manifest::{Descriptor, Index, Manifest, Members, subject};
@@ -16,7 +15,7 @@ use serde_json::Value as Json;
 
 use super::error::{IoContext as _, LayoutError};
 use super::files::Early;
-use super::running::is_running;
+use super::running::is_left;
 use super::{MAX_JSON, blobs_dir};
 
 /// For so long a blob stays when nothing refers to it any more: whoever read the index before may still be copying.
@@ -183,7 +182,7 @@ pub(super) fn collect_at(
 ) -> Result<(), LayoutError> {
     let blobs = own_blobs(layout).at("open", &blobs_dir(layout.path()))?;
     for dir in [layout, &blobs] {
-        remove(dir, |name, _| name.starts_with(TEMPORARY_PREFIX) && !is_running(&dir.place(name)))?;
+        remove(dir, |name, _| is_left(&dir.place(name)))?;
     }
     let is_over = |since: SystemTime| now.duration_since(since).is_ok_and(|age| age > GRACE);
     if !is_over(switched) {

@@ -2,12 +2,13 @@
 //! name finds it. It is marked as being written to, by a lock that the kernel releases when the process ends, however it
 //! ends: without the mark it is left over, and the next build, export or sweep removes it.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::path::Path;
 
 use drydock_io::dir::{Dir, Place};
-use drydock_io::file::TEMPORARY_PREFIX;
+use drydock_io::file::{TEMPORARY_PREFIX, is_temporary};
 use drydock_io::lock::{is_written, mark_written};
 use drydock_model::reference::{LayoutDir, LayoutPath};
 use rustix::fs::{FileType, OFlags, Stat};
@@ -16,7 +17,7 @@ use super::collect::{is, list};
 use super::error::{IoContext as _, LayoutError};
 use super::folders::{Unlocked, make_blobs_dir, make_layout_dir, while_folders_go};
 
-/// What the file's name begins with; a process's number follows.
+/// What the file's name begins with; numbers follow.
 const PREFIX: &str = "log-";
 
 /// The file of the build that this process runs. Dropped, it is gone.
@@ -82,18 +83,23 @@ fn create_in(dir: &Dir) -> Result<(Place, File), LayoutError> {
 }
 
 fn spools(layout: &Dir) -> Result<Vec<Place>, LayoutError> {
-    let is_spool =
-        |name: &str| name.strip_prefix(TEMPORARY_PREFIX).is_some_and(|rest| rest.starts_with(PREFIX));
-    let is_wanted = |name: &str, file: &Stat| is(FileType::RegularFile, file) && is_spool(name);
+    let is_wanted = |name: &str, file: &Stat| is(FileType::RegularFile, file) && is_spool(OsStr::new(name));
     let files = list(layout)?.into_iter().filter(|(name, file)| is_wanted(name, file));
     Ok(files.map(|(name, _)| layout.place(name)).collect())
 }
 
-/// Whether a temporary file is the log of a build that runs.
-pub(super) fn is_running(place: &Place) -> bool {
-    let name = place.name().to_str().and_then(|name| name.strip_prefix(TEMPORARY_PREFIX));
-    name.is_some_and(|rest| rest.starts_with(PREFIX))
-        && place.open().and_then(|file| is_written(&file)).unwrap_or(false)
+fn is_spool(name: &OsStr) -> bool {
+    is_temporary(name, PREFIX)
+}
+
+/// Whether it is the log of a build that runs.
+fn is_running(place: &Place) -> bool {
+    is_spool(place.name()) && place.open().and_then(|file| is_written(&file)).unwrap_or(false)
+}
+
+/// Whether it is a temporary file of ours, and not the log of a build that runs.
+pub(super) fn is_left(place: &Place) -> bool {
+    is_temporary(place.name(), "") || is_spool(place.name()) && !is_running(place)
 }
 
 /// Opens the log of the build of this name that runs; of several, that of the last to begin. None if none does.

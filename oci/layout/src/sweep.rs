@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use drydock_io::dir::{Dir, Place};
-use drydock_io::file::TEMPORARY_PREFIX;
 use drydock_io::lock::{Identity, Lock};
 use drydock_model::digest::Digest;
 use drydock_model::reference::{LayoutDir, LayoutPath};
@@ -16,7 +15,7 @@ use super::collect::{GRACE, changed, digest_of, in_use, is, list, remove_file, s
 use super::error::{IoContext as _, LayoutError};
 use super::folders::open_layout_dir;
 use super::read::Layout;
-use super::running::is_running;
+use super::running::is_left;
 
 /// What is of no use in a layout, and was removed unless that was not wanted.
 #[derive(Debug, Default)]
@@ -91,8 +90,9 @@ pub(super) fn sweep_at(
             if is(FileType::Directory, &file) {
                 continue;
             }
-            if name.starts_with(TEMPORARY_PREFIX) {
-                temporary.extend(Some(folder.place(name)).filter(|place| !is_running(place)));
+            let place = folder.place(&name);
+            if is_left(&place) {
+                temporary.push(place);
                 continue;
             }
             newest = newest.max(changed(&file));

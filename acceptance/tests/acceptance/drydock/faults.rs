@@ -128,7 +128,7 @@ fn rm(executables: &Built) -> Result<()> {
 fn gc(executables: &Built) -> Result<()> {
     let repository = repository(executables)?;
     for name in ["image", "run"] {
-        for file in ["blobs/sha256/.drydock-99-1", ".drydock-99-2", ".drydock-log-99"] {
+        for file in ["blobs/sha256/.drydock-99-1", ".drydock-99-2", ".drydock-log-99-0"] {
             fs::write(repository.path(name).join(file), "left")?;
         }
     }

@@ -142,8 +142,12 @@ fn a_reader_of_the_old_index_keeps_its_blobs() {
 fn what_a_killed_process_left_is_removed_by_the_next() {
     let repository = Repository::new();
     export(&repository, "app", "amd64", &[b"a"]);
-    let before = repository.snapshot();
     let layout = repository.path("app").path().to_owned();
+    // Somebody's own.
+    for name in [".drydock-notes", ".drydock-log-notes"] {
+        fs::write(layout.join(name), "kept").unwrap();
+    }
+    let before = repository.snapshot();
     std::mem::forget(TempFile::create_in(&layout).unwrap());
     std::mem::forget(TempFile::create_in(&blobs_dir(&layout)).unwrap());
     export(&repository, "app", "amd64", &[b"a"]);
