@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use drydock_io::lock::Identity;
 use drydock_layout::{Change, Durability, Layout, LayoutError, Transaction, leads_to, remove_link, sweep};
 use drydock_model::digest::Digest;
@@ -14,7 +14,8 @@ use crate::watch::{Watch, waiting};
 use crate::write;
 
 /// Takes a name away, with what refers to the image. If nothing is left in its layout, there is no image there any more.
-/// Blobs stay until nobody can be reading them: [`gc`] removes them. A name that is a link to another one is that link.
+/// Blobs stay until nobody can be reading them: [`gc`] removes them. A name that is a link to another one is that link;
+/// one in a folder that is a link is refused, for the image has another name, too.
 /// The result is what went wrong after the name was gone.
 pub fn remove(
     repository: &Repository,
@@ -24,6 +25,13 @@ pub fn remove(
 ) -> Result<Option<String>> {
     let place = repository.locate(name)?;
     let path = place.path().path();
+    let folders = path.ancestors().skip(1).take_while(|above| *above != place.dir().path());
+    if let Some(link) = folders.filter(|above| above.is_symlink()).last() {
+        bail!(
+            "`{name}` is behind the link `{}`: name the image where it lies, or remove the link",
+            link.display()
+        );
+    }
     if remove_link(place.dir(), place.path())? {
         return Ok(None);
     }

@@ -231,6 +231,17 @@ fn rm_takes_the_name_and_nothing_else(executables: &Built) -> Result<()> {
     ensure!(repository.text(&["ls", "--format", "{name}", "run:link"])? == "run:link\n");
     repository.text(&["rm", "run:link"])?;
     ensure!(!repository.path("run:link").exists() && tree::read(&repository.path("run"))? == before);
+    // What is behind a link to a folder is also somewhere else.
+    let folder = repository.path("run").parent().context("it has a parent")?.with_file_name("alias");
+    symlink("run", &folder)?;
+    repository.refused(4, "is behind the link", &["rm", "alias"])?;
+    ensure!(tree::read(&repository.path("run"))? == before, "the other image has changed");
+    fs::remove_file(folder)?;
+    // Those that were removed are told of, though another one is not there.
+    repository.text(&["tag", "run", "first", "last"])?;
+    let removed = repository.json(3, &["rm", "first", "gone", "last"])?;
+    ensure!(removed == json!({"removed": ["first"]}), "{removed}");
+    ensure!(repository.path("last").join("index.json").exists(), "one after the failure is gone");
     // A name that is a digest.
     let digest = repository.layout("run").verify()?.remove(0).descriptor.digest;
     let pinned = repository.path("pin:sha256").join(&digest["sha256:".len()..]);

@@ -41,17 +41,25 @@ pub(crate) fn tag(context: &mut Context, name: &str, new: &[String]) -> Result<u
 }
 
 pub(crate) fn remove(context: &mut Context, names: &[String]) -> Result<u8> {
+    let (mut removed, mut failed) = (Vec::new(), None);
     for name in names {
-        let left = clean::remove(&context.repository, name, Durability::OnDisk, &context.progress)?;
-        context.left(left.as_ref());
+        match clean::remove(&context.repository, name, Durability::OnDisk, &context.progress) {
+            Ok(left) => context.left(left.as_ref()),
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        }
+        removed.push(name);
         if !context.json && !context.quiet {
             context.out.line(&format!("{name} is gone; `drydock gc` removes its blobs in ten minutes"))?;
         }
     }
-    if context.json {
-        context.out.json(&json!({"removed": names}))?;
+    // Those before one that fails are gone, too.
+    if context.json && (failed.is_none() || !removed.is_empty()) {
+        context.out.json(&json!({"removed": removed}))?;
     }
-    Ok(0)
+    failed.map_or(Ok(0), Err)
 }
 
 pub(crate) fn gc(context: &mut Context, dry_run: bool, all: bool, room: Option<&Room>) -> Result<u8> {
