@@ -1,7 +1,10 @@
 //! The layers of the app: one for each slice, and one for what remains.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
 use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -37,14 +40,21 @@ pub struct SliceLayer {
 /// a slash; it may also begin with the app directory's own path. What matches is taken with all that is below it, unless
 /// an earlier slice has it already, together with the directories on the way to it. Those are in later slices too, until
 /// all that is in them has been taken.
+///
+/// Where `app_dir` is a symlink, the directory that it leads to is archived under the symlink's name.
 pub fn slice_layers(app_dir: &Path, slices: &[Vec<String>], owner: Owner) -> anyhow::Result<Vec<SliceLayer>> {
-    slice_root(LayerRoot::on_disk(app_dir)?, slices, owner)
+    let mut app = LayerRoot::on_disk(app_dir)?;
+    if let Some(real) = fs::canonicalize(&app.dir).ok().filter(|real| app.dir.is_symlink() && real.is_dir()) {
+        app.dir = real;
+    }
+    slice_root(app, slices, owner)
 }
 
 fn slice_root(app: LayerRoot, slices: &[Vec<String>], owner: Owner) -> anyhow::Result<Vec<SliceLayer>> {
+    let named = Path::new(OsStr::from_bytes(&app.name));
     let slices = slices
         .iter()
-        .map(|globs| globs.iter().filter_map(|glob| Selector::parse(glob, &app.dir).transpose()).collect())
+        .map(|globs| globs.iter().filter_map(|glob| Selector::parse(glob, named).transpose()).collect())
         .collect::<anyhow::Result<Vec<Vec<Selector>>>>()?;
     let mut tree = Tree::read(&app)?;
     let order = tree.order();
@@ -357,6 +367,24 @@ mod tests {
         };
         let texts = |layer: &SliceLayer| layer.entries.iter().map(|number| text(layer, number)).collect();
         layers.iter().map(texts).collect()
+    }
+
+    #[test]
+    fn a_link_stands_for_the_folder_that_it_leads_to() {
+        let (app, temp) = (app(), tempfile::tempdir().unwrap());
+        let link = temp.path().join("link");
+        std::os::unix::fs::symlink(app.path(), &link).unwrap();
+        let css = link.join("*.css");
+        let slices: &[&[&str]] = &[&[css.to_str().unwrap()], &["static"]];
+        assert_eq!(paths(&link, slices)[0].last().unwrap(), "site.css");
+        let diff_ids = || {
+            slice_layers(&link, &globs(slices), USER).unwrap().iter().map(|layer| diff_id(layer)).collect()
+        };
+        let through_link: Vec<String> = diff_ids();
+        fs::remove_file(&link).unwrap();
+        fs::rename(app.path(), &link).unwrap();
+        assert_eq!(through_link, diff_ids());
+        fs::rename(&link, app.path()).unwrap();
     }
 
     /// The diff IDs are those of the slices that the Go lifecycle made of the same app.
