@@ -3,12 +3,14 @@
 //! Specification: `platform.md` § Analyzer.
 
 use std::path::PathBuf;
+use std::slice;
 
 use drydock_layout::Early;
 use drydock_model::reference::{LayoutDir, LayoutPath};
 use drydock_spec::analyzed::{Analyzed, ImageIdentifier, RunImage};
 use drydock_spec::api::PlatformApi;
 
+use crate::app_image::check_apart;
 use crate::file::write_toml;
 use crate::identify::{identify, is_in_sight, restore_sbom};
 use crate::layers::clear_up;
@@ -92,6 +94,9 @@ fn look(inputs: &Inputs, log: &dyn Log) -> Result<Analyzed, Error> {
 /// The images by their names.
 fn named(inputs: &Inputs, log: &dyn Log) -> Result<Analyzed, Error> {
     let name = run_image_name(inputs, log)?;
+    if let Ok(path) = inputs.layout_dir.resolve(&name) {
+        check_apart(slice::from_ref(&inputs.output_image), path.path())?;
+    }
     let image = if inputs.platform_api.has_targets() { name.clone() } else { String::new() };
     Ok(Analyzed {
         image: ImageIdentifier { reference: inputs.previous_image.clone() },

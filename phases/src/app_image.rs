@@ -1,8 +1,9 @@
 //! What exporter and rebaser have in common: an app image on its way into layouts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
+use drydock_io::lock::Identity;
 use drydock_layout::{
     BlobSource, Committed, Durability, Image, LayoutError, LinkMode, NewImage, NewLayer, Shared, Transaction,
 };
@@ -11,7 +12,7 @@ use drydock_model::reference::{LayoutDir, LayoutPath};
 use drydock_spec::report::{BuildReport, ImageReport, Report};
 
 use crate::file::stage_toml;
-use crate::{Error, Log, kept_log};
+use crate::{Error, Kind, Log, kept_log};
 
 /// Where an app image goes, and how.
 #[derive(Debug)]
@@ -88,6 +89,19 @@ impl Output {
             digest: committed.digest.to_string(),
             manifest_size: committed.manifest_size,
         }
+    }
+}
+
+/// Says so if the run image, whose layout is in this folder, has one of the names that the app image gets, however they are
+/// spelled: it would be lost.
+pub(crate) fn check_apart(names: &[LayoutPath], run_image: &Path) -> Result<(), Error> {
+    let Ok(place) = Identity::of(run_image) else { return Ok(()) };
+    match names.iter().find(|name| Identity::of(name.path()).is_ok_and(|other| other == place)) {
+        Some(name) => {
+            let error = anyhow!("`{name}` cannot be the app image: it is the run image");
+            Err(Error::new(Kind::Arguments, error).with_help("give the app image a name of its own"))
+        }
+        None => Ok(()),
     }
 }
 

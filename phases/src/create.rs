@@ -61,6 +61,7 @@ pub fn create(inputs: &Inputs, signals: &Signals, log: &dyn Log) -> Result<Repor
     check_cache(&inputs.export).map_err(in_step(Step::Export))?;
     log.phase(Step::Analyze);
     let analyzed = analyze_layouts(&inputs.analyze, log).map_err(in_step(Step::Analyze))?;
+    export::run_image_path(&inputs.export, &analyzed).map_err(in_step(Step::Export))?;
 
     log.phase(Step::Detect);
     let detected = detect(&inputs.detect, signals, log).map_err(in_step(Step::Detect))?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use drydock_acceptance::layout::Image;
-use drydock_acceptance::project::{self, APP_IMAGE, APP_LAYOUT, Project, RUN_LAYOUT, succeed};
+use drydock_acceptance::project::{self, APP_IMAGE, APP_LAYOUT, Project, RUN_IMAGE, RUN_LAYOUT, succeed};
 use drydock_acceptance::run::Output;
 use drydock_acceptance::run_image::{self, RunImage};
 use drydock_acceptance::scenario::User;
@@ -29,6 +29,7 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("other_run_images::extended_but_unusable", extended_but_unusable),
             ("other_run_images::chosen_by_an_extension", chosen_by_an_extension),
             ("other_run_images::completed_later", completed_later),
+            ("other_run_images::no_app_takes_its_place", no_app_takes_its_place),
         ],
     )
 }
@@ -317,5 +318,31 @@ fn completed_later(executables: &Built) -> Result<()> {
     let unpacked = tools::Image::new(&app_layout, "latest", scratch.path())?.unpack()?;
     let busybox = Path::new("bin/busybox");
     ensure!(tree::read(&unpacked)?.get(busybox) == run_image.tree.get(busybox), "busybox is another");
+    Ok(())
+}
+
+/// An app that had the run image's name would be all that is left of it.
+fn no_app_takes_its_place(executables: &Built) -> Result<()> {
+    let project = Project::new(executables.get()?.dir(), User::Root)?;
+    project.analyze()?;
+    let link = project.path(RUN_LAYOUT).with_file_name("link");
+    std::os::unix::fs::symlink("base", link).context("make a link")?;
+    let images = || tree::read(&project.path("layout-repo"));
+    let before = images()?;
+    for (mut phase, names) in [
+        (project.analyzer()?, &[RUN_IMAGE][..]),
+        (project.exporter()?, &[RUN_IMAGE]),
+        (project.exporter()?, &[APP_IMAGE, "example.com/acme/run:link"]),
+        (project.creator()?, &[RUN_IMAGE]),
+    ] {
+        let output = project::run(phase.args(names))?;
+        ensure!(
+            output.exit == 3 && output.text().contains("it is the run image"),
+            "{phase:?}: {}",
+            output.text()
+        );
+        let changed = tree::differences(&before, &images()?);
+        ensure!(changed.is_empty(), "{phase:?}:\n{}", changed.join("\n"));
+    }
     Ok(())
 }

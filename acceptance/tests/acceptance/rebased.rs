@@ -171,11 +171,15 @@ fn equals_a_fresh_export(executables: &Built) -> Result<()> {
 
 /// Runs the rebaser, which must fail for this reason and leave everything as it was.
 fn refused(project: &Project, arguments: &[&str], reason: &str) -> Result<()> {
+    refused_with(72, project, arguments, &format!("failed to rebase: {reason}"))
+}
+
+fn refused_with(exit: i32, project: &Project, arguments: &[&str], says: &str) -> Result<()> {
     let before = tree::read(&project.path(""))?;
     let output = project::run(project.rebaser()?.args(arguments))?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.exit == 72, "{arguments:?}: exit code {}\n{text}", output.exit);
-    ensure!(text.contains(&format!("failed to rebase: {reason}")), "{arguments:?}: {text}");
+    ensure!(output.exit == exit, "{arguments:?}: exit code {}\n{text}", output.exit);
+    ensure!(text.contains(says), "{arguments:?}: {text}");
     ensure!(text.contains("help: "), "{arguments:?}: {text}");
     let changed = tree::differences(&before, &tree::read(&project.path(""))?);
     ensure!(changed.is_empty(), "{arguments:?}:\n{}", changed.join("\n"));
@@ -193,6 +197,10 @@ fn refused_it_changes_nothing(executables: &Built) -> Result<()> {
         &["-run-image", other, APP_IMAGE],
         &format!("rebase app image: new base image '{other}' not found in existing run image metadata: {{"),
     )?;
+    let to_run = ["-previous-image", APP_IMAGE, "app:new", RUN_IMAGE];
+    refused_with(3, &project, &to_run, &format!("`{}` cannot be", project.path(RUN_LAYOUT).display()))?;
+    let on_itself = ["-force", "-run-image", APP_IMAGE, APP_IMAGE];
+    refused_with(3, &project, &on_itself, &format!("`{}` cannot be", project.path(APP_LAYOUT).display()))?;
     put(&project, "run-arm64", RUN_LAYOUT)?;
     refused(
         &project,

@@ -24,6 +24,7 @@ use drydock_layout::{Durability, Early, Image, Layout, NewImage, NewLayer, Trans
 use drydock_model::config::ImageConfig;
 use drydock_model::digest::Digest;
 use drydock_model::manifest::Annotations;
+use drydock_model::reference::LayoutPath;
 use drydock_spec::analyzed::{Analyzed, LayersMetadata, RunImageForRebase, Sha, Stack, StackRunImage};
 use drydock_spec::api::PlatformApi;
 use drydock_spec::group::{Group, GroupElement};
@@ -41,7 +42,7 @@ use self::extended::ExtendedRunImage;
 use self::make::{ForCache, MadeLayer, Maker};
 use self::plan::{Content, LayerPlan, Place, Plan};
 pub use crate::app_image::Output;
-use crate::app_image::{bring_base, log_base};
+use crate::app_image::{bring_base, check_apart, log_base};
 use crate::buildpacks::{check_group, dir_name};
 pub use crate::cache::CacheLocation;
 use crate::experimental::Experimental;
@@ -310,6 +311,14 @@ fn describe(
 
 /// The run image that was analyzed: no other will do.
 fn run_image(inputs: &Inputs, analyzed: &Analyzed) -> Result<Image, Error> {
+    let (path, digest) = run_image_path(inputs, analyzed)?;
+    Layout::open_early(&path, &inputs.early)
+        .and_then(|layout| layout.image_by_digest(&digest))
+        .map_err(|error| run_image::not_usable(&path, error))
+}
+
+/// Where it is, which is not where the app image goes.
+pub(crate) fn run_image_path(inputs: &Inputs, analyzed: &Analyzed) -> Result<(LayoutPath, Digest), Error> {
     let reference = analyzed.run_image.as_ref().map_or("", |image| &image.reference);
     if reference.is_empty() {
         let error = Error::new(Kind::Arguments, anyhow!("run image not found in analyzed metadata"));
@@ -319,9 +328,8 @@ fn run_image(inputs: &Inputs, analyzed: &Analyzed) -> Result<Image, Error> {
     let (path, digest) = inputs.output.layout_dir.resolve_identifier(reference).map_err(|error| {
         Error::new(Kind::Arguments, anyhow!(error).context("run image in analyzed metadata"))
     })?;
-    Layout::open_early(&path, &inputs.early)
-        .and_then(|layout| layout.image_by_digest(&digest))
-        .map_err(|error| run_image::not_usable(&path, error))
+    check_apart(&inputs.output.names, path.path())?;
+    Ok((path, digest))
 }
 
 /// The image whose layers may be reused. If it is gone, nothing is reused.

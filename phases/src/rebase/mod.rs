@@ -19,7 +19,7 @@ use drydock_spec::label;
 use drydock_spec::report::Report;
 
 pub use crate::app_image::Output;
-use crate::app_image::{bring_base, log_base};
+use crate::app_image::{bring_base, check_apart, log_base};
 use crate::threads::beside;
 use crate::timer::timed;
 use crate::{Error, Kind, Log, run_image};
@@ -66,6 +66,7 @@ fn rebase_image(inputs: &Inputs, log: &dyn Log) -> Result<Report, Error> {
     // Locked before anything is read: what is read stays as it is until the new image is there.
     let transaction = inputs.output.begin(log)?;
     let (app, base) = images(inputs)?;
+    check_apart(&inputs.output.names, base.layout())?;
     log.info(&format!("Rebasing {} onto {}", app.identifier(), base.identifier()));
     checks::check(&app.config, &base.config, inputs.force, log)?;
 
