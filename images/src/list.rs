@@ -49,9 +49,12 @@ pub struct Listed {
     /// The image that they were built on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
-    /// Why it cannot be read. The rest is then what could be found out.
+    /// What is wrong with it. The rest is then what could be found out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub damage: Option<String>,
+    /// Why it could not be read, for want of permission. The same holds then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<String>,
     #[serde(skip)]
     blobs: BTreeMap<Digest, Option<(Identity, u64)>>,
 }
@@ -108,11 +111,16 @@ fn look_at(name: &Name) -> Option<Listed> {
         created: None,
         base: None,
         damage: None,
+        unreadable: None,
         blobs: BTreeMap::new(),
     };
     match fill(name, &mut listed) {
         Err(error) if matches!(error.downcast_ref(), Some(LayoutError::NotFound(_))) => return None,
-        Err(error) => listed.damage = Some(format!("{error:#}")),
+        Err(error) => {
+            let text = Some(format!("{error:#}"));
+            let is_denied = error.downcast_ref().is_some_and(LayoutError::is_denied);
+            if is_denied { listed.unreadable = text } else { listed.damage = text }
+        }
         Ok(()) => {}
     }
     Some(listed)

@@ -11,7 +11,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use drydock_encode::compress::{Format, decompressed};
 use drydock_io::lock::Identity;
 use drydock_io::threads::each;
@@ -51,6 +51,9 @@ pub struct Verified {
     pub size: u64,
     /// What is wrong.
     pub problems: Vec<String>,
+    /// Why something is not known, for want of permission to read it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<String>,
     /// Blobs of layers that are not there and need not be, as in a sparse image, and images for other platforms.
     pub lacks: Vec<Lacking>,
 }
@@ -67,6 +70,33 @@ pub enum Status {
     Empty,
     /// Something is wrong.
     Damaged,
+    /// What could be read is right.
+    Unreadable,
+}
+
+/// What keeps something from being right.
+#[derive(Debug, Clone)]
+enum Trouble {
+    Wrong(String),
+    Unreadable(String),
+}
+
+impl From<&LayoutError> for Trouble {
+    fn from(error: &LayoutError) -> Self {
+        if error.is_denied() { Self::Unreadable(told(error)) } else { Self::Wrong(told(error)) }
+    }
+}
+
+impl Verified {
+    fn add(&mut self, trouble: Trouble) {
+        let (list, text) = match trouble {
+            Trouble::Wrong(text) => (&mut self.problems, text),
+            Trouble::Unreadable(text) => (&mut self.unreadable, text),
+        };
+        if !list.contains(&text) {
+            list.push(text);
+        }
+    }
 }
 
 /// A blob that is not there.
@@ -125,17 +155,18 @@ pub fn verify(
     // The largest first, so that no thread ends long after the others.
     jobs.sort_by_key(|job| std::cmp::Reverse(job.descriptor.size));
     watch.begin("verifying", jobs.iter().map(|job| job.descriptor.size).sum());
-    for (job, problem) in run(jobs, threads, proven, watch)? {
+    for (job, trouble) in run(jobs, threads, proven, watch)? {
         for &layout in &job.of {
-            found[layout].problems.push(problem.clone());
+            found[layout].add(trouble.clone());
         }
     }
     watch.end();
     for verified in &mut found {
-        verified.status = match (verified.problems.is_empty(), verified.lacks.is_empty()) {
-            (false, _) => Status::Damaged,
-            (true, false) => Status::Sparse,
-            (true, true) => verified.status,
+        verified.status = match verified {
+            Verified { problems, .. } if !problems.is_empty() => Status::Damaged,
+            Verified { unreadable, .. } if !unreadable.is_empty() => Status::Unreadable,
+            Verified { lacks, .. } if !lacks.is_empty() => Status::Sparse,
+            Verified { status, .. } => *status,
         };
     }
     Ok(found)
@@ -147,22 +178,22 @@ fn run(
     threads: NonZeroUsize,
     proven: &mut Proven,
     watch: &dyn Watch,
-) -> Result<Vec<(Job, String)>> {
+) -> Result<Vec<(Job, Trouble)>> {
     let mut digests = BTreeSet::new();
     let (first, copies): (Vec<Job>, Vec<Job>) =
         jobs.into_iter().partition(|job| digests.insert(job.descriptor.digest));
-    let mut problems = Vec::new();
+    let mut troubles = Vec::new();
     for jobs in [first, copies] {
         let known = |job: &Job| proven.tar(&job.key()?, &job.diff_ids);
         let found = each(&jobs, threads, |job| check(job, known(job), watch))?;
         for (job, found) in jobs.into_iter().zip(found) {
             match found {
                 Ok(tar) => job.key().zip(tar).into_iter().for_each(|(key, tar)| proven.insert(key, tar)),
-                Err(problem) => problems.push((job, problem)),
+                Err(trouble) => troubles.push((job, trouble)),
             }
         }
     }
-    Ok(problems)
+    Ok(troubles)
 }
 
 /// A blob that is hashed while it is read.
@@ -196,11 +227,12 @@ impl io::Read for Hashed<'_> {
 
 /// The tar that is in a blob, if that matters, or what is wrong with the blob. `known`: what is in one with its digest. An error means
 /// that the work was stopped.
-fn check(job: &Job, known: Option<DiffId>, watch: &dyn Watch) -> io::Result<Result<Option<DiffId>, String>> {
+fn check(job: &Job, known: Option<DiffId>, watch: &dyn Watch) -> io::Result<Result<Option<DiffId>, Trouble>> {
+    let wrong = |text: String| Ok(Err(Trouble::Wrong(text)));
     let Job { descriptor, diff_ids, layout, path, .. } = job;
     let blob = match open_blob(layout, descriptor) {
         Ok(blob) => blob,
-        Err(error) => return Ok(Err(told(&error))),
+        Err(error) => return Ok(Err(Trouble::from(&error))),
     };
     let mut blob = Hashed { blob, hash: Hasher::new(), watch, stopped: None, failed: None };
     let tar = match known {
@@ -216,23 +248,23 @@ fn check(job: &Job, known: Option<DiffId>, watch: &dyn Watch) -> io::Result<Resu
         return Err(stopped);
     }
     if let Some(failed) = blob.failed {
-        return Ok(Err(format!("failed to read `{}`: {failed}", path.display())));
+        return wrong(format!("failed to read `{}`: {failed}", path.display()));
     }
     let found = Digest::from_hash(blob.hash);
     if found != descriptor.digest {
-        return Ok(Err(LayoutError::Corrupt { path: path.clone(), found }.to_string()));
+        return wrong(LayoutError::Corrupt { path: path.clone(), found }.to_string());
     }
     let digest = descriptor.digest;
-    Ok(match tar {
-        None => Ok(None),
-        Some(Err(error)) => Err(format!("layer {digest} cannot be decompressed: {error:#}")),
+    match tar {
+        None => Ok(Ok(None)),
+        Some(Err(error)) => wrong(format!("layer {digest} cannot be decompressed: {error:#}")),
         Some(Ok(tar)) => match diff_ids.iter().find(|id| **id != tar) {
             Some(expected) => {
-                Err(format!("layer {digest} has diff ID {tar}, the configuration says {expected}"))
+                wrong(format!("layer {digest} has diff ID {tar}, the configuration says {expected}"))
             }
-            None => Ok(Some(tar)),
+            None => Ok(Ok(Some(tar))),
         },
-    })
+    }
 }
 
 fn hash_tar(blob: &mut Hashed<'_>, media_type: &str) -> Result<DiffId> {
@@ -282,6 +314,7 @@ impl<'a> Walk<'a> {
             blobs: 0,
             size: 0,
             problems: Vec::new(),
+            unreadable: Vec::new(),
             lacks: Vec::new(),
         };
         let (seen, blobs) = (BTreeSet::new(), BTreeSet::new());
@@ -307,15 +340,13 @@ impl<'a> Walk<'a> {
                     self.problem(told(&error));
                 }
             }
-            Err(error) => self.problem(told(&error)),
+            Err(error) => self.found.add(Trouble::from(&error)),
         }
         true
     }
 
     fn problem(&mut self, problem: String) {
-        if !self.found.problems.contains(&problem) {
-            self.found.problems.push(problem);
-        }
+        self.found.add(Trouble::Wrong(problem));
     }
 
     fn index(&mut self, index: &Index, called: &str, depth: usize) {
@@ -450,8 +481,7 @@ impl<'a> Walk<'a> {
                 }
                 let key = (Identity::from(&metadata), descriptor.digest);
                 if metadata.len() != descriptor.size || !metadata.is_file() {
-                    let error = open_blob(layout, descriptor).err();
-                    return self.problem(error.map_or_else(|| "a blob has changed".to_owned(), |e| told(&e)));
+                    return self.not_opened(descriptor);
                 }
                 let job = self.jobs.entry(key).or_insert_with(|| Job {
                     path,
@@ -464,10 +494,15 @@ impl<'a> Walk<'a> {
                 job.of.insert(self.number);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound && may_lack => self.lacks(descriptor),
-            Err(_) => {
-                let error = open_blob(layout, descriptor).err();
-                self.problem(error.map_or_else(|| "a blob has changed".to_owned(), |error| told(&error)));
-            }
+            Err(_) => self.not_opened(descriptor),
+        }
+    }
+
+    /// Says why a blob cannot be opened.
+    fn not_opened(&mut self, descriptor: &Descriptor) {
+        match open_blob(self.name.path().path(), descriptor) {
+            Err(error) => self.found.add(Trouble::from(&error)),
+            Ok(_) => self.problem("a blob has changed".to_owned()),
         }
     }
 
@@ -486,16 +521,15 @@ impl<'a> Walk<'a> {
     /// Reads an index, a manifest or a configuration.
     fn read<T: DeserializeOwned>(&mut self, descriptor: &Descriptor) -> Option<T> {
         let layout = self.name.path().path();
-        let text = read_blob(layout, descriptor).map_err(anyhow::Error::from);
-        let parsed = text.and_then(|text| {
-            if self.blobs.insert(descriptor.digest) {
-                self.found.blobs += 1;
-                self.found.size += descriptor.size;
-            }
-            let path = blob_path(layout, &descriptor.digest);
-            json::from_slice(&text).with_context(|| format!("`{}` is malformed", path.display()))
-        });
-        parsed.map_err(|error| self.problem(format!("{error:#}"))).ok()
+        let text =
+            read_blob(layout, descriptor).map_err(|error| self.found.add(Trouble::from(&error))).ok()?;
+        if self.blobs.insert(descriptor.digest) {
+            self.found.blobs += 1;
+            self.found.size += descriptor.size;
+        }
+        let path = blob_path(layout, &descriptor.digest);
+        let malformed = |error| self.problem(format!("`{}` is malformed: {error}", path.display()));
+        json::from_slice(&text).map_err(malformed).ok()
     }
 }
 

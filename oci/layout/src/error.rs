@@ -116,6 +116,11 @@ pub enum LayoutError {
 }
 
 impl LayoutError {
+    /// Whether something may not be read by this user: then nothing is known of it.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+
     /// Whether files are there, but are not what they should be.
     pub fn is_damage(&self) -> bool {
         matches!(

@@ -1,7 +1,7 @@
 //! Images that are not what they say.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ pub(super) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
         executables,
         [
             ("drydock::every_damage_is_found", every_damage_is_found),
+            ("drydock::what_may_not_be_read_is_no_damage", what_may_not_be_read_is_no_damage),
             ("drydock::imports_mend_what_is_damaged", imports_mend_what_is_damaged),
             ("drydock::one_damage_does_not_hide_another", one_damage_does_not_hide_another),
             ("drydock::copies_are_checked_each", copies_are_checked_each),
@@ -36,6 +37,32 @@ fn blobs(repository: &Repository, name: &str) -> Result<[String; 3]> {
     let image = repository.layout(name).verify()?.remove(0);
     let layer = image.layers.last().context("it has a layer")?.digest.clone();
     Ok([image.descriptor.digest, image.config_descriptor.digest, layer].map(|it| it.replace("sha256:", "")))
+}
+
+fn what_may_not_be_read_is_no_damage(executables: &Built) -> Result<()> {
+    let repository = Repository::with(executables, &["run", "run-v2"])?;
+    let without_rights = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"];
+    let run = |arguments: &[&str]| project::run(&mut repository.command_under(&without_rights, arguments));
+    for (number, blob) in blobs(&repository, "run")?.iter().enumerate().rev() {
+        let path = repository.path("run").join("blobs/sha256").join(blob);
+        fs::set_permissions(path, fs::Permissions::from_mode(0o000))?;
+        let verified = run(&["--json", "--quiet", "verify"])?;
+        let found: Value = serde_json::from_slice(&verified.stdout)?;
+        let state = [&found[0]["status"], &found[1]["status"], &found[0]["problems"]];
+        let wanted = [json!("whole"), json!("unreadable"), json!([])];
+        ensure!(verified.exit == 4 && state == wanted.each_ref(), "{number}: {}", verified.text());
+        let listed = run(&["ls"])?;
+        let (exit, is_said) = (listed.exit, listed.text().contains("unreadable: run:latest: "));
+        // Of layers it tells the sizes only.
+        ensure!(
+            (exit, is_said) == if number < 2 { (4, true) } else { (0, false) },
+            "{number}: {}",
+            listed.text()
+        );
+    }
+    fs::write(repository.path("run-v2").join("index.json"), "{")?;
+    ensure!(run(&["verify"])?.exit == 1 && run(&["ls"])?.exit == 1, "damage counts more");
+    Ok(())
 }
 
 /// Something that is done to a file.

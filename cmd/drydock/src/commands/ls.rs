@@ -75,12 +75,23 @@ pub(crate) fn ls(context: &mut Context, pattern: Option<&str>, format: Option<&F
         let rows: Vec<Vec<String>> = all.iter().map(row).collect();
         out.table(&headings, &[3, 4, 5, 6], &rows)?;
     }
+    let mut code = 0;
     for listed in &all {
-        if let Some(damage) = &listed.damage {
-            context.progress.say(&format!("damaged: {}: {}", listed.name, crate::output::printable(damage)));
+        let Some((state, why)) = trouble(listed) else { continue };
+        context.progress.say(&format!("{state}: {}: {}", listed.name, crate::output::printable(why)));
+        match (&listed.damage, code) {
+            (Some(_), _) => code = exit::FOUND,
+            (None, 0) => code = exit::FAILED,
+            (None, _) => {}
         }
     }
-    Ok(if all.iter().any(|listed| listed.damage.is_some()) { exit::FOUND } else { 0 })
+    Ok(code)
+}
+
+/// What keeps an image from being listed as it is, in a word and at length.
+fn trouble(listed: &Listed) -> Option<(&'static str, &str)> {
+    let unreadable = listed.unreadable.as_deref().map(|why| ("unreadable", why));
+    listed.damage.as_deref().map(|why| ("damaged", why)).or(unreadable)
 }
 
 fn row(listed: &Listed) -> Vec<String> {
@@ -93,7 +104,7 @@ fn row(listed: &Listed) -> Vec<String> {
         None => listed.tag.clone(),
     };
     let state = if listed.lacking > 0 { " (sparse)" } else { "" };
-    let platforms = if listed.damage.is_some() { "damaged".to_owned() } else { listed.platforms.join(",") };
+    let platforms = trouble(listed).map_or_else(|| listed.platforms.join(","), |(state, _)| state.to_owned());
     vec![
         listed.repository.clone(),
         tag,

@@ -30,11 +30,16 @@ pub(crate) fn verify(context: &mut Context, names: &[String]) -> Result<u8> {
             context.progress.note(&format!("cannot write `{}`: {error}", path.display()));
         }
     }
-    let is_damaged = found.iter().any(|verified| verified.status == Status::Damaged);
+    let has = |status| found.iter().any(|verified| verified.status == status);
+    let code = match (has(Status::Damaged), has(Status::Unreadable)) {
+        (true, _) => exit::FOUND,
+        (false, true) => exit::FAILED,
+        (false, false) => 0,
+    };
     let out = &mut context.out;
     if context.json {
         out.json(&found)?;
-        return Ok(if is_damaged { exit::FOUND } else { 0 });
+        return Ok(code);
     }
     for verified in &found {
         let (style, word) = match verified.status {
@@ -42,6 +47,7 @@ pub(crate) fn verify(context: &mut Context, names: &[String]) -> Result<u8> {
             Status::Sparse => (Style::Note, "sparse"),
             Status::Empty => (Style::Note, "empty"),
             Status::Damaged => (Style::Bad, "damaged"),
+            Status::Unreadable => (Style::Bad, "unreadable"),
         };
         if context.quiet && verified.status == Status::Whole {
             continue;
@@ -52,12 +58,12 @@ pub(crate) fn verify(context: &mut Context, names: &[String]) -> Result<u8> {
             &format!("{word:<8}"),
             &format!(" {} ({} blobs, {size})", verified.name, verified.blobs),
         )?;
-        for problem in &verified.problems {
+        for problem in verified.problems.iter().chain(&verified.unreadable) {
             out.line(&format!("         {problem}"))?;
         }
         for lacking in &verified.lacks {
             out.line(&format!("         lacks {} ({})", lacking.digest, bytes(lacking.size)))?;
         }
     }
-    Ok(if is_damaged { exit::FOUND } else { 0 })
+    Ok(code)
 }
