@@ -27,7 +27,7 @@ pub fn is_layer_name(name: &str) -> bool {
     const LONGEST: usize = 255 - ".toml".len();
     let is_file_name = !matches!(name, "" | "." | "..") && !name.contains(['/', '\0']);
     let is_toml = name.strip_suffix(".toml").is_some();
-    is_file_name && name.len() <= LONGEST && !is_toml
+    is_file_name && name.len() <= LONGEST && !is_toml && !NOT_LAYERS.contains(&name)
 }
 
 /// Removes the temporary files that killed phases left where phases write: they would get into layers.

@@ -207,7 +207,9 @@ impl Restorable {
         let none = BTreeMap::new();
         let in_image = metadata.buildpack(&buildpack.id).map_or(&none, |layers| &layers.layers);
         let in_cache = cached.buildpack(&buildpack.id).map_or(&none, |layers| &layers.layers);
-        let cached_layer = |name: &String| in_cache.get(name).filter(|layer| layer.cache);
+        // Of a layer without a digest there is nothing that could come back.
+        let has_data = |layer: &Layer| !layer.cache || layer.sha.parse::<DiffId>().is_ok();
+        let cached_layer = |name: &String| in_cache.get(name).filter(|layer| layer.cache && has_data(layer));
         let mut found: Vec<Self> = Vec::new();
         let restorable = |name: &String, layer: &Layer| Self {
             id: format!("{}:{name}", buildpack.id),
@@ -217,7 +219,7 @@ impl Restorable {
         };
         if !inputs.skip_layers {
             let mut find = |name: &String, layer: &Layer, whence: &str, obstacle: Option<&str>| {
-                let what = format!("metadata for \"{}:{name}\" from {whence}", buildpack.id);
+                let what = format!("metadata for {:?} from {whence}", format!("{}:{name}", buildpack.id));
                 if let Some(obstacle) = obstacle {
                     log.debug(&format!("Not restoring {what}: {obstacle}"));
                 } else {
@@ -228,7 +230,8 @@ impl Restorable {
             for (name, layer) in in_image.iter().filter(|(name, _)| is_layer_name(name)) {
                 find(name, layer, "app image", not_from_image(layer, cached_layer(name).is_some()));
             }
-            for (name, layer) in in_cache.iter().filter(|(name, _)| is_layer_name(name)) {
+            let usable = in_cache.iter().filter(|(name, layer)| is_layer_name(name) && has_data(layer));
+            for (name, layer) in usable {
                 let obstacle = not_from_cache(layer, in_image.contains_key(name), inputs.platform_api);
                 find(name, layer, "cache", obstacle);
             }

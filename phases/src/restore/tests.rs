@@ -119,16 +119,17 @@ const NOTHING: (bool, bool) = (false, false);
 #[test]
 fn what_an_image_says_comes_back_by_the_types_of_the_layer() {
     let mut setting = Setting::new();
-    setting.in_image("launch", &"sha256:x", false, false);
-    setting.in_image("build", &"sha256:x", true, false);
+    setting.in_image("launched", &"sha256:x", false, false);
+    setting.in_image("built", &"sha256:x", true, false);
     setting.in_image("uncached", &"sha256:x", false, true);
     let cached = setting.cache_layer("cached", true);
     setting.in_image("cached", &cached, true, true);
     let said = setting.restore();
-    for (name, want) in [("launch", METADATA), ("build", NOTHING), ("uncached", NOTHING), ("cached", WHOLE)] {
+    for (name, want) in [("launched", METADATA), ("built", NOTHING), ("uncached", NOTHING), ("cached", WHOLE)]
+    {
         assert_eq!(setting.state(name), want, "{name}: {said}");
     }
-    assert_eq!(fs::read_to_string(setting.layers("acme_a/launch.toml")).unwrap(), "[metadata]\n  n = 3\n");
+    assert_eq!(fs::read_to_string(setting.layers("acme_a/launched.toml")).unwrap(), "[metadata]\n  n = 3\n");
 }
 
 /// As buildpacks made with libcnb read a layer's file: the table must be there, whatever is in it.
@@ -150,12 +151,12 @@ fn metadata_comes_back_as_it_was_written() {
         let mut setting = Setting::new();
         let written = metadata(text);
         let cached = setting.cache_layer("cached", false);
-        setting.in_image("launch", &cached, false, false);
-        setting.image.layers.get_mut("launch").unwrap().metadata = Some(written.clone());
+        setting.in_image("launched", &cached, false, false);
+        setting.image.layers.get_mut("launched").unwrap().metadata = Some(written.clone());
         setting.cached.buildpacks[0].layers.get_mut("cached").unwrap().metadata = Some(written.clone());
         setting.image.store = Some(Store { metadata: Some(written.clone()) });
         setting.restore();
-        for file in ["launch", "cached", "store"] {
+        for file in ["launched", "cached", "store"] {
             let read = fs::read_to_string(setting.layers(&format!("acme_a/{file}.toml"))).unwrap();
             let restored: Restored = toml::from_str(&read).unwrap();
             assert_eq!(restored.metadata, written.0, "{file}: {text}");
@@ -224,6 +225,30 @@ fn a_cached_layer_of_another_state_is_removed() {
     assert!(said.contains("Removing \"acme/a:other\", wrong sha"), "{said}");
 }
 
+/// What only says that it is a layer in the cache comes back neither as that nor as a file of the buildpack's.
+#[test]
+fn layers_without_contents_or_a_name_stay_away() {
+    let mut setting = Setting::new();
+    let layer = |sha: &str| Layer {
+        sha: sha.to_owned(),
+        cache: true,
+        metadata: Some(metadata("n = 3")),
+        ..Layer::default()
+    };
+    let digest = setting.cache_layer("whole", false).to_string();
+    for (name, sha) in
+        [("empty", ""), ("other", "sha512:zz"), ("store", ""), ("store", &digest), ("launch", &digest)]
+    {
+        setting.cached.buildpacks[0].layers.insert(name.into(), layer(sha));
+        setting.restore();
+        assert_eq!(setting.state(name), NOTHING, "{name} {sha}");
+    }
+    assert_eq!(setting.state("whole"), WHOLE);
+    setting.in_image("empty", &"", true, true);
+    setting.restore();
+    assert_eq!(setting.state("empty"), NOTHING);
+}
+
 #[test]
 fn contents_replace_what_is_there() {
     let mut setting = Setting::new();
@@ -239,11 +264,11 @@ fn contents_replace_what_is_there() {
 fn only_the_store_comes_back_when_layers_are_skipped() {
     let mut setting = Setting::new();
     setting.cache_layer("cached", false);
-    setting.in_image("launch", &"sha256:x", false, false);
+    setting.in_image("launched", &"sha256:x", false, false);
     setting.image.store = Some(Store { metadata: Some(metadata("k = 'v'")) });
     setting.skip_layers = true;
     let said = setting.restore();
-    assert_eq!((setting.state("cached"), setting.state("launch")), (NOTHING, NOTHING));
+    assert_eq!((setting.state("cached"), setting.state("launched")), (NOTHING, NOTHING));
     assert!(fs::read_to_string(setting.layers("acme_a/store.toml")).unwrap().contains("k = \"v\""));
     assert!(said.contains("Skipping buildpack layer analysis"), "{said}");
 }
@@ -269,7 +294,7 @@ fn why_a_layer_does_not_come_back_is_told_at_debug_level() {
     let mut setting = Setting::new();
     setting.api = PlatformApi::minor(13);
     let both = setting.cache_layer("both", true);
-    setting.cache_layer("launch", true);
+    setting.cache_layer("launched", true);
     setting.in_image("both", &both, false, true);
     setting.in_image("built", &"sha256:x", true, false);
     setting.in_image("uncached", &"sha256:x", false, true);
@@ -289,7 +314,7 @@ fn why_a_layer_does_not_come_back_is_told_at_debug_level() {
         "Not restoring metadata for \"acme/a:built\" from app image: it is marked as build=true, cache=false",
         "Not restoring metadata for \"acme/a:uncached\" from app image: it is marked as cache=true, but the cache",
         "Not restoring metadata for \"acme/a:unlaunched\" from app image: it is marked as launch=false",
-        "Not restoring metadata for \"acme/a:launch\" from cache: it is marked as launch=true, and before Platform API",
+        "Not restoring metadata for \"acme/a:launched\" from cache: it is marked as launch=true, and before Platform API",
     ] {
         assert!(said.contains(&format!("Debug: {want}")), "{want}: {said}");
     }
