@@ -24,7 +24,7 @@ pub enum LayerError {
     #[error(transparent)]
     NotALayer(#[from] NotALayer),
     /// It cannot be decompressed.
-    #[error("layer {blob} is damaged: it cannot be decompressed")]
+    #[error("layer {blob} cannot be decompressed")]
     Compression {
         /// The blob.
         blob: Digest,

@@ -58,11 +58,18 @@ fn cp(arguments: &[&OsStr], going: &dyn Fn() -> io::Result<()>) -> Result<()> {
         .context("cannot start `cp`")?;
     let mut errors = child.stderr.take().context("it was piped")?;
     // It may say more than a pipe takes.
-    let reader = thread::spawn(move || {
+    let reader = thread::Builder::new().spawn(move || {
         let mut said = Vec::new();
         let read = errors.by_ref().take(SAID).read_to_end(&mut said);
         read.and_then(|_| io::copy(&mut errors, &mut io::sink())).map(|_| said)
     });
+    let reader = match reader {
+        Ok(reader) => reader,
+        Err(error) => {
+            child.kill().and_then(|()| child.wait()).context("cannot end `cp`")?;
+            return Err(error).context("cannot start a thread");
+        }
+    };
     let status = loop {
         if let Some(status) = child.try_wait().context("cannot wait for `cp`")? {
             break status;
@@ -81,62 +88,4 @@ fn cp(arguments: &[&OsStr], going: &dyn Fn() -> io::Result<()>) -> Result<()> {
         bail!("cp: {}", lines.join("; "));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tree() -> (tempfile::TempDir, PathBuf, PathBuf) {
-        let dir = tempfile::tempdir().unwrap();
-        let (from, to) = (dir.path().join("a"), dir.path().join("b"));
-        for name in ["own/deep/mine", "own/deep/ours", "-n"] {
-            let path = from.join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, name).unwrap();
-        }
-        fs::create_dir(&to).unwrap();
-        (dir, from, to)
-    }
-
-    #[test]
-    fn copies_share_no_file() {
-        let (_dir, from, to) = tree();
-        copy(&from, &to, &[], &|| Ok(())).unwrap();
-        fs::write(to.join("-n"), "other").unwrap();
-        assert_eq!(fs::read_to_string(from.join("-n")).unwrap(), "-n");
-    }
-
-    #[test]
-    fn what_is_left_out_is_not_there() {
-        for (without, there) in [
-            ("own", &["-n"][..]),
-            ("own/deep", &["-n", "own"]),
-            ("own/deep/mine", &["-n", "own", "own/deep", "own/deep/ours"]),
-        ] {
-            let (_dir, from, to) = tree();
-            fs::set_permissions(from.join("own"), fs::Permissions::from_mode(0o750)).unwrap();
-            let without = [from.join(without), to.join("elsewhere")];
-            copy(&from, &to, &without, &|| Ok(())).unwrap();
-            for name in ["-n", "own", "own/deep", "own/deep/mine", "own/deep/ours"] {
-                assert_eq!(to.join(name).exists(), there.contains(&name), "{name} of {without:?}");
-            }
-            if let Ok(made) = fs::metadata(to.join("own")) {
-                assert_eq!(made.permissions().mode() & 0o7777, 0o750);
-            }
-        }
-    }
-
-    #[test]
-    fn it_ends_when_it_is_to_end_and_says_why_it_failed() {
-        let (_dir, from, to) = tree();
-        rustix::fs::mkfifoat(rustix::fs::CWD, from.join("fifo"), rustix::fs::Mode::RWXU).unwrap();
-        // `cp` waits for somebody to write to it.
-        let stop = cp(&["--copy-contents".as_ref(), from.join("fifo").as_ref(), to.as_ref()], &|| {
-            Err(io::Error::other("enough"))
-        });
-        assert_eq!(stop.unwrap_err().to_string(), "enough");
-        let failed = copy(&from.join("none"), &to, &[], &|| Ok(())).unwrap_err().to_string();
-        assert!(failed.starts_with("cp: cannot stat") && failed.contains("a/none"), "{failed}");
-    }
 }

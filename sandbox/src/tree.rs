@@ -164,8 +164,11 @@ pub fn find(root: &Path, path: &str) -> io::Result<PathBuf> {
 }
 
 /// Whether an image has a file at a path.
-pub fn is_file(root: &Path, path: &str) -> bool {
-    open(root, path, OFlags::PATH).and_then(|file| file.metadata()).is_ok_and(|facts| facts.is_file())
+pub fn is_file(root: &Path, path: &str) -> io::Result<bool> {
+    match open(root, path, OFlags::PATH).and_then(|file| file.metadata()) {
+        Err(error) if is_missing(&error) => Ok(false),
+        facts => facts.map(|facts| facts.is_file()),
+    }
 }
 
 /// The names in a folder of an image, sorted, at most `limit` of them; none if there is no such folder.
@@ -193,7 +196,7 @@ fn is_missing(error: &io::Error) -> bool {
 /// A file of an image by its path there, to be read; none if there is none. No link leads out of `root`.
 pub fn file(root: &Path, path: &str) -> io::Result<Option<fs::File>> {
     // To open a device may do something.
-    if !is_file(root, path) {
+    if !is_file(root, path)? {
         return Ok(None);
     }
     open(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY).map(Some)
@@ -240,6 +243,8 @@ mod tests {
         let passwd = fs::canonicalize(root.join("etc/passwd")).unwrap();
         assert_eq!(find(&root, "absolute").unwrap(), passwd);
         assert!(find(&root, "out").is_err() && find(&root, "host/secret").is_err());
-        assert!(is_file(&root, "/absolute") && !is_file(&root, "etc") && !is_file(&root, "out"));
+        for (path, want) in [("/absolute", true), ("etc", false), ("out", false), ("none/x", false)] {
+            assert_eq!(is_file(&root, path).unwrap(), want, "{path}");
+        }
     }
 }

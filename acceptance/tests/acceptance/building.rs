@@ -313,9 +313,12 @@ fn images_and_caches_are_no_part_of_the_app(built: &Built, houses: &Houses) -> R
     let house = houses.with_script(built, Who::Ordinary, &lists)?;
     house.write("home/other", "of the app\n")?;
     house.write("name", "the house\n")?;
+    let usual = house.build_arguments(&[])?;
+    let usual: Vec<&str> = usual.into_iter().filter(|word| !["--path", "app"].contains(word)).collect();
+    let usual = [&usual[..1], &["app"], &usual[1..]].concat();
     for (further, count) in [(&[][..], 2), (&["--cache", "own"], 3)] {
-        let output = house.built(&[&["--path", "."][..], further].concat())?;
-        let said = output.text();
+        let arguments = [&usual[..], &["--path", "."], further].concat();
+        let said = succeed(&mut house.patient(&arguments))?.text();
         ensure!(said.contains("\nhome\n") && !said.contains("seen: "), "{said}");
         ensure!(said.matches("is left out of the app").count() == count, "{said}");
     }
@@ -325,7 +328,7 @@ fn images_and_caches_are_no_part_of_the_app(built: &Built, houses: &Houses) -> R
     ensure!(listed.contains("all/home/other"), "{listed}");
     ensure!(!listed.contains("layout-repo") && !listed.contains("all/home/.cache/drydock"), "{listed}");
     for path in ["layout-repo", "home/.cache/drydock"] {
-        let output = project::run(&mut house.patient(&house.build_arguments(&["--path", path])?))?;
+        let output = project::run(&mut house.patient(&[&usual[..], &["--path", path]].concat()))?;
         ensure!(output.exit == 2 && output.text().contains("no app's source"), "{}", output.text());
     }
     Ok(())

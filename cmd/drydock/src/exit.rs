@@ -40,6 +40,17 @@ fn of_registry(error: &drydock_registry::Error) -> (u8, Option<String>) {
 
 /// What a failure amounts to.
 fn classify(error: &Error) -> (u8, Option<String>) {
+    // What the system did not let be read may well be whole.
+    let is_of_the_system = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.raw_os_error().is_some())
+    };
+    match find_kind(error) {
+        (FOUND, _) if error.chain().any(is_of_the_system) => (FAILED, None),
+        found => found,
+    }
+}
+
+fn find_kind(error: &Error) -> (u8, Option<String>) {
     for cause in error.chain() {
         if let Some(unknown) = cause.downcast_ref::<Unknown>() {
             return (UNKNOWN, Some(propose(unknown)));
@@ -121,4 +132,19 @@ pub(crate) fn code(result: Result<u8, Error>) -> ExitCode {
         eprint_line(&format!("  help: {}", printable(&help)));
     }
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_read_is_not_called_damaged() {
+        let compression = |source: io::Error| {
+            let error = SourceError::Compression { path: "x".into(), source };
+            classify(&Error::from(error).context("cannot import")).0
+        };
+        assert_eq!(compression(io::ErrorKind::InvalidData.into()), FOUND);
+        assert_eq!(compression(io::Error::from_raw_os_error(5)), FAILED);
+    }
 }

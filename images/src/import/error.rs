@@ -71,7 +71,7 @@ pub enum SourceError {
     #[error(transparent)]
     Tar(#[from] ArchiveError),
     /// It cannot be decompressed.
-    #[error("`{}` is damaged: it cannot be decompressed", path.display())]
+    #[error("`{}` cannot be decompressed", path.display())]
     Compression {
         /// The file.
         path: PathBuf,

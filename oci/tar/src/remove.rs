@@ -31,19 +31,25 @@ pub fn remove_all(path: &Path) -> io::Result<()> {
 
 /// The same by its name in a directory that is open.
 pub fn remove_all_in(above: OwnedFd, name: &OsStr) -> io::Result<()> {
-    match remove(above, name.as_bytes()) {
+    let mut trail = Trail::listing(above);
+    match remove(&mut trail, name.as_bytes()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(error) => Err(error.into()),
+        // Whoever calls it names the whole.
+        Err(error) if trail.path().is_empty() => Err(error.into()),
+        Err(error) => {
+            let (source, dir) = (io::Error::from(error), String::from_utf8_lossy(trail.path()));
+            Err(io::Error::new(source.kind(), format!("in `{dir}`: {source}")))
+        }
     }
 }
 
-fn remove(above: OwnedFd, leaf: &[u8]) -> rustix::io::Result<()> {
-    let stat = statat(&above, leaf, AtFlags::SYMLINK_NOFOLLOW)?;
+fn remove(trail: &mut Trail, leaf: &[u8]) -> rustix::io::Result<()> {
+    let above = trail.current()?.0;
+    let stat = statat(above, leaf, AtFlags::SYMLINK_NOFOLLOW)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
         return unlinkat(above, leaf, AtFlags::empty());
     }
     let mut lister = Lister::default();
-    let mut trail = Trail::listing(above);
     // Of each directory on the way, those in it that are still to be removed.
     let mut left = vec![vec![leaf.to_vec()]];
     while let Some(dirs) = left.last_mut() {

@@ -158,7 +158,8 @@ fn deep_folders_and_long_paths(executables: &Built) -> Result<()> {
                 let output = scene.drydock(arguments);
                 if fits { done(output)? } else { refused(output, "more than 4096 bytes")? }
             }
-            done(scene.drydock(&["import", &format!("rootfs:{}", scene.path("app")), "tree"]))
+            let output = scene.drydock(&["import", &format!("rootfs:{}", scene.path("app")), "tree"]);
+            if fits { done(output) } else { refused(output, "more than 4096 bytes") }
         };
         let checked = checked().with_context(|| format!("{count} folders with names of {length} bytes"));
         // Only few programs can remove that.

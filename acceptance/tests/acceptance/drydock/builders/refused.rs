@@ -164,7 +164,7 @@ fn buildpacks_that_do_harm_are_refused(executables: &Built) -> Result<()> {
     refused(1, "its entry `etc/passwd` lies in something that is no folder")?;
     let whole = gzip(&with_entries(&[(Type::Regular, "data", &"x".repeat(5000))])?)?;
     made.write("bad", &whole[..whole.len() - 9])?;
-    refused(1, "it cannot be decompressed")?;
+    refused(1, "cannot be decompressed")?;
     made.write("bad", b"no tar at all, and longer than a block of one would be".repeat(20))?;
     refused(1, "cannot use")?;
 

@@ -47,7 +47,11 @@ pub(crate) fn shell(context: &mut Context, room: Room, options: &Shell) -> Resul
         if has_busybox {
             return Ok(vec![BUSYBOX.to_owned(), "sh".to_owned()]);
         }
-        let shell = SHELLS.into_iter().find(|path| tree::is_file(files, path));
+        let mut shell = None;
+        for path in SHELLS {
+            let is_there = tree::is_file(files, path).with_context(|| format!("cannot look at `{path}`"))?;
+            shell = shell.or(is_there.then_some(path));
+        }
         let none = || {
             Usage("the image has no shell: name a static busybox of this machine with --busybox".to_owned())
         };
