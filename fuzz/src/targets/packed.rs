@@ -65,7 +65,7 @@ fn run(input: &[u8]) -> String {
     for (name, unpack) in [("source", source as fn(&Path, &Path, &_) -> _), ("context", context)] {
         let to = dir.path().join(name);
         said.push(match unpack(&file, &to, &Nobody) {
-            Ok(Placed::Done) => format!("{}", roughly(count(&to, name == "source"))),
+            Ok(Placed::Done) => format!("{}", roughly(count(&to))),
             Ok(Placed::NoArchive) => "no archive".into(),
             Err(error) => format!("{error:#}"),
         });
@@ -82,18 +82,10 @@ fn run(input: &[u8]) -> String {
     said.join(";").replace(&*dir.path().to_string_lossy(), "")
 }
 
-/// How many files there are; no link of a source leads out of its folder.
-fn count(root: &Path, is_source: bool) -> usize {
-    let mut count = 0;
-    for entry in walkdir::WalkDir::new(root) {
-        let entry = entry.expect("root can list everything");
-        count += 1;
-        if is_source && entry.path_is_symlink() {
-            let led = fs::canonicalize(entry.path());
-            assert!(led.is_err() || led.is_ok_and(|led| led.starts_with(root)), "{}", entry.path().display());
-        }
-    }
-    count
+/// How many files there are. Links may lead anywhere: nothing is written there, and nobody follows them.
+fn count(root: &Path) -> usize {
+    let entries = walkdir::WalkDir::new(root).into_iter();
+    entries.filter(|entry| entry.as_ref().expect("root can list everything").depth() > 0).count()
 }
 
 /// What `ADD` makes of it in a file system, whose own files are not to be seen from outside.
