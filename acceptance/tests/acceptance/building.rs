@@ -316,7 +316,7 @@ fn images_and_caches_are_no_part_of_the_app(built: &Built, houses: &Houses) -> R
     let usual = house.build_arguments(&[])?;
     let usual: Vec<&str> = usual.into_iter().filter(|word| !["--path", "app"].contains(word)).collect();
     let usual = [&usual[..1], &["app"], &usual[1..]].concat();
-    for (further, count) in [(&[][..], 2), (&["--cache", "own"], 3)] {
+    for (further, count) in [(&[][..], 2), (&["--cache", "home/own"], 3)] {
         let arguments = [&usual[..], &["--path", "."], further].concat();
         let said = succeed(&mut house.patient(&arguments))?.text();
         ensure!(said.contains("\nhome\n") && !said.contains("seen: "), "{said}");
@@ -326,7 +326,7 @@ fn images_and_caches_are_no_part_of_the_app(built: &Built, houses: &Houses) -> R
     succeed(&mut house.patient(&["import", "dockerfile:.", "copied"]))?;
     let listed = succeed(&mut house.patient(&["tree", "copied"]))?.text();
     ensure!(listed.contains("all/home/other"), "{listed}");
-    ensure!(!listed.contains("layout-repo") && !listed.contains("all/home/.cache/drydock"), "{listed}");
+    ensure!(!listed.contains("all/layout-repo") && !listed.contains("all/home/.cache/drydock"), "{listed}");
     for path in ["layout-repo", "home/.cache/drydock"] {
         let output = project::run(&mut house.patient(&[&usual[..], &["--path", path]].concat()))?;
         ensure!(output.exit == 2 && output.text().contains("no app's source"), "{}", output.text());

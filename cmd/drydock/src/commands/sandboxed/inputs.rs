@@ -121,7 +121,8 @@ fn app(from: &Path, to: &Path, without: &[PathBuf], watch: &dyn Watch) -> Result
                 Usage(format!("`{}` holds images or a cache, and no app's source", from.display())).into()
             );
         }
-        for path in without.iter().filter(|path| path.starts_with(&found)) {
+        let is_said = |path: &&PathBuf| without.iter().any(|other| other != *path && path.starts_with(other));
+        for path in without.iter().filter(|path| path.starts_with(&found) && !is_said(path)) {
             watch.note(&format!("`{}` is left out of the app", path.display()));
         }
         return copy(&found, to, without, &|| watch.advance(0))
