@@ -317,10 +317,7 @@ pub(super) fn refuse_hiding(options: &Build) -> Result<(), Usage> {
 
 /// The run images that a builder names.
 pub(super) fn run_images(builder: &Path) -> Result<Vec<String>> {
-    let read = |name: &str| {
-        let text = tree::read(builder, &format!("/cnb/{name}"), MAX_RUN_TOML);
-        text.with_context(|| format!("cannot read the builder's /cnb/{name}"))
-    };
+    let read = |name| read_cnb(builder, name);
     // What cannot be parsed is for the phases to say.
     let new = read("run.toml")?.and_then(|text| toml_text::from_str::<RunToml>(&text).ok());
     let old = read("stack.toml")?.and_then(|text| toml_text::from_str::<StackToml>(&text).ok());
@@ -328,14 +325,18 @@ pub(super) fn run_images(builder: &Path) -> Result<Vec<String>> {
     Ok(images.flat_map(|one| [one.image].into_iter().chain(one.mirrors)).collect())
 }
 
+/// A file in which a builder names run images; none if it is not there.
+fn read_cnb(builder: &Path, name: &str) -> Result<Option<String>> {
+    tree::read(builder, &format!("/cnb/{name}"), MAX_RUN_TOML)
+        .with_context(|| format!("cannot read the builder's /cnb/{name}"))
+}
+
 /// A folder for the phases that run among no files of the builder's: with those in which it names run images.
 pub(super) fn make_bare(dir: &Path, builder: &Path) -> Result<()> {
     let cnb = dir.join("cnb");
     drydock_io::file::make_dirs(&cnb).with_context(|| format!("cannot make `{}`", cnb.display()))?;
     for name in ["run.toml", "stack.toml"] {
-        let text = tree::read(builder, &format!("/cnb/{name}"), MAX_RUN_TOML)
-            .with_context(|| format!("cannot read the builder's /cnb/{name}"))?;
-        if let Some(text) = text {
+        if let Some(text) = read_cnb(builder, name)? {
             let path = cnb.join(name);
             fs::write(&path, text).with_context(|| format!("cannot write `{}`", path.display()))?;
         }
