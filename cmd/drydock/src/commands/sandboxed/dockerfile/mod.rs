@@ -363,6 +363,6 @@ impl Builder<'_> {
         .with_context(|| told(step.line, &step.text))?;
         let now =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
-        self.kept.add(self.name(stage, step, &brought), dir, layer, self.task.latest.unwrap_or(now))
+        self.kept.add(name, dir, layer, self.task.latest.unwrap_or(now))
     }
 }
