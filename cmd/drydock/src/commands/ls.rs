@@ -75,17 +75,17 @@ pub(crate) fn ls(context: &mut Context, pattern: Option<&str>, format: Option<&F
         let rows: Vec<Vec<String>> = all.iter().map(row).collect();
         out.table(&headings, &[3, 4, 5, 6], &rows)?;
     }
-    let mut code = 0;
     for listed in &all {
         let Some((state, why)) = trouble(listed) else { continue };
         context.progress.say(&format!("{state}: {}: {}", listed.name, crate::output::printable(why)));
-        match (&listed.damage, code) {
-            (Some(_), _) => code = exit::FOUND,
-            (None, 0) => code = exit::FAILED,
-            (None, _) => {}
-        }
     }
-    Ok(code)
+    Ok(if all.iter().any(|listed| listed.damage.is_some()) {
+        exit::FOUND
+    } else if all.iter().any(|listed| trouble(listed).is_some()) {
+        exit::FAILED
+    } else {
+        0
+    })
 }
 
 /// What keeps an image from being listed as it is, in a word and at length.
