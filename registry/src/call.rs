@@ -7,7 +7,7 @@ use drydock_model::json;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use ureq::http::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, IF_RANGE, LOCATION, RANGE, RETRY_AFTER,
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, IF_RANGE, LOCATION, RANGE, RETRY_AFTER,
 };
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use ureq::{AsSendBody as _, Body, SendBody};
@@ -47,6 +47,8 @@ pub(crate) struct Content<'a> {
     pub(crate) media_type: &'a str,
     pub(crate) size: u64,
     pub(crate) open: &'a mut dyn FnMut() -> io::Result<Box<dyn Read + 'a>>,
+    /// Nothing is sent before the registry wants it, or says nothing for a second.
+    pub(crate) asks_first: bool,
 }
 
 impl<'a> Call<'a> {
@@ -165,6 +167,9 @@ impl Caller {
         };
         header(CONTENT_TYPE, HeaderValue::from_str(content.media_type))?;
         header(CONTENT_LENGTH, Ok(content.size.into()))?;
+        if content.asks_first {
+            header(EXPECT, Ok(HeaderValue::from_static("100-continue")))?;
+        }
         let reader = (content.open)().map_err(ErrorKind::Input)?;
         let mut input = Input { reader, left: content.size, failure: None };
         let result = self.transport.send(request.body(SendBody::from_reader(&mut input)).map_err(invalid)?);

@@ -47,7 +47,13 @@ impl Registry {
             }
             let from = from
                 .filter(|from| from.registry() == repository.registry() && from.name() != repository.name());
-            with_retries(&self.caller.retry, || self.send_blob(repository, descriptor, from, &access, open))
+            // Who refuses while being sent to may close the connection: why, is told to who asks first.
+            let mut asks_first = false;
+            with_retries(&self.caller.retry, || {
+                let sent = self.send_blob(repository, descriptor, from, &access, asks_first, open);
+                asks_first |= matches!(sent, Err(ErrorKind::Broken { .. }));
+                sent
+            })
         };
         put().map_err(|kind| Error::new(repository.with_digest(digest).to_string(), kind))
     }
@@ -58,6 +64,7 @@ impl Registry {
         descriptor: &Descriptor,
         from: Option<&ImageRef>,
         access: &Access,
+        asks_first: bool,
         open: &mut dyn FnMut() -> io::Result<R>,
     ) -> Result<Pushed, ErrorKind> {
         let digest = descriptor.digest;
@@ -83,8 +90,12 @@ impl Registry {
         }
         let url = with_parameter(&location(&uploads, response.headers())?, &format!("digest={digest}"))?;
         let mut open = || -> io::Result<Box<dyn Read + '_>> { Ok(Box::new(open()?)) };
-        let content =
-            Content { media_type: "application/octet-stream", size: descriptor.size, open: &mut open };
+        let content = Content {
+            media_type: "application/octet-stream",
+            size: descriptor.size,
+            open: &mut open,
+            asks_first,
+        };
         let mut call = Call { content: Some(content), ..Call::new(Method::PUT, url, Some(access), "upload") };
         let response = self.caller.attempt(&mut call)?;
         check(response.headers(), digest)?;
@@ -142,7 +153,7 @@ impl Registry {
         let access = push(reference);
         let url = self.url(reference, &format!("manifests/{version}"))?;
         let mut open = || -> io::Result<Box<dyn Read + '_>> { Ok(Box::new(bytes)) };
-        let content = Content { media_type, size: bytes.len() as u64, open: &mut open };
+        let content = Content { media_type, size: bytes.len() as u64, open: &mut open, asks_first: false };
         let mut call =
             Call { content: Some(content), ..Call::new(Method::PUT, url, Some(&access), "repository") };
         Ok(self.caller.call(&mut call)?.into_parts().0.headers)

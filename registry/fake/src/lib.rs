@@ -157,6 +157,14 @@ impl Fake {
     /// # Panics
     /// This machine has no free port.
     pub fn start(answer: impl FnMut(&Request, usize) -> Answer + Send + 'static) -> Self {
+        Self::reading(usize::MAX, answer)
+    }
+
+    /// The same; of a body that is longer than this, it reads nothing, and `answer` is given none.
+    ///
+    /// # Panics
+    /// This machine has no free port.
+    pub fn reading(longest: usize, answer: impl FnMut(&Request, usize) -> Answer + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("this machine has a free port");
         let host = listener.local_addr().expect("it is bound to an address").to_string();
         let seen: Arc<Mutex<Vec<Request>>> = Arc::default();
@@ -166,7 +174,7 @@ impl Fake {
                 let state = Arc::clone(&state);
                 thread::spawn(move || {
                     let (seen, answer) = &*state;
-                    let Some(request) = read(&stream) else {
+                    let Some(request) = read(&stream, longest) else {
                         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
                         return;
                     };
@@ -208,7 +216,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn read(stream: &TcpStream) -> Option<Request> {
+fn read(stream: &TcpStream, longest: usize) -> Option<Request> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
@@ -221,6 +229,9 @@ fn read(stream: &TcpStream) -> Option<Request> {
         request.headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
     let length = request.header("content-length").map_or(Some(0), |text| text.parse().ok())?;
+    if length > longest {
+        return Some(request);
+    }
     request.body = vec![0; length];
     reader.read_exact(&mut request.body).ok()?;
     Some(request)

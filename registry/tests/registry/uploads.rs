@@ -155,6 +155,21 @@ fn uploads_lead_to_no_strange_places() {
 }
 
 #[test]
+fn why_a_blob_is_refused_is_told_by_who_reads_none_of_it() {
+    let fake = Fake::reading(1 << 20, |request, _| match request.method.as_str() {
+        "PUT" => Answer::new(413, r#"{"errors": [{"message": "at most 1 MiB"}]}"#),
+        _ => taking(request),
+    });
+    let bytes = some_bytes(64 << 20);
+    let error = fake
+        .client()
+        .put_blob(&fake.image("a/b"), &describe(&bytes), None, &mut || Ok(bytes.as_slice()))
+        .unwrap_err()
+        .to_string();
+    assert!(error.ends_with("it answered with status 413: at most 1 MiB"), "{error}");
+}
+
+#[test]
 fn manifests_go_under_tags_and_digests() {
     let fake = Fake::start(|request, _| match request.path.as_str() {
         "/v2/full/manifests/1" => Answer::new(413, r#"{"errors": [{"code": "MANIFEST_INVALID"}]}"#),
