@@ -62,15 +62,20 @@ pub(super) fn entrypoint(
     Ok(Path::new(PROCESS_DIR).join(process_type).display().to_string())
 }
 
+/// Bytes in the name of a file.
+const NAME_MAX: usize = 255;
+
 /// A process type is the name of a file.
 pub(super) fn check_process_types(processes: &[Process]) -> anyhow::Result<()> {
     for Process { r#type, .. } in processes {
         if r#type.is_empty()
+            || r#type.len() > NAME_MAX
             || matches!(r#type.as_str(), "." | "..")
             || r#type.contains(['/', '>', '<', ':', '|', '&', '\\', '\0'])
         {
             bail!(
-                "process type '{}' is not valid: it may not be empty or hold any of / > < : | & \\",
+                "process type '{}' is not valid: it may not be empty, have more than {NAME_MAX} bytes, or hold any of \
+                 / > < : | & \\",
                 r#type.escape_debug()
             );
         }
@@ -183,7 +188,8 @@ mod tests {
     fn process_types_are_file_names() {
         let process = |name: &str| [Process { r#type: name.into(), ..Process::default() }];
         assert!(check_process_types(&process("web.one-2_x y")).is_ok());
-        for bad in ["", ".", "..", "a/b", "a:b", "a\\b", "a&b"] {
+        assert!(check_process_types(&process(&"x".repeat(255))).is_ok());
+        for bad in ["", ".", "..", "a/b", "a:b", "a\\b", "a&b", &"x".repeat(256)] {
             assert!(check_process_types(&process(bad)).is_err(), "{bad}");
         }
     }
