@@ -36,7 +36,8 @@ fi
 failed=()
 check() {
     echo "== $*"
-    "$@" || failed+=("$*")
+    # Tests send signals, which a shell without job control has its background ignore.
+    env --default-signal=HUP,INT,QUIT "$@" || failed+=("$*")
 }
 
 # The launcher is a workspace of its own, and shares the target folder.
