@@ -205,12 +205,16 @@ fn root_stays_in_the_repository(executables: &Built) -> Result<()> {
             let executables = executables.for_everyone()?;
             let project = Project::new(executables, User::Cnb)?;
             let repository = project.path("layout-repo");
+            let kept = project.path("kept");
             let drydock = |words: &[&str]| {
                 let mut command = Command::new(executables.join("drydock"));
                 command.args(words).env_clear().env("CNB_OCI_LAYOUT_PATH", &repository);
+                command.env("XDG_CACHE_HOME", &kept).current_dir(project.path(""));
                 command
             };
             project::succeed(&mut drydock(&["tag", RUN_IMAGE, APP_IMAGE]))?;
+            project::succeed(&mut drydock(&["export", RUN_IMAGE, "oci:source"]))?;
+            project.write("context/Dockerfile", &format!("FROM {RUN_IMAGE}\nCOPY . /\n"))?;
             let (place, treasure) = (project.path(path), project.path("outside/treasure"));
             fs::create_dir(project.path("outside")).context("make a folder")?;
             project::succeed(Command::new("cp").arg("-a").arg(&place).arg(&treasure))?;
@@ -223,9 +227,11 @@ fn root_stays_in_the_repository(executables: &Built) -> Result<()> {
             let before = tree::read(&project.path("outside"))?;
             let scene = Scene { project, before };
             let planted = link(&scene, "outside/treasure")?;
-            let commands: [&[&str]; 4] = [
+            let commands: [&[&str]; 6] = [
                 &["tag", RUN_IMAGE, APP_IMAGE],
                 &["flatten", RUN_IMAGE, APP_IMAGE],
+                &["import", "oci:source", APP_IMAGE],
+                &["import", "dockerfile:context", APP_IMAGE, "--network", "none"],
                 &["gc"],
                 &["rm", APP_IMAGE],
             ];
