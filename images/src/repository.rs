@@ -116,7 +116,7 @@ impl Repository {
     }
 
     /// Root reads nothing to which only a link of somebody else's leads, out of the repository.
-    fn check_way(&self, layout: &Path) -> Result<()> {
+    pub(crate) fn check_way(&self, layout: &Path) -> Result<()> {
         let Ok(below) = layout.strip_prefix(self.dir.path()) else { return Ok(()) };
         let (Ok(root), Ok(found)) = (fs::canonicalize(self.dir.path()), fs::canonicalize(layout)) else {
             return Ok(());
@@ -177,14 +177,19 @@ impl Repository {
         let mut to_do = vec![(self.dir.path().to_owned(), 0)];
         while let Some((dir, depth)) = to_do.pop() {
             let look_at = |path: &Path| format!("cannot look at `{}`", path.display());
-            if depth > 0
-                && is_wanted(&dir, depth).with_context(|| look_at(&dir))?
-                && let Some(name) = self.name_of(&dir)
-            {
-                found.push(name);
+            let wanted = match is_wanted(&dir, depth) {
+                // Who opens it is told so.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && depth > 0 => {
+                    found.extend(self.name_of(&dir));
+                    continue;
+                }
+                wanted => wanted.with_context(|| look_at(&dir))?,
+            };
+            if depth > 0 && wanted {
+                found.extend(self.name_of(&dir));
             }
             // A tag may be a link to another; links to what holds tags would make one image several.
-            if dir.is_symlink() || depth == MAX_DEPTH {
+            if depth > 0 && dir.is_symlink() || depth == MAX_DEPTH {
                 continue;
             }
             let is_layout = depth > 0 && (dir.join("oci-layout").exists() || dir.join("index.json").exists());
@@ -317,6 +322,18 @@ mod tests {
         for name in found {
             assert_eq!(repository.locate(name.text()).unwrap().path(), name.path());
         }
+    }
+
+    #[test]
+    fn a_repository_may_be_a_link() {
+        let (temp, _) = repository(&["app:latest"]);
+        let elsewhere = tempfile::tempdir().unwrap();
+        let link = elsewhere.path().join("link");
+        std::os::unix::fs::symlink(temp.path(), &link).unwrap();
+        let repository = Repository::new(&link).unwrap();
+        let names = repository.names().unwrap();
+        assert_eq!(names.iter().map(Name::text).collect::<Vec<_>>(), ["app:latest"]);
+        assert_eq!(repository.folders().unwrap().len(), 1);
     }
 
     #[test]

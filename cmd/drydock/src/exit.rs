@@ -97,6 +97,11 @@ fn of_layout(error: &LayoutError) -> (u8, Option<String>) {
         LayoutError::MissingBlob { .. } => {
             (FOUND, Some("put the blob there, or import the image again".to_owned()))
         }
+        // Without an index, nothing says what is an image there.
+        LayoutError::Malformed { path, .. } if path.ends_with("index.json") => {
+            let help = "put a good copy of it there, or remove its folder and import the image again";
+            (FOUND, Some(help.to_owned()))
+        }
         error if error.is_damage() => (FOUND, Some("`drydock verify` tells all that is wrong".to_owned())),
         _ => (FAILED, None),
     }

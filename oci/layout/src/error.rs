@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use drydock_model::digest::Digest;
 use drydock_model::platform::Platform;
+use rustix::io::Errno;
 
 /// What is wrong with a layout, and where.
 #[derive(Debug, thiserror::Error)]
@@ -116,9 +117,12 @@ pub enum LayoutError {
 }
 
 impl LayoutError {
-    /// Whether something may not be read by this user: then nothing is known of it.
-    pub fn is_denied(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    /// Whether the system did not let something be read: then nothing is known of it. What is there and is no file is not
+    /// among that.
+    pub fn is_unreadable(&self) -> bool {
+        let wrong = [Errno::ISDIR, Errno::NOTDIR, Errno::LOOP, Errno::NXIO, Errno::NOENT];
+        let is_wrong = |code| wrong.iter().any(|errno| errno.raw_os_error() == code);
+        matches!(self, Self::Io { source, .. } if source.raw_os_error().is_some_and(|code| !is_wrong(code)))
     }
 
     /// Whether files are there, but are not what they should be.
@@ -149,5 +153,26 @@ pub(crate) trait IoContext<T> {
 impl<T> IoContext<T> for io::Result<T> {
     fn at(self, action: &'static str, path: &Path) -> Result<T, LayoutError> {
         self.map_err(|source| LayoutError::Io { action, path: path.to_owned(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_keeps_from_us_may_be_whole() {
+        for (errno, want) in [
+            (Errno::ACCESS, true),
+            (Errno::IO, true),
+            (Errno::MFILE, true),
+            (Errno::STALE, true),
+            (Errno::ISDIR, false),
+            (Errno::LOOP, false),
+            (Errno::NXIO, false),
+        ] {
+            let error = LayoutError::Io { action: "read", path: "x".into(), source: errno.into() };
+            assert_eq!(error.is_unreadable(), want, "{errno}");
+        }
     }
 }
