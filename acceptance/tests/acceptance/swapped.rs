@@ -205,16 +205,16 @@ fn root_stays_in_the_repository(executables: &Built) -> Result<()> {
             let executables = executables.for_everyone()?;
             let project = Project::new(executables, User::Cnb)?;
             let repository = project.path("layout-repo");
-            let kept = project.path("kept");
+            let (kept, root) = (project.path("kept"), project.path(""));
             let drydock = |words: &[&str]| {
                 let mut command = Command::new(executables.join("drydock"));
                 command.args(words).env_clear().env("CNB_OCI_LAYOUT_PATH", &repository);
-                command.env("XDG_CACHE_HOME", &kept).current_dir(project.path(""));
+                command.env("XDG_CACHE_HOME", &kept).current_dir(&root);
                 command
             };
             project::succeed(&mut drydock(&["tag", RUN_IMAGE, APP_IMAGE]))?;
             project::succeed(&mut drydock(&["export", RUN_IMAGE, "oci:source"]))?;
-            project.write("context/Dockerfile", &format!("FROM {RUN_IMAGE}\nCOPY . /\n"))?;
+            project.write("context/Dockerfile", format!("FROM {RUN_IMAGE}\nCOPY . /\n"))?;
             let (place, treasure) = (project.path(path), project.path("outside/treasure"));
             fs::create_dir(project.path("outside")).context("make a folder")?;
             project::succeed(Command::new("cp").arg("-a").arg(&place).arg(&treasure))?;
