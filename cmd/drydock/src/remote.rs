@@ -68,6 +68,8 @@ pub(crate) fn open<'a>(
     let digest = root.digest;
     let referrers =
         registry.referrers(reference, digest, MAX_REFERRERS).or_else(|error| match error.kind {
+            // One that is out of order may know some.
+            ErrorKind::Status { status: 500.., .. } => Err(error),
             ErrorKind::Unauthorized { .. } | ErrorKind::Status { .. } | ErrorKind::Malformed { .. } => {
                 watch.note(&format!("signatures and the like are not imported: {error}"));
                 Ok(Vec::new())

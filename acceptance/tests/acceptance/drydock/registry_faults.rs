@@ -346,7 +346,12 @@ fn referrers_are_refused(executables: &Built) -> Result<()> {
         is_there(&repository, &source)?;
         ensure!(said.contains("signatures and the like are not imported") == is_told, "{said}");
     }
-    Ok(())
+    // One that is out of order may have some.
+    let fake = Fake::start(move |request, _| {
+        if request.path.contains("/referrers/") { Answer::new(503, "") } else { served.answer(request) }
+    });
+    let (repository, import) = (Repository::new(executables)?, Import::new(&[&fake])?);
+    repository.refused(4, "status 503", &import.words())
 }
 
 fn redirects_take_no_credentials_along(executables: &Built) -> Result<()> {
