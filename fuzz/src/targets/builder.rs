@@ -90,7 +90,7 @@ fn options() -> Options {
         threads: NonZeroUsize::MIN,
         durability: Durability::InMemory,
     };
-    Options { platform: Platform::linux("amd64"), write }
+    Options { platform: Platform::linux("amd64"), write, without: Vec::new() }
 }
 
 /// A builder, and a package.

@@ -106,7 +106,7 @@ fn of_image(config: &ImageConfig) -> Result<Option<LifecycleFacts>> {
 fn read(path: &Path, build: &ImageConfig, watch: &dyn Watch) -> Result<Lifecycle> {
     let failed = || format!("cannot use the lifecycle `{}`", path.display());
     let (tree, outer) = match Tree::at(path)? {
-        Tree::Folder(_) if path.join("lifecycle").is_dir() => {
+        Tree::Folder(..) if path.join("lifecycle").is_dir() => {
             (Tree::at(&path.join("lifecycle"))?, Some(path.join(DESCRIPTOR)))
         }
         tree => (tree, None),

@@ -35,6 +35,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use drydock_io::lock::Identity;
 use drydock_model::platform::Platform;
 use drydock_spec::toml_text;
 use serde::de::DeserializeOwned;
@@ -56,6 +57,8 @@ pub struct Options {
     pub platform: Platform,
     /// How its layers are written.
     pub write: flatten::Options,
+    /// What is no part of a buildpack's folder though it lies there: the file that a package is written to.
+    pub without: Vec<Identity>,
 }
 
 /// What a file asks for, and cannot be.

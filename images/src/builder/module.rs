@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use drydock_io::lock::Identity;
 use drydock_layout::{Durability, Image, ImageLayer};
 use drydock_model::config::ImageConfig;
 use drydock_model::digest::DiffId;
@@ -158,7 +159,9 @@ impl<'a> Loader<'a> {
 
     /// What is in a folder, in an archive of one, or in a package.
     pub(super) fn file(&mut self, kind: ModuleKind, path: &Path) -> Result<Found> {
-        let tree = Tree::at(path)?;
+        // None if it is not there yet.
+        let repository = Identity::of(self.repository.dir().path()).ok();
+        let tree = Tree::at(path)?.without(self.options.without.iter().copied().chain(repository));
         let mut seen = Seen::default();
         tree.visit(self.watch, &mut |member, contents| match member.kind {
             MemberKind::File { .. } => seen.see(kind, member.path, contents),

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
+use drydock_io::read::is_dir;
 use drydock_layout::{Committed, Durability, Layout, LinkMode, NewImage, Transaction};
 use drydock_model::config::{ImageConfig, Settings};
 use drydock_model::manifest::Annotations;
@@ -63,7 +64,7 @@ pub fn package(
     watch: &dyn Watch,
 ) -> Result<Packaged> {
     let dir = &absolute(dir)?;
-    if !dir.is_dir() {
+    if !is_dir(dir).with_context(|| format!("cannot look at `{}`", dir.display()))? {
         bail!("`{}` is no folder", dir.display());
     }
     let mut loader = Loader::new(repository, options, watch);
@@ -82,7 +83,7 @@ pub fn package_file(
 ) -> Result<Packaged> {
     let scratch = tempfile::Builder::new().prefix("drydock-").tempdir().context("cannot make a folder")?;
     let write = flatten::Options { durability: Durability::InMemory, ..options.write };
-    let options = &Options { platform: options.platform.clone(), write };
+    let options = &Options { write, ..options.clone() };
     let name = Repository::new(scratch.path())?.locate("package")?;
     let packaged = package(repository, dir, &name, options, watch)?;
     let layout = Layout::open(name.path())?;

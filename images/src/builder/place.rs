@@ -60,7 +60,7 @@ pub fn context(archive: &Path, to: &Path, watch: &dyn Watch) -> Result<Placed> {
 fn unpack(archive: &Path, to: &Path, watch: &dyn Watch, decide: &Decide<'_>) -> Result<Placed> {
     let tree = Tree::at(archive)?;
     let may_be = match &tree {
-        Tree::Folder(_) => false,
+        Tree::Folder(..) => false,
         Tree::Zip(_) => true,
         Tree::Tar(path) => is_tar(path)?,
     };

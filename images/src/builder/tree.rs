@@ -5,14 +5,17 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufReader, Read};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use drydock_encode::compress::decompressed;
+use drydock_io::file::is_temporary;
+use drydock_io::lock::Identity;
 use drydock_io::sink::Sink;
 use drydock_tar::{Archive, Found, Kind, Member as TarMember, Time, Walk, Whiteout, open_file};
-use rustix::fs::{CWD, FileType, Mode, OFlags, openat, readlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, openat, readlinkat, statat};
 
 use super::zip;
 use crate::files::MAX_PATH;
@@ -30,7 +33,8 @@ pub const MAX_BYTES: u64 = 64 << 30;
 /// A tree of files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Tree {
-    Folder(PathBuf),
+    /// Without these folders and files in it.
+    Folder(PathBuf, Vec<Identity>),
     Tar(PathBuf),
     Zip(PathBuf),
 }
@@ -71,7 +75,7 @@ impl Tree {
     pub(super) fn at(path: &Path) -> Result<Self> {
         let facts = fs::metadata(path).with_context(|| format!("cannot find `{}`", path.display()))?;
         if facts.is_dir() {
-            return Ok(Self::Folder(path.to_owned()));
+            return Ok(Self::Folder(path.to_owned(), Vec::new()));
         }
         let mut magic = Vec::new();
         let read = drydock_io::read::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
@@ -79,16 +83,24 @@ impl Tree {
         Ok(if zip::is_zip(&magic) { Self::Zip(path.to_owned()) } else { Self::Tar(path.to_owned()) })
     }
 
+    /// Of a folder, all but these folders and files.
+    pub(super) fn without(mut self, left_out: impl IntoIterator<Item = Identity>) -> Self {
+        if let Self::Folder(_, without) = &mut self {
+            without.extend(left_out);
+        }
+        self
+    }
+
     pub(super) fn path(&self) -> &Path {
         match self {
-            Self::Folder(path) | Self::Tar(path) | Self::Zip(path) => path,
+            Self::Folder(path, _) | Self::Tar(path) | Self::Zip(path) => path,
         }
     }
 
     /// Gives every file to `visit`: a folder's in the order of their names, an archive's in the order that they have there.
     pub(super) fn visit(&self, watch: &dyn Watch, visit: &mut Visit<'_>) -> Result<()> {
         let visited = match self {
-            Self::Folder(path) => folder(path, watch, visit),
+            Self::Folder(path, without) => folder(path, without, watch, visit),
             Self::Tar(path) => tar(path, watch, visit),
             Self::Zip(path) => zip::visit(path, watch, visit),
         };
@@ -127,13 +139,22 @@ fn tar(path: &Path, watch: &dyn Watch, visit: &mut Visit<'_>) -> Result<()> {
     Ok(())
 }
 
-fn folder(path: &Path, watch: &dyn Watch, visit: &mut Visit<'_>) -> Result<()> {
+fn folder(path: &Path, without: &[Identity], watch: &dyn Watch, visit: &mut Visit<'_>) -> Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = openat(CWD, path, flags, Mode::empty())?;
     let mut walk = Walk::new(path, root)?;
     let mut guard = Guard::default();
-    while let Some(Found { dir, path: above, leaf, file_type }) = walk.find_next()? {
+    let is_left_out = |dir: BorrowedFd<'_>, leaf: &[u8]| {
+        let found = statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW);
+        found.is_ok_and(|found| without.contains(&Identity::from(&found)))
+    };
+    let mut enters = |dir: BorrowedFd<'_>, _: &[u8], leaf: &[u8]| !is_left_out(dir, leaf);
+    while let Some(Found { dir, path: above, leaf, file_type }) = walk.find_next_where(&mut enters)? {
         watch.advance(0)?;
+        // The package itself may be about to be written there.
+        if !leaf.is_empty() && (is_left_out(dir, leaf) || is_temporary(OsStr::from_bytes(leaf), "")) {
+            continue;
+        }
         let slash: &[u8] = if above.is_empty() || leaf.is_empty() { b"" } else { b"/" };
         let name = [above, slash, leaf].concat();
         let failed = || format!("cannot read `{}`", path.join(OsStr::from_bytes(&name)).display());

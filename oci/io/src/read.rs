@@ -19,7 +19,12 @@ pub fn look(path: &Path) -> io::Result<Option<Metadata>> {
     unless_missing(fs::metadata(path))
 }
 
-/// The same, but of a symlink itself.
+/// Whether a folder lies at a path.
+pub fn is_dir(path: &Path) -> io::Result<bool> {
+    Ok(look(path)?.is_some_and(|found| found.is_dir()))
+}
+
+/// What lies at a path; of a symlink, that itself.
 pub fn look_at_link(path: &Path) -> io::Result<Option<Metadata>> {
     unless_missing(fs::symlink_metadata(path))
 }

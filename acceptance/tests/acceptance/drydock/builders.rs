@@ -268,6 +268,12 @@ fn builders_are_reproducible(executables: &Built) -> Result<()> {
     let first = fs::read(made.path("hello.cnb"))?;
     repository.text(&["buildpack", "package", "hello", "--output", "hello.cnb"])?;
     ensure!(fs::read(made.path("hello.cnb"))? == first, "a package made twice is another one");
+    // What is written into the folder is no part of it.
+    for _ in 0..2 {
+        let inside = repository.json(0, &["buildpack", "package", "hello", "-o", "hello/hello.cnb"])?;
+        ensure!(inside["digest"] == packaged["digest"], "{inside} {packaged}");
+    }
+    fs::remove_file(made.path("hello/hello.cnb"))?;
     let image = repository.json(0, &["buildpack", "package", "hello", "acme/hello"])?;
     ensure!(image["digest"] == packaged["digest"], "{image} {packaged}");
     let path = format!("oci-archive:{}", made.path("hello.cnb").display());

@@ -42,7 +42,7 @@ pub(crate) enum BuilderCommand {
 /// How images are made from here.
 pub(super) fn options(compression: Compression, platform: &ForPlatform) -> Options {
     let write = flatten::Options { compression, threads: cores(), durability: Durability::OnDisk };
-    Options { platform: platform.get(), write }
+    Options { platform: platform.get(), write, without: Vec::new() }
 }
 
 pub(crate) fn run(context: &mut Context, command: BuilderCommand) -> Result<u8> {

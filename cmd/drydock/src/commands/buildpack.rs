@@ -9,6 +9,7 @@ use drydock_encode::compress::Compression;
 use drydock_images::builder::package::{package, package_file};
 use drydock_images::builder::skeleton;
 use drydock_images::export::File;
+use drydock_io::lock::Identity;
 use drydock_spec::module::ModuleName;
 use serde_json::json;
 
@@ -53,7 +54,7 @@ pub(crate) enum BuildpackCommand {
 pub(crate) fn run(context: &mut Context, command: BuildpackCommand) -> Result<u8> {
     match command {
         BuildpackCommand::Package { dir, name, output, compression, platform } => {
-            let options = options(compression, &platform);
+            let mut options = options(compression, &platform);
             let (repository, progress) = (&context.repository, &context.progress);
             let (packaged, to) = match (name, output) {
                 (Some(name), _) => {
@@ -61,6 +62,7 @@ pub(crate) fn run(context: &mut Context, command: BuildpackCommand) -> Result<u8
                     (package(repository, &dir, &to, &options, progress)?, name)
                 }
                 (None, Some(path)) => {
+                    options.without = Identity::of(&path).into_iter().collect();
                     let put = |to: &mut dyn Write| package_file(repository, &dir, to, &options, progress);
                     write(&File::Path(path), &progress.signals, put)?
                 }
