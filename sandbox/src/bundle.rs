@@ -114,26 +114,32 @@ const PERIOD: u64 = 100_000;
 pub fn config(sandbox: &Sandbox, id: &str, room: &Room) -> Result<Spec> {
     let config = json!({
         "ociVersion": "1.0.2",
-        "root": {"path": sandbox.root, "readonly": !sandbox.writable_root},
+        "root": {"path": text(&sandbox.root)?, "readonly": !sandbox.writable_root},
         "hostname": "drydock",
-        "process": process(sandbox),
-        "mounts": mounts(sandbox, room),
+        "process": process(sandbox, room)?,
+        "mounts": mounts(sandbox, room)?,
         "linux": linux(sandbox, id, room),
     });
     serde_json::from_value(config).context("what a sandbox is does not fit the specification")
 }
 
 /// Where the runtime mounts something, and whether that is a folder: what is not there, it makes.
-pub fn mount_points(sandbox: &Sandbox, room: &Room) -> Vec<(String, bool)> {
+pub fn mount_points(sandbox: &Sandbox, room: &Room) -> Result<Vec<(String, bool)>> {
     let point = |mount: &Json| {
         let is_file =
             mount["type"] == "bind" && mount["source"].as_str().is_some_and(|from| Path::new(from).is_file());
         mount["destination"].as_str().map(|to| (to.to_owned(), !is_file))
     };
-    mounts(sandbox, room).iter().filter_map(point).collect()
+    Ok(mounts(sandbox, room)?.iter().filter_map(point).collect())
 }
 
-fn process(sandbox: &Sandbox) -> Json {
+/// A path as runtimes are told of it, in JSON.
+fn text(path: &Path) -> Result<&str> {
+    path.to_str()
+        .with_context(|| format!("the path `{}` is not UTF-8: no runtime can be told", path.display()))
+}
+
+fn process(sandbox: &Sandbox, room: &Room) -> Result<Json> {
     let none: [&str; 0] = [];
     let own = if sandbox.user.uid == 0 { &CAPABILITIES[..] } else { &none };
     let mut limits = Vec::new();
@@ -153,13 +159,14 @@ fn process(sandbox: &Sandbox) -> Json {
         "rlimits": limits,
         "noNewPrivileges": !sandbox.new_privileges,
     });
-    if !sandbox.groups.is_empty() {
-        process["user"]["additionalGids"] = json!(sandbox.groups);
+    let groups = room.groups(&sandbox.groups).context("cannot read the groups of this namespace")?;
+    if !groups.is_empty() {
+        process["user"]["additionalGids"] = json!(groups);
     }
-    process
+    Ok(process)
 }
 
-fn mounts(sandbox: &Sandbox, room: &Room) -> Vec<Json> {
+fn mounts(sandbox: &Sandbox, room: &Room) -> Result<Vec<Json>> {
     let mount = |to: &str, kind: &str, options: &[&str]| json!({"destination": to, "type": kind, "source": kind, "options": options});
     let mut mounts = vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
@@ -172,10 +179,10 @@ fn mounts(sandbox: &Sandbox, room: &Room) -> Vec<Json> {
     if sandbox.network != Network::Host || room.ids == Ids::All {
         mounts.push(mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]));
     }
-    let bind = |from: &Path, to: &str, writable: bool| {
+    let bind = |from: &Path, to: &str, writable: bool| -> Result<Json> {
         let access = if writable { "rw" } else { "ro" };
-        json!({"destination": to, "type": "bind", "source": from,
-               "options": ["rbind", "rprivate", "nosuid", "nodev", access]})
+        Ok(json!({"destination": to, "type": "bind", "source": text(from)?,
+                  "options": ["rbind", "rprivate", "nosuid", "nodev", access]}))
     };
     let resolver = match &sandbox.network {
         Network::Host => Some(Path::new(RESOLVER)),
@@ -183,9 +190,12 @@ fn mounts(sandbox: &Sandbox, room: &Room) -> Vec<Json> {
         Network::None => None,
     };
     let names = resolver.into_iter().flat_map(|resolver| [(resolver, RESOLVER), (Path::new(HOSTS), HOSTS)]);
-    mounts.extend(names.filter(|(from, _)| from.exists()).map(|(from, to)| bind(from, to, false)));
-    mounts.extend(sandbox.mounts.iter().map(|mount| bind(&mount.from, &mount.to, mount.writable)));
-    mounts
+    let names = names.filter(|(from, _)| from.exists()).map(|(from, to)| bind(from, to, false));
+    let own = sandbox.mounts.iter().map(|mount| bind(&mount.from, &mount.to, mount.writable));
+    for bound in names.chain(own) {
+        mounts.push(bound?);
+    }
+    Ok(mounts)
 }
 
 fn linux(sandbox: &Sandbox, id: &str, room: &Room) -> Json {
@@ -236,7 +246,21 @@ fn resources(limits: &Limits) -> Json {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
     use super::*;
+
+    #[test]
+    fn paths_that_json_cannot_hold_are_refused() {
+        let odd = PathBuf::from(OsStr::from_bytes(b"/r\xff"));
+        let usual = || sandbox(0, Network::None);
+        let mount = Mount { from: odd.clone(), to: "/to".to_owned(), writable: false };
+        for odd in [Sandbox { root: odd.clone(), ..usual() }, Sandbox { mounts: vec![mount], ..usual() }] {
+            let error = config(&odd, "x", &Room { ids: Ids::All }).unwrap_err();
+            assert!(error.to_string().contains("is not UTF-8"), "{error}");
+        }
+    }
 
     fn sandbox(uid: u32, network: Network) -> Sandbox {
         Sandbox {
@@ -299,7 +323,7 @@ mod tests {
 
     #[test]
     fn what_is_mounted_is_known() {
-        let found = mount_points(&sandbox(1000, Network::None), &Room { ids: Ids::All });
+        let found = mount_points(&sandbox(1000, Network::None), &Room { ids: Ids::All }).unwrap();
         for point in [("/proc", true), ("/sys", true), ("/dev/shm", true), ("/to", true)] {
             assert!(found.contains(&(point.0.to_owned(), point.1)), "{point:?}: {found:?}");
         }

@@ -56,6 +56,15 @@ impl Ids {
     }
 }
 
+/// Whether there is an id in a namespace, by the text of its `/proc/<pid>/uid_map` or `gid_map`.
+pub(crate) fn is_mapped(map: &str, id: u32) -> bool {
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u64>);
+        let (Some(Ok(first)), Some(Ok(count))) = (numbers.next(), numbers.nth(1)) else { return false };
+        u64::from(id).checked_sub(first).is_some_and(|after| after < count)
+    })
+}
+
 /// The ids of the namespace: `outside` is `inside` there, and all others from 0 on are subordinate ones.
 pub fn map(inside: u32, outside: u32, subordinate: (u32, u32)) -> Vec<Range> {
     let (first, count) = subordinate;
@@ -96,6 +105,15 @@ mod tests {
 
     fn ranges(found: &[Range]) -> Vec<(u32, u32, u32)> {
         found.iter().map(|range| (range.inside, range.outside, range.count)).collect()
+    }
+
+    #[test]
+    fn what_a_map_has_is_there() {
+        let map = "         0     100000       1000\n      1000       1001          1\nx\n";
+        for (id, want) in [(0, true), (999, true), (1000, true), (1001, false), (u32::MAX, false)] {
+            assert_eq!(is_mapped(map, id), want, "{id}");
+        }
+        assert!(is_mapped("0 0 4294967295\n", 4_294_967_294));
     }
 
     #[test]

@@ -180,9 +180,9 @@ fn make_namespace(path: &Path) -> Result<()> {
             rustix::thread::unshare(UnshareFlags::NEWNET)?;
             mount("/proc/thread-self/ns/net", path, c"", MountFlags::BIND, None)
         };
-        scope.spawn(make).join()
+        let thread = thread::Builder::new().spawn_scoped(scope, make).context("cannot start a thread")?;
+        thread.join().map_err(|_| anyhow::anyhow!("the thread for it failed"))
     });
-    let made = made.map_err(|_| anyhow::anyhow!("the thread for it failed"));
     made?.context("cannot make a network namespace")
 }
 

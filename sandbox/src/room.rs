@@ -223,6 +223,19 @@ impl Room {
         }
     }
 
+    /// Those of a user's groups that there are in the room.
+    pub fn groups(&self, groups: &[u32]) -> io::Result<Vec<u32>> {
+        match self.ids {
+            Ids::All => Ok(groups.to_owned()),
+            // The kernel lets nobody have others there.
+            Ids::One => Ok(Vec::new()),
+            Ids::Several => {
+                let map = fs::read_to_string("/proc/self/gid_map")?;
+                Ok(groups.iter().copied().filter(|gid| ids::is_mapped(&map, *gid)).collect())
+            }
+        }
+    }
+
     /// What tells this room's users from another's: who unpacks files keeps those of one room from another's.
     pub fn users(&self) -> io::Result<String> {
         let squeeze = |text: String| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");

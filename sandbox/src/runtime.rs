@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
+use drydock_io::read::look;
 use serde_json::Value as Json;
 
 use crate::bundle::{Sandbox, config};
@@ -181,7 +182,9 @@ impl Runtime {
         let ended = ended.with_context(|| format!("cannot wait for `{}`", self.path.display()))?;
         // A runtime that was killed leaves what it would have removed.
         self.forget(room, &state, limited);
-        if ending.is_none() && !started.exists() {
+        let has_started =
+            look(&started).with_context(|| format!("cannot look at `{}`", started.display()))?;
+        if ending.is_none() && has_started.is_none() {
             bail!(
                 "`{}` has started nothing ({ended}): it says itself why, or is no OCI runtime",
                 self.path.display()

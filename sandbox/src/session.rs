@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
+use drydock_io::file::make_dirs;
 use drydock_io::lock::Lock;
 use drydock_tar::remove_all;
 
@@ -44,7 +45,7 @@ impl Session {
     /// Makes a folder in it.
     pub fn make(&self, name: &str) -> Result<PathBuf> {
         let dir = self.dir.join(name);
-        drydock_io::file::make_dirs(&dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
+        make_dirs(&dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
         Ok(dir)
     }
 
@@ -127,7 +128,12 @@ pub(crate) fn make_locked(parent: &Path, prefix: &str) -> Result<(PathBuf, Lock)
 pub(crate) fn make_private(dir: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     let failed = || format!("cannot make `{}`", dir.display());
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(failed)
+    match fs::DirBuilder::new().recursive(true).mode(0o700).create(dir) {
+        // What cannot be looked at is said to be no folder.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => make_dirs(dir),
+        made => made,
+    }
+    .with_context(failed)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use drydock_extend::in_place::identify;
 use drydock_images::built::Built;
 use drydock_layout::Image;
 use drydock_sandbox::bundle::{Mount, Sandbox};
-use drydock_sandbox::ids::{Ids, User};
+use drydock_sandbox::ids::User;
 use drydock_sandbox::room::Room;
 use drydock_sandbox::tree::{self, Tree};
 
@@ -140,8 +140,7 @@ impl Task<'_> {
                 .map_or("/", |dir| dir)
                 .to_owned(),
             user: User { uid: who.owner.uid, gid: who.owner.gid },
-            // Where there is one group only, nobody is in others.
-            groups: if shop.room.ids == Ids::One { Vec::new() } else { who.groups },
+            groups: who.groups,
             new_privileges: false,
             mounts: self.options.sandboxed.volume.iter().cloned().chain(self.mounts).collect(),
             network: shop.network.clone(),

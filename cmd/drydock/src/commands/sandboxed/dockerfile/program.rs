@@ -36,7 +36,7 @@ impl Programs<'_> {
     pub(super) fn add_mount_points(&self, program: &Program, before: &Path, points: &Path) -> Result<()> {
         let nobody = Identity { owner: drydock_tar::Owner::ROOT, groups: Vec::new(), home: String::new() };
         let sandbox = self.sandbox(&[], program, &nobody);
-        let wanted = bundle::mount_points(&sandbox, &self.shop.room);
+        let wanted = bundle::mount_points(&sandbox, &self.shop.room)?;
         let wanted: Vec<MountPoint<'_>> = wanted
             .iter()
             .map(|(path, is_dir)| if *is_dir { MountPoint::Dir(path) } else { MountPoint::File(path) })
