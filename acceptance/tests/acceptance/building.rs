@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -368,6 +369,8 @@ fn a_project_says_how_it_is_built(built: &Built, houses: &Houses) -> Result<()> 
 
 fn what_fails_says_why(built: &Built, houses: &Houses) -> Result<()> {
     let house = houses.with_script(built, Who::Root, "#!/bin/sh\necho broken >&2\nexit 3\n")?;
+    symlink("builder", house.path("layout-repo/index.docker.io/acme/alias"))?;
+    succeed(&mut house.patient(&["tag", RUN, "acme/package"]))?;
     for (further, exit, says) in [
         (&[][..], 51, "broken"),
         (&["--run-image", "acme/none"][..], 32, "acme/none"),
@@ -379,8 +382,12 @@ fn what_fails_says_why(built: &Built, houses: &Houses) -> Result<()> {
         (&["--output", "oci-archive:-"], 2, "among what the phases say"),
         (&["--tag", RUN], 2, "the run image of this build"),
         (&["--tag", "acme/builder"], 2, "the builder of this build"),
+        (&["--tag", "acme/alias"], 2, "the builder of this build"),
+        (&["--buildpack", "acme/package", "--tag", "acme/package"], 2, "the buildpack package of this build"),
+        (&["--cache", "app"], 2, "is no cache, as it holds `name`"),
         (&["--workspace", "/cnb"], 2, "need `/cnb/lifecycle` for themselves"),
         (&["--workspace", "/proc/x"], 2, "the kernel's"),
+        (&["--workspace", "/extended"], 2, "need `/extended` for themselves"),
         (&["--volume", "/usr:/cnb"], 2, "would hide `/cnb/lifecycle`"),
         (&["--volume", "/usr:/x", "--volume", "/usr:/./workspace/"], 2, "would hide `/workspace`"),
     ] {

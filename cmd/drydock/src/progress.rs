@@ -3,12 +3,14 @@
 use std::cell::Cell;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use drydock_extend::in_place::Going;
 use drydock_images::Watch;
 use drydock_registry::ErrorKind;
 use drydock_sandbox::signals;
@@ -20,7 +22,7 @@ use signal_hook::low_level::pipe;
 use crate::output::{bytes, printable};
 
 /// Signals that stop the work.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Signals {
     /// The number of the first that came; 0 as long as there was none.
     first: Arc<AtomicUsize>,
@@ -76,6 +78,19 @@ impl Signals {
         let came = wait();
         self.at_once.store(self.exit_code().is_some(), Ordering::Relaxed);
         came
+    }
+
+    /// Whether the work goes on: an error if a signal stops it, or if its time is over.
+    fn go_on(&self, until: Option<Instant>) -> io::Result<()> {
+        if self.exit_code().is_some() {
+            return Err(io::Error::other("stopped by a signal"));
+        }
+        if until.is_some_and(|until| Instant::now() >= until) {
+            return Err(io::Error::other(ErrorKind::TimeIsOver));
+        }
+        // Whatever was waited for is there.
+        self.at_once.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The exit code of a process that was stopped by a signal.
@@ -162,6 +177,12 @@ impl Progress {
         }
     }
 
+    /// What is asked again and again while a context is read.
+    pub(crate) fn going(&self) -> Going {
+        let (signals, until) = (self.signals.clone(), self.until);
+        Rc::new(move || signals.go_on(until))
+    }
+
     /// What is asked again and again while something is waited for: says once so, and ends with the command's time.
     pub(crate) fn waiting(&self, text: &str) -> impl Fn() -> io::Result<()> {
         let told = Cell::new(false);
@@ -203,14 +224,7 @@ impl Watch for Progress {
     }
 
     fn advance(&self, more: u64) -> io::Result<()> {
-        if self.signals.exit_code().is_some() {
-            return Err(io::Error::other("stopped by a signal"));
-        }
-        if self.until.is_some_and(|until| Instant::now() >= until) {
-            return Err(io::Error::other(ErrorKind::TimeIsOver));
-        }
-        // Whatever was waited for is there.
-        self.signals.at_once.store(false, Ordering::Relaxed);
+        self.signals.go_on(self.until)?;
         let mut task = self.lock();
         let Some(task) = task.as_mut() else { return Ok(()) };
         task.done += more;

@@ -15,7 +15,7 @@ use rustix::fs::{FileType, Stat, fstat, major, minor, readlinkat};
 
 use super::Contexts;
 use super::archive::{self, Packed};
-use super::context::{Context, Item, Source, clean, is_dir, open};
+use super::context::{Context, Going, Item, Source, clean, is_dir, open};
 use super::layer::xattrs;
 use super::scope::{Scope, join, names, push};
 use super::target::{Facts, Special, Target};
@@ -255,25 +255,21 @@ impl Sum {
         being_filled: Option<&Stat>,
         put: Put<'_>,
     ) -> Result<()> {
-        let keeps = context.keeps_owners();
-        let unpacks = copying.unpacks && !is_dir(&source.stat);
+        let how = How {
+            keeps: context.keeps_owners(),
+            unpacks: copying.unpacks && !is_dir(&source.stat),
+            going: context.going(),
+        };
         let mut links = Links::default();
         context.each(source, &copying.exclude, being_filled, &mut |item| {
-            let added = self.add_item(&item, keeps, unpacks, &mut links, put);
+            let added = self.add_item(&item, &how, &mut links, put);
             let named = || format!("`{}`", String::from_utf8_lossy(item.below));
             if item.below.is_empty() { added } else { added.with_context(named) }
         })
     }
 
-    fn add_item(
-        &mut self,
-        item: &Item<'_>,
-        keeps: bool,
-        unpacks: bool,
-        links: &mut Links,
-        put: Put<'_>,
-    ) -> Result<()> {
-        let copied = CopiedFacts::of(item, keeps)?;
+    fn add_item(&mut self, item: &Item<'_>, how: &How, links: &mut Links, put: Put<'_>) -> Result<()> {
+        let copied = CopiedFacts::of(item, how.keeps)?;
         let facts = copied.facts(item.stat);
         if let Some(first) = links.find(item) {
             self.add(b"same", item.below);
@@ -284,8 +280,8 @@ impl Sum {
         match FileType::from_raw_mode(item.stat.st_mode) {
             FileType::RegularFile => {
                 let mut file = open(item.dir, item.leaf)?.context("it was replaced meanwhile")?;
-                let packed = if unpacks { Packed::of(&mut file)? } else { None };
-                let mut file = Hashing { file, hash: Hasher::new() };
+                let packed = if how.unpacks { Packed::of(&mut file)? } else { None };
+                let mut file = Hashing { file, hash: Hasher::new(), going: &*how.going };
                 match packed {
                     Some(packed) => {
                         self.add(b"unpacked", b"");
@@ -313,14 +309,25 @@ impl Sum {
     }
 }
 
-/// A file, and the hash of what was read of it.
-struct Hashing {
-    file: File,
-    hash: Hasher,
+/// How things are read.
+struct How {
+    /// With owners and attributes.
+    keeps: bool,
+    /// Archives are looked for.
+    unpacks: bool,
+    going: Going,
 }
 
-impl Read for Hashing {
+/// A file, and the hash of what was read of it.
+struct Hashing<'a> {
+    file: File,
+    hash: Hasher,
+    going: &'a dyn Fn() -> io::Result<()>,
+}
+
+impl Read for Hashing<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (self.going)()?;
         let length = self.file.read(buffer)?;
         self.hash.update(&buffer[..length]);
         Ok(length)
@@ -329,9 +336,9 @@ impl Read for Hashing {
 
 /// Downloads a file, and checks it; gives its digest, too.
 fn download(contexts: &mut dyn Contexts, url: &str, checksum: Option<&Digest>) -> Result<(File, Digest)> {
-    let mut file = Hashing { file: contexts.download(url)?, hash: Hasher::new() };
+    let mut file = Hashing { file: contexts.download(url)?, hash: Hasher::new(), going: &|| Ok(()) };
     io::copy(&mut file, &mut io::sink())?;
-    let Hashing { mut file, hash } = file;
+    let Hashing { mut file, hash, .. } = file;
     let found = Digest::from_hash(hash);
     if let Some(wanted) = checksum {
         ensure!(

@@ -1,11 +1,14 @@
 //! A context: a folder that `COPY` and `ADD` bring files from, and nothing outside of it.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use drydock_io::lock::Identity;
 use drydock_tar::{Found, Walk, open_file, split_leaf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, fstat, openat, statat};
 
@@ -14,13 +17,27 @@ use super::scope::{Scope, join, push};
 use crate::language::{IgnoreRules, Pattern};
 use crate::plan::From;
 
+/// What is asked again and again while files are read: its error ends that, and is the result.
+pub type Going = Rc<dyn Fn() -> io::Result<()>>;
+
 /// The folder, and what of it is left out.
-#[derive(Debug)]
 pub struct Context {
     path: PathBuf,
     scope: Scope,
     ignore: IgnoreRules,
+    /// Folders that are left out by whatever name they come.
+    without: Vec<Identity>,
     keeps_owners: bool,
+    going: Going,
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("path", &self.path)
+            .field("ignore", &self.ignore)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where there is nothing but the context of the build.
@@ -58,7 +75,24 @@ pub(super) struct Item<'a> {
 impl Context {
     /// The folder at `path`. What comes from there is root's.
     pub fn open(path: &Path, ignore: IgnoreRules) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), scope: Scope::open(path)?, ignore, keeps_owners: false })
+        let (path, scope) = (path.to_owned(), Scope::open(path)?);
+        Ok(Self { path, scope, ignore, without: Vec::new(), keeps_owners: false, going: Rc::new(|| Ok(())) })
+    }
+
+    /// Without these folders, whatever names they have.
+    #[must_use]
+    pub fn without(self, without: Vec<Identity>) -> Self {
+        Self { without, ..self }
+    }
+
+    /// Read only as long as this says so.
+    #[must_use]
+    pub fn while_going(self, going: Going) -> Self {
+        Self { going, ..self }
+    }
+
+    pub(super) fn going(&self) -> Going {
+        Rc::clone(&self.going)
     }
 
     /// The root of an image or of a stage. What comes from there keeps owners and attributes.
@@ -79,7 +113,7 @@ impl Context {
         being_filled: Option<&Stat>,
         show: &mut dyn FnMut(Item<'_>) -> Result<()>,
     ) -> Result<()> {
-        let Self { path: context, scope, ignore, .. } = self;
+        let Self { path: context, scope, ignore, without, going, .. } = self;
         if !is_dir(&source.stat) {
             let (parent, leaf) = split_leaf(&source.resolved);
             let dir = scope.dir(parent)?;
@@ -99,12 +133,14 @@ impl Context {
                 // Where nothing of a folder can be wanted, it is not looked into.
                 !any(IgnoreRules::leaves_all_out, &join(path, leaf))
                     && !stat.is_ok_and(|stat| {
-                        being_filled.is_some_and(|filled| identity(filled) == identity(&stat))
+                        let found = Identity::from(&stat);
+                        being_filled.is_some_and(|filled| found == filled.into()) || without.contains(&found)
                     })
             };
             let Some(Found { dir, path, leaf, file_type }) = walk.find_next_where(&mut enters)? else {
                 return Ok(());
             };
+            going()?;
             let below = join(path, leaf);
             let is_dir = file_type == FileType::Directory;
             if any(IgnoreRules::leaves_out, &below) || is_dir && !leaf.is_empty() {
@@ -168,6 +204,10 @@ impl Context {
         let resolved = resolved.with_context(|| format!("`{written}` is not in the context"))?;
         let stat = self.scope.stat(&resolved)?;
         let is_left_out = |path: &[u8]| !path.is_empty() && self.ignore.leaves_out(path);
+        if stat.as_ref().is_some_and(|stat| self.without.contains(&stat.into())) {
+            ensure!(is_pattern, "`{written}` holds images or a cache, which are no part of the context");
+            return Ok(None);
+        }
         if is_left_out(&path) || is_left_out(&resolved) {
             // What is in a folder that is left out may be wanted all the same.
             let all = self.ignore.leaves_all_out(&path) || self.ignore.leaves_all_out(&resolved);
@@ -261,11 +301,6 @@ pub(super) fn clean(path: &str) -> Vec<&str> {
         }
     }
     names
-}
-
-/// Which file it is.
-fn identity(stat: &Stat) -> (u64, u64) {
-    (stat.st_dev, stat.st_ino)
 }
 
 pub(super) fn is_dir(stat: &Stat) -> bool {

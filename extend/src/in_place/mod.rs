@@ -29,7 +29,7 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use drydock_encode::pipeline::{self, Blob, Job, Settings};
 use drydock_io::sink::Sink;
 use drydock_layout::ImageLayer;
@@ -37,7 +37,7 @@ use drydock_model::digest::{DiffId, Digest};
 
 pub(crate) use self::bring::digest as digest_of_copied;
 pub use self::bring::{copy_path, digest_of_path};
-pub use self::context::Context;
+pub use self::context::{Context, Going};
 pub use self::overlay::{MountPoint, add_mount_points, layer_of_upper};
 use self::scope::Scope;
 use self::snapshot::{Change, Snapshot};
@@ -287,7 +287,9 @@ fn make_layer(root: &Path, changes: &[Change], layers: &Layers<'_>, text: &str) 
     let job = Job { source: &source, known: None, blob: Some(&beside), copy: None };
     let done = pipeline::run(&[job], layers.settings).map_err(|error| match error {
         pipeline::Error::Source(error) => error,
-        error @ pipeline::Error::Write { .. } => anyhow!(error),
+        pipeline::Error::Write { path, source } => {
+            anyhow::Error::new(source).context(format!("cannot write a layer to `{}`", path.display()))
+        }
     });
     let done = done?.pop().context("the pipeline returns what it did")?;
     let blob = done.blob.context("the pipeline writes the blob that it was asked for")?;

@@ -122,36 +122,43 @@ pub fn add_mount_points(before: &Path, points: &Path, wanted: &[MountPoint<'_>])
     let mut target = Target::new(&mut made, None, None);
     for point in wanted {
         let (MountPoint::Dir(path) | MountPoint::File(path)) = point;
-        let resolved = before.resolve(path.as_bytes(), true).with_context(|| (*path).to_owned())?;
-        if let Some(stat) = find(&mut before, &resolved)? {
-            let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-            ensure!(
-                is_dir == matches!(point, MountPoint::Dir(_)),
-                "`{path}` cannot be mounted: one is a folder, and the other is none"
-            );
-            continue;
-        }
-        let (parent, _) = split_leaf(&resolved);
-        let mut on_way = Vec::new();
-        for name in names(parent) {
-            push(&mut on_way, name);
-            if let Some(stat) = find(&mut before, &on_way)? {
-                let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-                ensure!(is_dir, "`{path}` cannot be mounted: `{}` is no folder", shown(&on_way));
-                target.dir(&on_way, &Facts::of(&stat))?;
-            }
-        }
-        match point {
-            MountPoint::Dir(_) => {
-                target.make_dirs(&resolved)?;
-            }
-            MountPoint::File(_) => {
-                let facts = Facts { mode: 0o644, owner: Owner::ROOT, modified: None, xattrs: NO_XATTRS };
-                target.file(&resolved, &mut io::empty(), &facts)?;
-            }
-        }
+        add_mount_point(&mut before, &mut target, point)
+            .with_context(|| format!("cannot make the mount point `{path}` in `{}`", points.display()))?;
     }
     target.finish().with_context(failed)
+}
+
+fn add_mount_point(before: &mut Scope, target: &mut Target<'_>, point: &MountPoint<'_>) -> Result<()> {
+    let (MountPoint::Dir(path) | MountPoint::File(path)) = point;
+    let resolved = before.resolve(path.as_bytes(), true)?;
+    if let Some(stat) = find(before, &resolved)? {
+        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        ensure!(
+            is_dir == matches!(point, MountPoint::Dir(_)),
+            "`{path}` cannot be mounted: one is a folder, and the other is none"
+        );
+        return Ok(());
+    }
+    let (parent, _) = split_leaf(&resolved);
+    let mut on_way = Vec::new();
+    for name in names(parent) {
+        push(&mut on_way, name);
+        if let Some(stat) = find(before, &on_way)? {
+            let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            ensure!(is_dir, "`{path}` cannot be mounted: `{}` is no folder", shown(&on_way));
+            target.dir(&on_way, &Facts::of(&stat))?;
+        }
+    }
+    match point {
+        MountPoint::Dir(_) => {
+            target.make_dirs(&resolved)?;
+        }
+        MountPoint::File(_) => {
+            let facts = Facts { mode: 0o644, owner: Owner::ROOT, modified: None, xattrs: NO_XATTRS };
+            target.file(&resolved, &mut io::empty(), &facts)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -253,7 +260,7 @@ mod tests {
             (dir("/file"), "`/file` cannot be mounted"),
             (file("/etc"), "`/etc` cannot be mounted"),
         ] {
-            let error = add_mount_points(&before, &points, &[point]).unwrap_err().to_string();
+            let error = format!("{:#}", add_mount_points(&before, &points, &[point]).unwrap_err());
             assert!(error.contains(says), "{error}");
         }
     }

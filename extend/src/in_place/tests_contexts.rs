@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use drydock_io::lock::Identity;
 use drydock_model::digest::Digest;
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, getxattr, mknodat, setxattr};
 
@@ -204,4 +206,28 @@ fn what_is_copied_by_its_path_is_what_its_digest_says() {
     assert_eq!(fs::read_to_string(to.join("file")).unwrap(), "a[b]c");
     assert_eq!(fs::read_to_string(to.join("dir/page")).unwrap(), "d?r/[slug]/page");
     assert!(copy_path(&mut context, "*", &to, "none").unwrap_err().to_string().contains("`*` is not"));
+}
+
+#[test]
+fn folders_are_left_out_by_whatever_name() {
+    let stage = Stage::new();
+    for path in ["kept", "cache/blob", "deep/kept"] {
+        stage.write(&format!("context/{path}"), path);
+    }
+    let context = |going: Going| {
+        let cache = Identity::of(&stage.path("context/cache")).unwrap();
+        let context = Context::open(&stage.path("context"), IgnoreRules::default()).unwrap();
+        context.without(vec![cache]).while_going(going)
+    };
+    let to = stage.path("copies");
+    fs::create_dir(&to).unwrap();
+    copy_path(&mut context(Rc::new(|| Ok(()))), "/", &to, "all").unwrap();
+    let names = |path: &str| fs::read_dir(stage.path(path)).unwrap().count();
+    assert_eq!((names("copies/all"), names("copies/all/deep")), (2, 1));
+    let error = copy_path(&mut context(Rc::new(|| Ok(()))), "cache", &to, "cache").unwrap_err();
+    assert!(error.to_string().contains("no part of the context"), "{error}");
+    // Who asks to stop need not wait for the last file.
+    let stop: Going = Rc::new(|| Err(std::io::Error::other("stopped")));
+    let error = copy_path(&mut context(stop), "/", &to, "stopped").unwrap_err();
+    assert!(format!("{error:#}").contains("stopped"), "{error:#}");
 }

@@ -86,7 +86,8 @@ fn find_user(scope: &mut Scope, user: &str) -> Result<Option<User>> {
     let asked = number(user);
     let find = |line: &str| {
         let fields: Vec<&str> = line.split(':').collect();
-        let [name, _, uid, gid, _, home, ..] = fields[..] else { return None };
+        let [name, _, uid, gid, ref rest @ ..] = fields[..] else { return None };
+        let home = rest.get(1).copied().unwrap_or_default();
         let owner = Owner { uid: number(uid)?, gid: number(gid)? };
         let is_asked_for = asked.map_or(name == user, |uid| owner.uid == uid);
         is_asked_for.then(|| User { name: name.to_owned(), owner, home: home.to_owned() })
@@ -158,7 +159,7 @@ mod tests {
         fs::create_dir(temp.path().join("etc")).unwrap();
         fs::write(
             temp.path().join("etc/passwd"),
-            "root:x:0:0::/root:/bin/sh\nbroken\ncnb:x:1000:1001::/home/cnb:/bin/sh\n7:x:9:9::/home/7:\n",
+            "root:x:0:0::/root:/bin/sh\nbroken\ncnb:x:1000:1001::/home/cnb:/bin/sh\n7:x:9:9::/home/7:\nshort:x:5:4\n",
         )
         .unwrap();
         fs::write(temp.path().join("etc/group"), "root:x:0:\ndisk:x:6:a,cnb\nweb:x:33:cnb\nbroken\n")
@@ -167,6 +168,7 @@ mod tests {
             ("cnb", (1000, 1001, vec![6, 33], "/home/cnb")),
             ("1000", (1000, 1001, vec![6, 33], "/home/cnb")),
             ("cnb:web", (1000, 33, vec![], "/home/cnb")),
+            ("short", (5, 4, vec![], "/")),
             ("cnb:5", (1000, 5, vec![], "/home/cnb")),
             ("7:web", (7, 33, vec![], "/")),
             ("7", (7, 0, vec![], "/")),

@@ -2,8 +2,9 @@
 
 use std::str::FromStr;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use drydock_images::list::{Listed, list};
+use drydock_io::read::is_dir;
 
 use super::Context;
 use crate::cli::field;
@@ -57,7 +58,7 @@ impl Format {
 
 pub(crate) fn ls(context: &mut Context, pattern: Option<&str>, format: Option<&Format>) -> Result<u8> {
     let dir = context.repository.dir().path();
-    if !dir.is_dir() {
+    if !is_dir(dir).with_context(|| format!("cannot look at `{}`", dir.display()))? {
         bail!("there is no layout repository `{}`: say with --layout-dir where it is", dir.display());
     }
     let all = list(&context.repository, pattern)?;

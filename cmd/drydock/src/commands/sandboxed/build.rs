@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use drydock_encode::compress::Compression;
 use drydock_images::Repository;
-use drydock_images::builder::given::Finder;
+use drydock_images::builder::given::{Finder, Place};
 use drydock_io::file::TempFile;
+use drydock_io::lock::Identity;
 use drydock_io::way::{self, Links};
 use drydock_layout::Image;
 use drydock_model::digest::Digest;
@@ -29,7 +30,7 @@ use super::extend::{Extended, Extensions, Wanted};
 use super::inputs::{Inputs, builder_user};
 use super::lifecycle::Lifecycle;
 use super::modules::Modules;
-use super::order::{Choice, of_builder};
+use super::order::{Choice, Elsewhere, of_builder};
 use super::steps::{LAYOUT_REPO, Phase, Steps, inner_name, make_bare, refuse_hiding, run_images};
 use super::{Context, Shop, builder};
 use crate::cli_sandboxed::Build;
@@ -38,7 +39,7 @@ use crate::commands::export::{export, is_to_stdout};
 use crate::env;
 use crate::exit::Usage;
 use crate::output::{bytes, printable};
-use crate::progress::eprint_line;
+use crate::progress::{Progress, eprint_line};
 use crate::rules::Rules;
 
 /// Bytes that a file may have which a phase writes, and which is read here.
@@ -65,8 +66,9 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
     if let Some(name) = &options.run_image {
         refuse_replacing(&context.repository, options, name, "run image")?;
     }
-    let repository =
-        fs::canonicalize(context.repository.dir().path()).context("cannot find the layout repository")?;
+    let dir = context.repository.dir().path();
+    let repository = fs::canonicalize(dir)
+        .with_context(|| format!("cannot find the layout repository `{}`", dir.display()))?;
     let inner = |name: &str| inner_name(&context.repository.locate(name)?, &repository);
     let names: Vec<String> =
         [&options.name].into_iter().chain(&options.tag).map(|name| inner(name)).collect::<Result<_>>()?;
@@ -74,13 +76,7 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
     let previous_image = options.previous_image.as_deref().map(inner).transpose()?;
 
     let progress = &context.progress;
-    if let Some((path, keys)) = &options.unknown_keys {
-        // One line, however many they are.
-        let keys: String = format!("`{}`", keys.join("`, `")).chars().take(500).collect();
-        let text =
-            format!("warning: `{}` has keys that mean nothing in its schema version: {keys}", path.display());
-        progress.say(&printable(&text));
-    }
+    warn_of_keys(options, progress);
     let shop = Shop::open(room, &options.sandboxed, &[], progress)?;
     let unpacked = shop.unpacked(&builder, progress)?;
     for name in run_images(&unpacked.files)? {
@@ -95,7 +91,12 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
     let order = Choice {
         builder: &unpacked.files,
         is_image: &|name| context.repository.open(name).is_ok(),
-        bring: &mut |kind, elsewhere| modules.bring(kind, elsewhere),
+        bring: &mut |kind, elsewhere| {
+            if let Elsewhere::At(Place::Image(name)) = elsewhere {
+                refuse_replacing(&context.repository, options, name, "buildpack package")?;
+            }
+            modules.bring(kind, elsewhere)
+        },
     };
     let order = order.order(options)?;
     let own = if order.is_none() { of_builder(&unpacked.files)? } else { None };
@@ -154,12 +155,21 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
     Ok(0)
 }
 
+fn warn_of_keys(options: &Build, progress: &Progress) {
+    let Some((path, keys)) = &options.unknown_keys else { return };
+    // One line, however many they are.
+    let keys: String = format!("`{}`", keys.join("`, `")).chars().take(500).collect();
+    let text =
+        format!("warning: `{}` has keys that mean nothing in its schema version: {keys}", path.display());
+    progress.say(&printable(&text));
+}
+
 /// The app has a name of its own: not that of an image that it is made with.
 fn refuse_replacing(repository: &Repository, options: &Build, used: &str, what: &str) -> Result<()> {
     // What is no name is nobody's, and the phases say so.
     let Ok(used) = repository.locate(used) else { return Ok(()) };
     for name in [&options.name].into_iter().chain(&options.tag) {
-        if repository.locate(name)?.path().path() == used.path().path() {
+        if is_same(repository.locate(name)?.path().path(), used.path().path()) {
             let text = format!(
                 "`{name}` is the {what} of this build, which the app would replace: name it otherwise"
             );
@@ -167,6 +177,11 @@ fn refuse_replacing(repository: &Repository, options: &Build, used: &str, what: 
         }
     }
     Ok(())
+}
+
+/// Whether two paths are one place, or lead there.
+fn is_same(one: &Path, other: &Path) -> bool {
+    one == other || Identity::of(one).is_ok_and(|one| Identity::of(other).is_ok_and(|other| one == other))
 }
 
 /// The phases of a build on their way.
@@ -291,8 +306,9 @@ fn standard_error() -> Result<Stdio> {
 
 /// The extensions that take part.
 fn group_extensions(layers: &Path) -> Result<Vec<GroupElement>> {
-    let text =
-        tree::read(layers, "group.toml", MAX_FILE).context("cannot read group.toml")?.unwrap_or_default();
+    let text = tree::read(layers, "group.toml", MAX_FILE)
+        .with_context(|| format!("cannot read group.toml in `{}`", layers.display()))?
+        .unwrap_or_default();
     let group: Group = toml_text::from_str(&text).context("cannot parse group.toml")?;
     Ok(group.group_extensions)
 }

@@ -21,6 +21,7 @@ use drydock_sandbox::session;
 
 use super::kept::Kept;
 use crate::cli_sandboxed::Build;
+use crate::exit::Usage;
 
 const FOLDER: &str = "builds";
 
@@ -60,6 +61,7 @@ pub(super) fn open(
     let dir = options.cache.clone().unwrap_or_else(|| own.join("cache"));
     make(&dir)?;
     let dir = fs::canonicalize(&dir).with_context(|| format!("cannot find `{}`", dir.display()))?;
+    refuse_others(&dir)?;
     let kept = Kept::of(&own);
     if options.clear_cache {
         kept.clear()?;
@@ -68,7 +70,21 @@ pub(super) fn open(
     Ok((dir, kept, lock))
 }
 
-/// Removes what phases have put into the folder of a cache. What else is there is not theirs.
+/// The phases give all that is in the folder of a cache to their user: it must be a cache, or empty.
+fn refuse_others(dir: &Path) -> Result<()> {
+    let read = || format!("cannot read `{}`", dir.display());
+    for entry in fs::read_dir(dir).with_context(read)? {
+        let name = entry.with_context(read)?.file_name().to_string_lossy().into_owned();
+        if !PARTS.contains(&&*name) && !name.starts_with(".drydock-") {
+            let dir = dir.display();
+            let text = format!("`{dir}` is no cache, as it holds `{name}`: name an empty folder, or a cache");
+            return Err(Usage(text).into());
+        }
+    }
+    Ok(())
+}
+
+/// Removes what phases have put into the folder of a cache.
 fn clear(dir: &Path) -> Result<()> {
     for name in PARTS {
         let path = dir.join(name);
@@ -96,10 +112,13 @@ mod tests {
     fn what_is_cleared_is_the_caches() {
         let dir = tempfile::tempdir().unwrap();
         for path in ["committed/layer", "staging/layer", "docs/letter"] {
+            assert!(refuse_others(dir.path()).is_ok());
             let path = dir.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "dear").unwrap();
         }
+        let error = refuse_others(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("it holds `docs`"), "{error}");
         clear(dir.path()).unwrap();
         let left: Vec<_> =
             fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use drydock_images::builder::selection::Selection;
+use drydock_io::read::is_dir;
 use drydock_spec::descriptor::{ProjectBuildpack, ProjectDescriptor, ProjectScript};
 use drydock_spec::toml_text;
 use serde_json::json;
@@ -55,8 +56,11 @@ pub(crate) fn apply(options: &mut Build) -> Result<()> {
     let path = options.descriptor.clone().unwrap_or_else(|| options.path.join(FILE));
     let read = match options.descriptor {
         Some(_) => drydock_io::read::read_to_string(&path, MAX_FILE).map(Some).map_err(anyhow::Error::from),
-        None if options.path.is_dir() => source::text(&options.path, FILE, MAX_FILE),
-        None => return Ok(()),
+        None => match is_dir(&options.path) {
+            Ok(true) => source::text(&options.path, FILE, MAX_FILE),
+            Ok(false) => return Ok(()),
+            Err(error) => Err(error.into()),
+        },
     };
     let Some(text) = read.with_context(|| format!("cannot read `{}`", path.display()))? else {
         return Ok(());

@@ -9,6 +9,7 @@ use drydock_images::builder::place::{self, Placed};
 use drydock_images::builder::selection::NoPattern;
 use drydock_images::{Name, Watch};
 use drydock_io::lock::Lock;
+use drydock_io::read::is_dir;
 use drydock_model::config::ImageConfig;
 use drydock_sandbox::copy::copy;
 use drydock_sandbox::ids::User;
@@ -115,7 +116,7 @@ pub(super) fn open_to_all(path: &Path, mode: u32) -> Result<()> {
 /// A copy of the app's source, which is a folder or an archive; of a folder, without what is at these paths.
 fn app(from: &Path, to: &Path, without: &[PathBuf], watch: &dyn Watch) -> Result<()> {
     let found = fs::canonicalize(from).with_context(|| format!("cannot find `{}`", from.display()))?;
-    if found.is_dir() {
+    if is_dir(&found).with_context(|| format!("cannot look at `{}`", found.display()))? {
         if without.contains(&found) {
             return Err(
                 Usage(format!("`{}` holds images or a cache, and no app's source", from.display())).into()

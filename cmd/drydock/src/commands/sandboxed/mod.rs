@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use drydock_images::export::{self, Rights};
 use drydock_images::{Repository, Watch as _};
+use drydock_io::read::is_dir;
 use drydock_layout::Image;
 use drydock_model::config::ImageConfig;
 use drydock_model::digest::DiffId;
@@ -276,10 +277,14 @@ impl Shop {
 
     /// Folders that are no part of a source in which they lie: the repository, and what commands keep.
     fn own_folders(&self, repository: &LayoutDir) -> Result<Vec<PathBuf>> {
-        let there = [repository.path(), &self.cache].into_iter().filter(|dir| dir.exists());
-        let real =
-            |dir: &Path| fs::canonicalize(dir).with_context(|| format!("cannot find `{}`", dir.display()));
-        there.map(real).collect()
+        let mut found = Vec::new();
+        for dir in [repository.path(), &self.cache] {
+            let find = || format!("cannot find `{}`", dir.display());
+            if is_dir(dir).with_context(find)? {
+                found.push(fs::canonicalize(dir).with_context(find)?);
+            }
+        }
+        Ok(found)
     }
 
     /// Runs a sandbox to its end.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use drydock_images::builder::given::{Finder, Given, Place};
+use drydock_io::read::is_dir;
 use drydock_registry::sources::Kind;
 use drydock_sandbox::bundle::Mount;
 use drydock_sandbox::roots::Root;
@@ -95,7 +96,8 @@ impl<'a> Modules<'a> {
             let inner = name.dir(kind);
             let from = found(&root.join(&inner))?;
             // What is mounted is this machine's: no link of a package may lead to anything else of it.
-            if from != root.join(&inner) || !from.is_dir() {
+            let look_at = || format!("cannot look at `{}`", from.display());
+            if from != root.join(&inner) || !is_dir(&from).with_context(look_at)? {
                 bail!("`{name}` is no folder in its package");
             }
             let to = format!("/{inner}");

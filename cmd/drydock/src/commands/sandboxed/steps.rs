@@ -302,7 +302,7 @@ impl Steps<'_> {
 /// No volume may hide what the phases are given; below that, it may be. The app has a place of its own.
 pub(super) fn refuse_hiding(options: &Build) -> Result<(), Usage> {
     let app = options.workspace.as_str();
-    let own = [LAYERS, LIFECYCLE, PLATFORM, CACHE, LAYOUT_REPO];
+    let own = [LAYERS, LIFECYCLE, PLATFORM, CACHE, LAYOUT_REPO, EXTENDED];
     let lies_in = |path: &str, dir: &str| Path::new(path).starts_with(dir);
     if let Some(taken) = own.iter().find(|path| lies_in(path, app) || lies_in(app, path)) {
         return Err(Usage(format!("--workspace {app}: the phases need `{taken}` for themselves")));

@@ -24,6 +24,7 @@ use drydock_extend::language::IgnoreRules;
 use drydock_extend::plan::{Action, Base, Build, Mount, Network, PlannedStage, Step};
 use drydock_images::Watch as _;
 use drydock_io::file::TempFile;
+use drydock_io::lock::Identity;
 use drydock_layout::{Image, blobs_dir};
 use drydock_model::config::{History, ImageConfig};
 use drydock_model::digest::{DiffId, Digest};
@@ -55,6 +56,8 @@ pub(crate) struct Task<'a> {
     pub(crate) context: &'a Path,
     /// What of it is left out.
     pub(crate) ignore: &'a IgnoreRules,
+    /// Folders that are no part of it, whatever they are called there.
+    pub(crate) without: &'a [Identity],
     /// Secrets, by their IDs. They get into no layer, no key and no log.
     pub(crate) secrets: &'a BTreeMap<String, Vec<u8>>,
     /// Downloads what is at a URL into a new file in a folder, with the time of its last change if the server tells that.

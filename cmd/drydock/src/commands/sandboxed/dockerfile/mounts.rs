@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use drydock_extend::in_place::Contexts as _;
 use drydock_extend::plan::{Mount, Program, Sharing};
 use drydock_images::Watch as _;
+use drydock_io::read::is_dir;
 use drydock_model::digest::Digest;
 use drydock_sandbox::bundle;
 use drydock_sandbox::copy::copy;
@@ -95,7 +96,7 @@ impl Maker<'_, '_> {
     /// The same files, with a place for what is written to them.
     fn throwing_away(&mut self, found: &Path, all: &mut Mounts) -> Result<PathBuf> {
         let dir = self.contexts.folder("written")?;
-        if !found.is_dir() {
+        if !is_dir(found).with_context(|| format!("cannot look at `{}`", found.display()))? {
             let copy = dir.join("file");
             fs::copy(found, &copy).with_context(|| format!("cannot copy `{}`", found.display()))?;
             return Ok(copy);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use drydock_extend::language::{IgnoreRules, MAX_TEXT};
+use drydock_io::lock::Identity;
 use rustix::fs::OFlags;
 
 use super::super::source::{self, open};
@@ -28,6 +29,8 @@ pub(super) struct Inputs {
     pub(super) dockerfile: String,
     /// What is left out of the context.
     pub(super) ignore: IgnoreRules,
+    /// Folders that are no part of it.
+    pub(super) without: Vec<Identity>,
 }
 
 impl Inputs {
@@ -57,17 +60,21 @@ impl Inputs {
         };
         let ignore = IgnoreRules::parse(&ignore.unwrap_or_default());
         let ignore = ignore.map_err(|problem| anyhow!("`{ignore_name}`: {problem}"))?;
-        Ok(Self { context, name, dockerfile, ignore })
+        Ok(Self { context, name, dockerfile, ignore, without: Vec::new() })
     }
 
     /// Leaves out of the context what is at these paths.
     pub(super) fn leave_out(&mut self, paths: &[PathBuf]) -> Result<()> {
         for path in paths {
+            let identity =
+                Identity::of(path).with_context(|| format!("cannot look at `{}`", path.display()))?;
+            self.without.push(identity);
             match path.strip_prefix(&self.context) {
                 Ok(path) if path.as_os_str().is_empty() => {
                     bail!("the context `{}` holds images or a cache, and no source", self.context.display())
                 }
-                Ok(path) => self.ignore.leave_out(&path.to_string_lossy()),
+                // Nothing in it can be named, either.
+                Ok(path) => path.to_str().into_iter().for_each(|path| self.ignore.leave_out(path)),
                 Err(_elsewhere) => {}
             }
         }

@@ -25,6 +25,7 @@ use drydock_extend::plan::{Action, Base, Build, Wanted};
 use drydock_images::assemble::{Parts, Placed as PlacedLayer, assemble};
 use drydock_images::builder::place::{self, Placed};
 use drydock_images::{Name, flatten};
+use drydock_io::read::is_dir;
 use drydock_layout::{Durability, Image, LayoutError};
 use drydock_model::digest::Digest;
 use drydock_model::manifest::Annotations;
@@ -212,6 +213,7 @@ impl Work<'_> {
             image: &|name, platform| image(name, platform.unwrap_or(&self.platform)),
             context: &inputs.context,
             ignore: &inputs.ignore,
+            without: &inputs.without,
             secrets: &self.secrets,
             download: &download,
             settings: Settings { threads, compression, write_out: false },
@@ -276,12 +278,13 @@ impl Work<'_> {
             }
         };
         match origin {
-            Origin::Path(path) if path.is_dir() => {
-                let path =
-                    fs::canonicalize(path).with_context(|| format!("cannot find `{}`", path.display()))?;
-                Ok((path, None))
+            Origin::Path(path) => {
+                let find = || format!("cannot find `{}`", path.display());
+                if is_dir(path).with_context(find)? {
+                    return Ok((fs::canonicalize(path).with_context(find)?, None));
+                }
+                Ok((unpacked(path, &format!("`{}`", path.display()))?, None))
             }
-            Origin::Path(path) => Ok((unpacked(path, &format!("`{}`", path.display()))?, None)),
             Origin::Url(url) => {
                 let registry = rules.registry(by)?;
                 let download = || remote::download(&registry, url, self.shop.session.dir(), progress);
