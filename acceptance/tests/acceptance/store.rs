@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
@@ -41,6 +42,7 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("store::what_another_program_writes_stays", what_another_program_writes_stays),
             ("store::images_that_only_root_may_read", images_that_only_root_may_read),
             ("store::blobs_of_our_own_are_linked", blobs_of_our_own_are_linked),
+            ("store::images_and_cache_are_no_part_of_the_app", images_and_cache_are_no_part_of_the_app),
         ],
     ));
     trials
@@ -438,5 +440,27 @@ fn what_another_program_writes_stays(executables: &Built) -> Result<()> {
     let after: Value = project.layout(APP_LAYOUT).json("index.json")?;
     let kept = after["manifests"].as_array().is_some_and(|all| all.contains(&other));
     ensure!(kept, "{:?}: {after}", output.status);
+    Ok(())
+}
+
+/// An app folder that holds both does not grow with each export.
+fn images_and_cache_are_no_part_of_the_app(executables: &Built) -> Result<()> {
+    let project = Project::new(executables.get()?.dir(), User::Root)?;
+    project.write_layer("stays", "launch = true\ncache = true", "stays")?;
+    project.write("app/layout-repository/file", "of the app\n")?;
+    succeed(
+        Command::new("cp").arg("-a").args([project.path("layout-repo"), project.path("app/repository")]),
+    )?;
+    let mut exported = Vec::new();
+    for _ in 0..3 {
+        let inside = ["-layout-dir", "app/repository"];
+        succeed(project.analyzer()?.args(inside).args(["-run-image", RUN_IMAGE, APP_IMAGE]))?;
+        let output =
+            succeed(project.exporter()?.args(inside).args(["-cache-dir", "app/cache", APP_IMAGE]))?.text();
+        ensure!(output.matches("is no part of the app, and left out").count() == 2, "{output}");
+        let layout = APP_LAYOUT.replacen("layout-repo", "app/repository", 1);
+        exported.push(project.layout(&layout).images()?.remove(0).descriptor.digest.clone());
+    }
+    ensure!(exported.iter().all(|digest| *digest == exported[0]), "{exported:?}");
     Ok(())
 }

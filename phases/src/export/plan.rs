@@ -1,8 +1,10 @@
 //! Which layers an app image consists of, above those of the run image.
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use drydock_io::lock::Identity;
 use drydock_model::digest::DiffId;
 use drydock_spec::analyzed::{BuildpackLayers, Layer, LayersMetadata};
 use drydock_spec::group::GroupElement;
@@ -11,6 +13,7 @@ use drydock_tar::Owner;
 
 use super::Inputs;
 use crate::Log;
+use crate::cache::CacheLocation;
 use crate::file::is_dir;
 use crate::layer_tar::{DirLayer, LauncherLayer, LayerSource, ProcessTypesLayer, slice_layers};
 use crate::layers::{LayerDir, read_buildpack_dir};
@@ -89,9 +92,30 @@ pub(super) fn plan(
     if inputs.platform_api.has_sbom_layer() {
         plan.add_sbom(&inputs.layers_dir.join("sbom"), previous, owner)?;
     }
-    plan.add_app(inputs, metadata, previous, owner)?;
+    plan.add_app(inputs, metadata, previous, owner, log)?;
     plan.add_launcher(inputs, metadata, previous, owner)?;
     Ok(plan)
+}
+
+/// The layout directory and the cache, if they lie in the app: with each build it would double.
+fn no_part_of_app(inputs: &Inputs, log: &dyn Log) -> Vec<Identity> {
+    let cache = inputs.cache.as_ref().and_then(|cache| match cache {
+        CacheLocation::Dir(dir) => Some(&**dir),
+        CacheLocation::Image(_) => None,
+    });
+    // What is not there is no part of it, either.
+    let Ok(app) = fs::canonicalize(&inputs.app_dir) else { return Vec::new() };
+    let mut found = Vec::new();
+    for dir in [Some(inputs.output.layout_dir.path()), cache].into_iter().flatten() {
+        if let (Ok(real), Ok(identity)) = (fs::canonicalize(dir), Identity::of(dir))
+            && real.starts_with(&app)
+            && real != app
+        {
+            log.warn(&format!("`{}` is no part of the app, and left out", dir.display()));
+            found.push(identity);
+        }
+    }
+    found
 }
 
 impl Plan {
@@ -180,9 +204,10 @@ impl Plan {
         metadata: &BuildMetadata,
         previous: &LayersMetadata,
         owner: Owner,
+        log: &dyn Log,
     ) -> anyhow::Result<()> {
         let globs: Vec<Vec<String>> = metadata.slices.iter().map(|slice| slice.paths.clone()).collect();
-        let slices = slice_layers(&inputs.app_dir, &globs, owner)
+        let slices = slice_layers(&inputs.app_dir, &globs, &no_part_of_app(inputs, log), owner)
             .with_context(|| format!("failed to read the app directory `{}`", inputs.app_dir.display()))?;
         let one = slices.len() == 1;
         for (at, slice) in slices.into_iter().enumerate() {

@@ -153,7 +153,7 @@ proptest! {
         let mut index = LayerIndex::read(Some(kept.path()));
         for edit in edits {
             let layers: [Box<dyn crate::layer_tar::LayerSource>; 2] =
-                [Box::new(DirLayer::new(&tree, OWNER)), Box::new(slice_layers(&tree, &[], OWNER).unwrap().remove(0))];
+                [Box::new(DirLayer::new(&tree, OWNER)), Box::new(slice_layers(&tree, &[], &[], OWNER).unwrap().remove(0))];
             let before: Vec<_> = layers.iter().map(|layer| {
                 let since = file_time();
                 let (outline, diff_id) = read(&**layer);
@@ -163,7 +163,7 @@ proptest! {
             }).collect();
             // It may fail where an earlier one has removed what it takes.
             let _ = edit.apply(&tree);
-            let slices = slice_layers(&tree, &[], OWNER).unwrap().remove(0);
+            let slices = slice_layers(&tree, &[], &[], OWNER).unwrap().remove(0);
             let after: [Box<dyn crate::layer_tar::LayerSource>; 2] = [Box::new(DirLayer::new(&tree, OWNER)), Box::new(slices)];
             for (layer, before) in after.iter().zip(before) {
                 let outline = layer.look().unwrap().unwrap();

@@ -209,7 +209,7 @@ proptest! {
         prop_assert_eq!(&read_from_disk(&into), &without_special_modes(&tree));
 
         // The one slice of an app without slices holds the same in another order.
-        let slices = slice_layers(&root, &[], USER).unwrap();
+        let slices = slice_layers(&root, &[], &[], USER).unwrap();
         prop_assert_eq!(slices.len(), 1);
         let slice = written(|out| slices[0].write(out));
         prop_assert_eq!(slice.len(), tar.len());

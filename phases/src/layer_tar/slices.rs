@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use rustix::fs::FileType;
+use rustix::fs::{AtFlags, FileType, Stat, statat};
 use rustix::io::Errno;
 
+use drydock_io::lock::Identity;
 use drydock_io::sink::Sink;
 use drydock_tar::{Found, Owner, TarError, Trail, Walk, split_leaf, write_end};
 
@@ -41,22 +42,33 @@ pub struct SliceLayer {
 /// an earlier slice has it already, together with the directories on the way to it. Those are in later slices too, until
 /// all that is in them has been taken.
 ///
-/// Where `app_dir` is a symlink, the directory that it leads to is archived under the symlink's name.
-pub fn slice_layers(app_dir: &Path, slices: &[Vec<String>], owner: Owner) -> anyhow::Result<Vec<SliceLayer>> {
+/// Where `app_dir` is a symlink, the directory that it leads to is archived under the symlink's name. The directories `without`
+/// are no part of the app.
+pub fn slice_layers(
+    app_dir: &Path,
+    slices: &[Vec<String>],
+    without: &[Identity],
+    owner: Owner,
+) -> anyhow::Result<Vec<SliceLayer>> {
     let mut app = LayerRoot::on_disk(app_dir)?;
     if let Some(real) = fs::canonicalize(&app.dir).ok().filter(|real| app.dir.is_symlink() && real.is_dir()) {
         app.dir = real;
     }
-    slice_root(app, slices, owner)
+    slice_root(app, slices, without, owner)
 }
 
-fn slice_root(app: LayerRoot, slices: &[Vec<String>], owner: Owner) -> anyhow::Result<Vec<SliceLayer>> {
+fn slice_root(
+    app: LayerRoot,
+    slices: &[Vec<String>],
+    without: &[Identity],
+    owner: Owner,
+) -> anyhow::Result<Vec<SliceLayer>> {
     let named = Path::new(OsStr::from_bytes(&app.name));
     let slices = slices
         .iter()
         .map(|globs| globs.iter().filter_map(|glob| Selector::parse(glob, named).transpose()).collect())
         .collect::<anyhow::Result<Vec<Vec<Selector>>>>()?;
-    let mut tree = Tree::read(&app)?;
+    let mut tree = Tree::read(&app, without)?;
     let order = tree.order();
     let mut parts: Vec<_> = slices.iter().map(|selectors| tree.take(selectors, &order)).collect();
     parts.push(tree.rest(order));
@@ -177,7 +189,7 @@ enum Part {
 }
 
 impl Tree {
-    fn read(app: &LayerRoot) -> Result<Self, TarError> {
+    fn read(app: &LayerRoot, without: &[Identity]) -> Result<Self, TarError> {
         let root = app.open()?;
         let file_type = if root.is_some() { FileType::Directory } else { FileType::Unknown };
         let first = Node { name: 0, parent: 0, end: 1, left: 0, file_type, taken: false };
@@ -186,8 +198,16 @@ impl Tree {
         let mut walk = Walk::new(&app.dir, root)?;
         // The directory that was found last, and how deep it is.
         let (mut current, mut depth) = (0, 0);
-        while let Some(Found { path, leaf, file_type, .. }) = walk.find_next()? {
+        let mut enters = |dir: BorrowedFd<'_>, _: &[u8], leaf: &[u8]| {
+            let is_left_out = |found: &Stat| without.contains(&found.into());
+            without.is_empty()
+                || !statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|found| is_left_out(&found))
+        };
+        while let Some(Found { path, leaf, file_type, .. }) = walk.find_next_where(&mut enters)? {
             let is_dir = file_type == FileType::Directory;
+            if is_dir && !leaf.is_empty() {
+                continue;
+            }
             let (dir, name) = if leaf.is_empty() { split_leaf(path) } else { (path, leaf) };
             let wanted = if dir.is_empty() { 0 } else { dir.split(|byte| *byte == b'/').count() };
             for _ in wanted..depth {
@@ -359,7 +379,7 @@ mod tests {
 
     /// The paths in each layer.
     fn paths(dir: &Path, slices: &[&[&str]]) -> Vec<Vec<String>> {
-        let layers = slice_layers(dir, &globs(slices), USER).unwrap();
+        let layers = slice_layers(dir, &globs(slices), &[], USER).unwrap();
         let text = |layer: &SliceLayer, number: &u32| {
             let mut path = Vec::new();
             layer.tree.path(*number, &mut path);
@@ -378,7 +398,11 @@ mod tests {
         let slices: &[&[&str]] = &[&[css.to_str().unwrap()], &["static"]];
         assert_eq!(paths(&link, slices)[0].last().unwrap(), "site.css");
         let diff_ids = || {
-            slice_layers(&link, &globs(slices), USER).unwrap().iter().map(|layer| diff_id(layer)).collect()
+            slice_layers(&link, &globs(slices), &[], USER)
+                .unwrap()
+                .iter()
+                .map(|layer| diff_id(layer))
+                .collect()
         };
         let through_link: Vec<String> = diff_ids();
         fs::remove_file(&link).unwrap();
@@ -392,7 +416,7 @@ mod tests {
     fn tars_are_those_of_the_go_lifecycle() {
         let app = app();
         let slices = globs(&[&["static/**", "*.css"], &["node_modules"], &["no-such-*"]]);
-        let layers = slice_root(root_as(app.path(), "/workspace"), &slices, USER).unwrap();
+        let layers = slice_root(root_as(app.path(), "/workspace"), &slices, &[], USER).unwrap();
         let diff_ids: Vec<_> = layers.iter().map(|layer| diff_id(layer)).collect();
         let expected = [
             "sha256:66ca8f1eeeb1bbc6cec6813242573ad738215d6c7472dd2515a1b1eb7e7de744",
@@ -459,14 +483,14 @@ mod tests {
     #[test]
     fn malformed_globs_are_refused() {
         let app = app();
-        let error = slice_layers(app.path(), &globs(&[&["[a"]]), USER).unwrap_err();
+        let error = slice_layers(app.path(), &globs(&[&["[a"]]), &[], USER).unwrap_err();
         assert!(error.to_string().contains("`[a`"), "{error}");
     }
 
     #[test]
     fn what_is_gone_by_the_time_of_writing_is_an_error() {
         let app = app();
-        let layers = slice_layers(app.path(), &[], USER).unwrap();
+        let layers = slice_layers(app.path(), &[], &[], USER).unwrap();
         std::fs::remove_dir_all(app.path().join("static")).unwrap();
         std::fs::write(app.path().join("static"), "").unwrap();
         let error = layers[0].write(&mut drydock_io::sink::MemorySink::default()).unwrap_err();
