@@ -30,6 +30,9 @@ const IMAGE: &str = "image";
 /// What is in the folder of a cache: layers and what says which, what an export writes, and what it replaces.
 const PARTS: [&str; 3] = ["committed", "staging", "committed-backup"];
 
+/// What a disk of its own has.
+const DISK: &str = "lost+found";
+
 /// Bytes that a path may have.
 const MAX_PATH: u64 = 4096;
 
@@ -75,7 +78,7 @@ fn refuse_others(dir: &Path) -> Result<()> {
     let read = || format!("cannot read `{}`", dir.display());
     for entry in fs::read_dir(dir).with_context(read)? {
         let name = entry.with_context(read)?.file_name().to_string_lossy().into_owned();
-        if !PARTS.contains(&&*name) && !name.starts_with(".drydock-") {
+        if !PARTS.contains(&&*name) && name != DISK && !name.starts_with(".drydock-") {
             let dir = dir.display();
             let text = format!("`{dir}` is no cache, as it holds `{name}`: name an empty folder, or a cache");
             return Err(Usage(text).into());
@@ -106,13 +109,15 @@ pub(super) fn clean(caches: &Path, all: bool) -> Result<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn what_is_cleared_is_the_caches() {
         let dir = tempfile::tempdir().unwrap();
-        for path in ["committed/layer", "staging/layer", "docs/letter"] {
-            assert!(refuse_others(dir.path()).is_ok());
+        for path in ["committed/layer", "lost+found/x", "staging/layer", "docs/letter"] {
+            assert!(refuse_others(dir.path()).is_ok(), "{path}");
             let path = dir.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "dear").unwrap();
@@ -120,9 +125,9 @@ mod tests {
         let error = refuse_others(dir.path()).unwrap_err().to_string();
         assert!(error.contains("it holds `docs`"), "{error}");
         clear(dir.path()).unwrap();
-        let left: Vec<_> =
+        let left: BTreeSet<_> =
             fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(left, ["docs"]);
+        assert!(left.iter().eq(["docs", DISK]));
         assert!(dir.path().join("docs/letter").exists());
     }
 }
