@@ -122,16 +122,22 @@ pub fn add_mount_points(before: &Path, points: &Path, wanted: &[MountPoint<'_>])
     let mut target = Target::new(&mut made, None, None);
     for point in wanted {
         let (MountPoint::Dir(path) | MountPoint::File(path)) = point;
-        add_mount_point(&mut before, &mut target, point)
-            .with_context(|| format!("cannot make the mount point `{path}` in `{}`", points.display()))?;
+        let failed = || format!("cannot make the mount point `{path}` in `{}`", points.display());
+        add_mount_point(&mut before, &mut target, point, &failed)?;
     }
     target.finish().with_context(failed)
 }
 
-fn add_mount_point(before: &mut Scope, target: &mut Target<'_>, point: &MountPoint<'_>) -> Result<()> {
+/// `failed` is what is said where the system refuses something.
+fn add_mount_point(
+    before: &mut Scope,
+    target: &mut Target<'_>,
+    point: &MountPoint<'_>,
+    failed: &dyn Fn() -> String,
+) -> Result<()> {
     let (MountPoint::Dir(path) | MountPoint::File(path)) = point;
-    let resolved = before.resolve(path.as_bytes(), true)?;
-    if let Some(stat) = find(before, &resolved)? {
+    let resolved = before.resolve(path.as_bytes(), true).with_context(failed)?;
+    if let Some(stat) = find(before, &resolved).with_context(failed)? {
         let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         ensure!(
             is_dir == matches!(point, MountPoint::Dir(_)),
@@ -143,19 +149,19 @@ fn add_mount_point(before: &mut Scope, target: &mut Target<'_>, point: &MountPoi
     let mut on_way = Vec::new();
     for name in names(parent) {
         push(&mut on_way, name);
-        if let Some(stat) = find(before, &on_way)? {
+        if let Some(stat) = find(before, &on_way).with_context(failed)? {
             let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
             ensure!(is_dir, "`{path}` cannot be mounted: `{}` is no folder", shown(&on_way));
-            target.dir(&on_way, &Facts::of(&stat))?;
+            target.dir(&on_way, &Facts::of(&stat)).with_context(failed)?;
         }
     }
     match point {
         MountPoint::Dir(_) => {
-            target.make_dirs(&resolved)?;
+            target.make_dirs(&resolved).with_context(failed)?;
         }
         MountPoint::File(_) => {
             let facts = Facts { mode: 0o644, owner: Owner::ROOT, modified: None, xattrs: NO_XATTRS };
-            target.file(&resolved, &mut io::empty(), &facts)?;
+            target.file(&resolved, &mut io::empty(), &facts).with_context(failed)?;
         }
     }
     Ok(())
@@ -260,7 +266,7 @@ mod tests {
             (dir("/file"), "`/file` cannot be mounted"),
             (file("/etc"), "`/etc` cannot be mounted"),
         ] {
-            let error = format!("{:#}", add_mount_points(&before, &points, &[point]).unwrap_err());
+            let error = add_mount_points(&before, &points, &[point]).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
         }
     }
