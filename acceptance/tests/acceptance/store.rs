@@ -451,6 +451,7 @@ fn images_and_cache_are_no_part_of_the_app(executables: &Built) -> Result<()> {
     succeed(
         Command::new("cp").arg("-a").args([project.path("layout-repo"), project.path("app/repository")]),
     )?;
+    fs::create_dir(project.path("app/cache"))?;
     let mut exported = Vec::new();
     for _ in 0..3 {
         let inside = ["-layout-dir", "app/repository"];
