@@ -65,9 +65,9 @@ pub(super) struct Choice<'a> {
 
 /// The order of a builder with these files; none if it has none.
 pub(super) fn of_builder(files: &Path) -> Result<Option<OrderToml>> {
-    let failed = "cannot read the builder's /cnb/order.toml";
-    let text = tree::read(files, "/cnb/order.toml", MAX_ORDER).context(failed)?;
-    text.map(|text| toml_text::from_str(&text).context(failed)).transpose()
+    let failed = || format!("cannot read the builder's /cnb/order.toml in `{}`", files.display());
+    let text = tree::read(files, "/cnb/order.toml", MAX_ORDER).with_context(failed)?;
+    text.map(|text| toml_text::from_str(&text).with_context(failed)).transpose()
 }
 
 impl Choice<'_> {

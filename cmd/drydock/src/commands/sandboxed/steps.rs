@@ -328,7 +328,7 @@ pub(super) fn run_images(builder: &Path) -> Result<Vec<String>> {
 /// A file in which a builder names run images; none if it is not there.
 fn read_cnb(builder: &Path, name: &str) -> Result<Option<String>> {
     tree::read(builder, &format!("/cnb/{name}"), MAX_RUN_TOML)
-        .with_context(|| format!("cannot read the builder's /cnb/{name}"))
+        .with_context(|| format!("cannot read the builder's /cnb/{name} in `{}`", builder.display()))
 }
 
 /// A folder for the phases that run among no files of the builder's: with those in which it names run images.
