@@ -90,7 +90,7 @@ impl CacheLocation {
 }
 
 /// Whether a path is a folder or leads into it. What is not there yet counts as where it would be made.
-fn lies_in(path: &Path, folder: &Path) -> bool {
+pub(crate) fn lies_in(path: &Path, folder: &Path) -> bool {
     let Ok(folder) = Identity::of(folder) else { return false };
     let real = path.ancestors().find_map(|path| fs::canonicalize(path).ok()).unwrap_or_default();
     real.ancestors().any(|dir| Identity::of(dir).is_ok_and(|dir| dir == folder))

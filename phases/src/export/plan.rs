@@ -1,6 +1,5 @@
 //! Which layers an app image consists of, above those of the run image.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -13,7 +12,7 @@ use drydock_tar::Owner;
 
 use super::Inputs;
 use crate::Log;
-use crate::cache::CacheLocation;
+use crate::cache::{CacheLocation, lies_in};
 use crate::file::is_dir;
 use crate::layer_tar::{DirLayer, LauncherLayer, LayerSource, ProcessTypesLayer, slice_layers};
 use crate::layers::{LayerDir, read_buildpack_dir};
@@ -103,14 +102,12 @@ fn no_part_of_app(inputs: &Inputs, log: &dyn Log) -> Vec<Identity> {
         CacheLocation::Dir(dir) => Some(&**dir),
         CacheLocation::Image(_) => None,
     });
-    // What is not there is no part of it, either.
-    let Ok(app) = fs::canonicalize(&inputs.app_dir) else { return Vec::new() };
+    let app = Identity::of(&inputs.app_dir).ok();
     let mut found = Vec::new();
     for dir in [Some(inputs.output.layout_dir.path()), cache].into_iter().flatten() {
-        if let (Ok(real), Ok(identity)) = (fs::canonicalize(dir), Identity::of(dir))
-            && real.starts_with(&app)
-            && real != app
-        {
+        // What is not there is no part of it, either.
+        let identity = Identity::of(dir).ok().filter(|found| Some(*found) != app);
+        if let Some(identity) = identity.filter(|_| lies_in(dir, &inputs.app_dir)) {
             log.warn(&format!("`{}` is no part of the app, and left out", dir.display()));
             found.push(identity);
         }
