@@ -49,8 +49,10 @@ pub(crate) fn shell(context: &mut Context, room: Room, options: &Shell) -> Resul
         }
         let mut shell = None;
         for path in SHELLS {
-            let is_there = tree::is_file(files, path).with_context(|| format!("cannot look at `{path}`"))?;
-            shell = shell.or(is_there.then_some(path));
+            if tree::is_file(files, path).with_context(|| format!("cannot look at `{path}`"))? {
+                shell = Some(path);
+                break;
+            }
         }
         let none = || {
             Usage("the image has no shell: name a static busybox of this machine with --busybox".to_owned())
