@@ -95,11 +95,11 @@ pub fn list(repository: &Repository, pattern: Option<&str>) -> Result<Vec<Listed
 }
 
 /// None if somebody has removed it since it was listed.
-fn look_at(all: &Repository, name: &Name) -> Option<Listed> {
-    let (repository, tag) = split(name);
+fn look_at(repository: &Repository, name: &Name) -> Option<Listed> {
+    let (of, tag) = split(name);
     let mut listed = Listed {
         name: name.text().to_owned(),
-        repository,
+        repository: of,
         tag,
         path: name.path().to_string(),
         digest: None,
@@ -115,7 +115,7 @@ fn look_at(all: &Repository, name: &Name) -> Option<Listed> {
         unreadable: None,
         blobs: BTreeMap::new(),
     };
-    if let Err(refused) = all.check_way(name.path().path()) {
+    if let Err(refused) = repository.check_way(name.path().path()) {
         listed.unreadable = Some(format!("{refused:#}"));
         return Some(listed);
     }
