@@ -41,12 +41,7 @@ pub(crate) fn layers(
     let jobs: Vec<Job<'_, Error>> = sources.iter().copied().map(job).collect();
     let Options { compression, threads, durability } = options;
     let settings = Settings { threads, compression, write_out: durability == Durability::OnDisk };
-    let done = pipeline::run(&jobs, settings).map_err(|error| match error {
-        pipeline::Error::Source(error) => error,
-        pipeline::Error::Write { path, source } => {
-            Error::new(source).context(format!("cannot write a layer to `{}`", path.display()))
-        }
-    })?;
+    let done = pipeline::run(&jobs, settings).map_err(pipeline::Error::into_source)?;
     let written = done.into_iter().map(|done| {
         let blob = done.blob.context("the pipeline writes the blob that it was asked for")?;
         let descriptor = Descriptor::new(blob.media_type, blob.digest, blob.size);

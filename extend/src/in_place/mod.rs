@@ -285,12 +285,7 @@ fn make_layer(root: &Path, changes: &[Change], layers: &Layers<'_>, text: &str) 
     let source = |sink: &mut dyn Sink| layer::write(root, changes, layers.latest, sink);
     let beside = drydock_io::dir::Place::by_path(&layers.dir.join("layer"));
     let job = Job { source: &source, known: None, blob: Some(&beside), copy: None };
-    let done = pipeline::run(&[job], layers.settings).map_err(|error| match error {
-        pipeline::Error::Source(error) => error,
-        pipeline::Error::Write { path, source } => {
-            anyhow::Error::new(source).context(format!("cannot write a layer to `{}`", path.display()))
-        }
-    });
+    let done = pipeline::run(&[job], layers.settings).map_err(pipeline::Error::into_source);
     let done = done?.pop().context("the pipeline returns what it did")?;
     let blob = done.blob.context("the pipeline writes the blob that it was asked for")?;
     Ok(Some(Layer { text: text.to_owned(), diff_id: done.diff_id, blob }))

@@ -217,6 +217,6 @@ fn folder_that_is_not_there() {
     let source = source(&tar);
     let job = Job { source: &source, known: None, blob: Some(&missing), copy: None };
     let error = run(&[job], threads(1)).unwrap_err();
-    assert!(matches!(error, Error::Write { .. }));
+    assert!(matches!(error, Error::Write(_)));
     assert!(error.to_string().contains("missing"), "{error}");
 }

@@ -146,6 +146,6 @@ fn full_disk_stops_an_endless_source() {
     let source = noise(u64::MAX);
     let job = Job { source: &source, known: None, blob: None, copy: Some(dir.path()) };
     let error = pipeline::run(&[job], settings(1, "gzip")).unwrap_err();
-    assert!(matches!(error, Error::Write { .. }), "{error}");
+    assert!(matches!(error, Error::Write(_)), "{error}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "a temporary file is left");
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, anyhow};
-use drydock_encode::pipeline::{self, Blob, Done, Job, Settings};
+use drydock_encode::pipeline::{self, Blob, Done, Job, Settings, WriteError};
 use drydock_io::file::TempFile;
 use drydock_io::sink::Sink;
 use drydock_layout::{BlobSource, Image, ImageLayer, NewLayer, Transaction};
@@ -225,7 +225,7 @@ impl Maker<'_> {
             pipeline::run(&jobs, self.settings)
         };
         match (run(), self.cache) {
-            (Err(pipeline::Error::Write { path, source }), Some(cache))
+            (Err(pipeline::Error::Write(WriteError { path, source })), Some(cache))
                 if path.starts_with(cache.staging()) =>
             {
                 let error = anyhow!(source).context(format!("cannot write `{}`", path.display()));

@@ -118,13 +118,28 @@ pub enum Error<E> {
     #[error(transparent)]
     Source(E),
     /// A blob or a copy could not be written.
-    #[error("cannot write a layer to `{}`", path.display())]
-    Write {
-        /// The folder or the temporary file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Write(WriteError),
+}
+
+/// A blob or a copy could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write a layer to `{}`", path.display())]
+pub struct WriteError {
+    /// The folder or the temporary file.
+    pub path: PathBuf,
+    /// What the system says.
+    pub source: io::Error,
+}
+
+impl<E: From<WriteError>> Error<E> {
+    /// As an error of the sources' kind.
+    pub fn into_source(self) -> E {
+        match self {
+            Self::Source(error) => error,
+            Self::Write(error) => error.into(),
+        }
+    }
 }
 
 /// Does all jobs. The results are in the order of the jobs; the error is that of the first job that failed by

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 
 use super::chunk::Chunk;
-use super::{Blob, Done, Error, Job, Settings};
+use super::{Blob, Done, Error, Job, Settings, WriteError};
 use crate::compress::{Format, Framing};
 use drydock_io::dir::Place;
 use drydock_io::file::TempFile;
@@ -130,10 +130,10 @@ fn send_to_disk(file: &File, start: u64) {
 
 fn create<E>(beside: &Place) -> Result<TempFile, Error<E>> {
     TempFile::create_beside(beside)
-        .map_err(|source| Error::Write { path: beside.folder().to_owned(), source })
+        .map_err(|source| Error::Write(WriteError { path: beside.folder().to_owned(), source }))
 }
 
 /// That a file could not be written.
 fn failure<E>(file: &TempFile) -> impl FnOnce(io::Error) -> Error<E> {
-    |source| Error::Write { path: file.path().to_owned(), source }
+    |source| Error::Write(WriteError { path: file.path().to_owned(), source })
 }
