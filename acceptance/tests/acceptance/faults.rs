@@ -347,14 +347,9 @@ impl Scene<'_> {
             let folder = path.parent().and_then(Path::file_name).filter(|_| leaf.starts_with(".drydock-"));
             let is_in =
                 |word: &str| folder.is_some() && Path::new(word).parent().and_then(Path::file_name) == folder;
-            // What is removed with all that is around it, by the folder that it is in.
-            let above: Vec<_> = path.ancestors().skip(1).take(2).filter_map(Path::file_name).collect();
-            let is_below = |word: &str| {
-                above.len() == 2 && Path::new(word).iter().rev().take(2).eq(above.iter().copied())
-            };
             let mut words = said.split([' ', '`', ':', ',', '\n']).filter(|word| !word.is_empty());
             near.map(|near| near.display().to_string()).any(|near| said.contains(&near))
-                || words.any(|word| is_leaf(word) || is_in(word) || is_below(word))
+                || words.any(|word| is_leaf(word) || is_in(word))
         };
         ensure!(paths.is_empty() || paths.iter().any(is_named), "none of the files is named");
         Ok(())

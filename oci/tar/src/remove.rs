@@ -33,21 +33,41 @@ pub fn remove_all(path: &Path) -> io::Result<()> {
 pub fn remove_all_in(above: OwnedFd, name: &OsStr) -> io::Result<()> {
     let mut trail = Trail::listing(above);
     match remove(&mut trail, name.as_bytes()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Ok(()) | Err(Failed { errno: Errno::NOENT, .. }) => Ok(()),
         // Whoever calls it names the whole.
-        Err(error) if trail.path().is_empty() => Err(error.into()),
-        Err(error) => {
-            let (source, dir) = (io::Error::from(error), String::from_utf8_lossy(trail.path()));
-            Err(io::Error::new(source.kind(), format!("in `{dir}`: {source}")))
+        Err(Failed { errno, .. }) if trail.path().is_empty() => Err(errno.into()),
+        Err(Failed { errno, leaf }) => {
+            let slash: &[u8] = if leaf.is_empty() { b"" } else { b"/" };
+            let path = [trail.path(), slash, &leaf].concat();
+            let (source, path) = (io::Error::from(errno), String::from_utf8_lossy(&path));
+            Err(io::Error::new(source.kind(), format!("`{path}`: {source}")))
         }
     }
 }
 
-fn remove(trail: &mut Trail, leaf: &[u8]) -> rustix::io::Result<()> {
+/// Why something in the directory where the work is could not be removed: its name, or none if it was the directory's fault.
+struct Failed {
+    errno: Errno,
+    leaf: Vec<u8>,
+}
+
+impl Failed {
+    fn at(leaf: &[u8]) -> impl Fn(Errno) -> Self {
+        move |errno| Self { errno, leaf: leaf.to_vec() }
+    }
+}
+
+impl From<Errno> for Failed {
+    fn from(errno: Errno) -> Self {
+        Self { errno, leaf: Vec::new() }
+    }
+}
+
+fn remove(trail: &mut Trail, leaf: &[u8]) -> Result<(), Failed> {
     let above = trail.current()?.0;
     let stat = statat(above, leaf, AtFlags::SYMLINK_NOFOLLOW)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-        return unlinkat(above, leaf, AtFlags::empty());
+        return Ok(unlinkat(above, leaf, AtFlags::empty())?);
     }
     let mut lister = Lister::default();
     // Of each directory on the way, those in it that are still to be removed.
@@ -56,10 +76,10 @@ fn remove(trail: &mut Trail, leaf: &[u8]) -> rustix::io::Result<()> {
         if let Some(name) = dirs.pop() {
             match trail.enter(&name) {
                 Err(Errno::ACCESS) => {
-                    change_mode(trail.current()?.0, &name, Mode::RWXU)?;
-                    trail.enter(&name)?;
+                    change_mode(trail.current()?.0, &name, Mode::RWXU).map_err(Failed::at(&name))?;
+                    trail.enter(&name).map_err(Failed::at(&name))?;
                 }
-                entered => entered?,
+                entered => entered.map_err(Failed::at(&name))?,
             }
             left.push(remove_files(trail.current()?.0, &mut lister)?);
         } else {
@@ -67,7 +87,8 @@ fn remove(trail: &mut Trail, leaf: &[u8]) -> rustix::io::Result<()> {
             let path = trail.path().to_vec();
             if !path.is_empty() {
                 trail.leave();
-                unlink(trail.current()?.0, split_leaf(&path).1, AtFlags::REMOVEDIR)?;
+                let leaf = split_leaf(&path).1;
+                unlink(trail.current()?.0, leaf, AtFlags::REMOVEDIR).map_err(Failed::at(leaf))?;
             }
         }
     }
@@ -75,14 +96,14 @@ fn remove(trail: &mut Trail, leaf: &[u8]) -> rustix::io::Result<()> {
 }
 
 /// Removes all that is in `dir` but directories; gives their names.
-fn remove_files(dir: BorrowedFd<'_>, lister: &mut Lister) -> rustix::io::Result<Vec<Vec<u8>>> {
+fn remove_files(dir: BorrowedFd<'_>, lister: &mut Lister) -> Result<Vec<Vec<u8>>, Failed> {
     let mut listing = lister.list(dir)?;
     let mut dirs = Vec::new();
     while let Some((name, file_type)) = listing.next() {
         if file_type == FileType::Directory {
             dirs.push(name.to_vec());
         } else {
-            unlink(dir, name, AtFlags::empty())?;
+            unlink(dir, name, AtFlags::empty()).map_err(Failed::at(name))?;
         }
     }
     lister.recycle(Some(listing));
