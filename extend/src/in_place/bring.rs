@@ -18,7 +18,7 @@ use super::archive::{self, Packed};
 use super::context::{Context, Going, Item, Source, clean, is_dir, open};
 use super::layer::xattrs;
 use super::scope::{Scope, join, names, push};
-use super::target::{Facts, Special, Target};
+use super::target::{Facts, Special, Target, shown};
 use crate::language::IgnoreRules;
 use crate::plan::{Copying, From, Origin};
 
@@ -362,7 +362,8 @@ fn bring_one(
     let keeps = context.keeps_owners();
     if is_dir(&source.stat) {
         let resolved = target.make_dirs(to)?;
-        let of_target = fstat(target.scope.dir(&resolved)?)?;
+        let of_target = target.scope.dir(&resolved).and_then(|dir| Ok(fstat(dir)?));
+        let of_target = of_target.with_context(|| format!("cannot look at `{}`", shown(&resolved)))?;
         return sum.add_all(context, source, copying, Some(&of_target), &mut |item, facts, what| {
             let path = join(to, item.below);
             match what {

@@ -200,8 +200,7 @@ impl Context {
 
     /// What is at a path, which `written` asks for; none if that is a pattern to which it need not be there.
     fn look_at(&mut self, path: Vec<u8>, written: &str, is_pattern: bool) -> Result<Option<Source>> {
-        let resolved = self.scope.resolve(&path, true);
-        let resolved = resolved.with_context(|| format!("`{written}` is not in the context"))?;
+        let resolved = self.scope.resolve(&path, true)?;
         let stat = self.scope.stat(&resolved)?;
         let is_left_out = |path: &[u8]| !path.is_empty() && self.ignore.leaves_out(path);
         if stat.as_ref().is_some_and(|stat| self.without.contains(&stat.into())) {

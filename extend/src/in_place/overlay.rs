@@ -94,8 +94,8 @@ fn is_full(scope: &mut Scope, path: &[u8]) -> Result<bool> {
 /// What is at a path; no link on the way is followed.
 fn find(scope: &mut Scope, path: &[u8]) -> Result<Option<Stat>> {
     match scope.stat(path) {
-        Err(error) if is_missing(&error) => Ok(None),
-        found => found.with_context(|| shown(path)),
+        Err(error) if error.downcast_ref().is_some_and(is_missing) => Ok(None),
+        found => found,
     }
 }
 

@@ -4,9 +4,12 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
+use anyhow::{Context as _, Result};
 use drydock_tar::{Trail, split_leaf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, openat, readlinkat, statat};
 use rustix::io::Errno;
+
+use super::target::shown;
 
 /// Links that a path may lead over.
 const MAX_LINKS: usize = 40;
@@ -28,7 +31,11 @@ impl Scope {
 
     /// Where a path leads: names joined with slashes, none of them a link when they were looked at, unless the last one is not to be
     /// followed. From the first name on that is not there, the path is as it was given.
-    pub(super) fn resolve(&mut self, path: &[u8], follows_last: bool) -> io::Result<Vec<u8>> {
+    pub(super) fn resolve(&mut self, path: &[u8], follows_last: bool) -> Result<Vec<u8>> {
+        self.follow(path, follows_last).with_context(|| format!("cannot find `{}`", shown(path)))
+    }
+
+    fn follow(&mut self, path: &[u8], follows_last: bool) -> Result<Vec<u8>> {
         let mut resolved: Vec<u8> = Vec::new();
         let mut left: Vec<Vec<u8>> = names(path).rev().map(<[u8]>::to_vec).collect();
         let mut links = 0;
@@ -44,13 +51,12 @@ impl Scope {
             let target = if left.is_empty() && !follows_last {
                 None
             } else {
-                match self.dir(&resolved).and_then(|dir| Ok(readlinkat(dir, name.as_slice(), Vec::new())?)) {
-                    Ok(target) => Some(target.into_bytes()),
-                    Err(error) => match Errno::from_io_error(&error) {
-                        // No link, or nothing.
-                        Some(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => None,
-                        _ => return Err(error),
-                    },
+                let found =
+                    self.dir(&resolved).and_then(|dir| Ok(readlinkat(dir, name.as_slice(), Vec::new())?));
+                match found.as_ref().map_err(Errno::from_io_error) {
+                    // No link, or nothing.
+                    Err(Some(Errno::INVAL | Errno::NOENT | Errno::NOTDIR)) => None,
+                    _ => Some(found.with_context(|| cannot_look_at(&join(&resolved, &name)))?.into_bytes()),
                 }
             };
             match target {
@@ -71,7 +77,7 @@ impl Scope {
     }
 
     /// What is at a path that was resolved, itself not followed.
-    pub(super) fn stat(&mut self, path: &[u8]) -> io::Result<Option<Stat>> {
+    pub(super) fn stat(&mut self, path: &[u8]) -> Result<Option<Stat>> {
         let (parent, leaf) = split_leaf(path);
         let leaf = if leaf.is_empty() { b"." } else { leaf };
         let found = self.dir(parent).and_then(|dir| Ok(statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW)?));
@@ -79,7 +85,7 @@ impl Scope {
             Ok(stat) => Ok(Some(stat)),
             Err(error) => match Errno::from_io_error(&error) {
                 Some(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-                _ => Err(error),
+                _ => Err(error).with_context(|| cannot_look_at(path)),
             },
         }
     }
@@ -89,6 +95,10 @@ impl Scope {
         self.trail.go_to(path)?;
         Ok(self.trail.current()?.0)
     }
+}
+
+fn cannot_look_at(path: &[u8]) -> String {
+    format!("cannot look at `{}`", shown(path))
 }
 
 /// The names in a path, without those that mean nothing.

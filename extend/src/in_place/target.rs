@@ -73,7 +73,7 @@ impl<'a> Target<'a> {
         Ok(resolved.is_empty() || self.kind(&resolved)? == Some(FileType::Directory))
     }
 
-    fn kind(&mut self, resolved: &[u8]) -> io::Result<Option<FileType>> {
+    fn kind(&mut self, resolved: &[u8]) -> Result<Option<FileType>> {
         Ok(self.scope.stat(resolved)?.map(|stat| FileType::from_raw_mode(stat.st_mode)))
     }
 
@@ -262,7 +262,7 @@ pub(super) fn is_kept(name: &[u8]) -> bool {
 
 /// A path of the image, for messages.
 pub(super) fn shown(path: &[u8]) -> String {
-    format!("/{:.1000}", String::from_utf8_lossy(path))
+    format!("/{:.1000}", String::from_utf8_lossy(path).trim_start_matches('/'))
 }
 
 /// Sets owner and permissions of what is no link.

@@ -121,9 +121,9 @@ fn groups_with(scope: &mut Scope, name: &str) -> Result<Vec<u32>> {
 
 /// The text of a file; empty if there is none.
 fn database(scope: &mut Scope, path: &str) -> Result<String> {
+    let resolved = scope.resolve(path.as_bytes(), true)?;
     let mut read = || {
-        let path = scope.resolve(path.as_bytes(), true)?;
-        let (parent, leaf) = split_leaf(&path);
+        let (parent, leaf) = split_leaf(&resolved);
         let leaf = std::ffi::OsStr::new(std::str::from_utf8(leaf).map_err(std::io::Error::other)?);
         read::read_all(read::open_at(scope.dir(parent)?, leaf.as_ref())?, MAX_FILE)
     };
