@@ -8,9 +8,11 @@ use crate::trace::Call;
 
 /// System calls, and what they fail with. A short read is not among them: one end of a file that is none, and then more of it, is what no
 /// file does.
-pub const CALLS: [(&str, &str); 40] = [
+pub const CALLS: [(&str, &str); 42] = [
     ("openat", "EMFILE"),
     ("openat", "EACCES"),
+    ("openat2", "EMFILE"),
+    ("openat2", "EACCES"),
     ("statx", "EIO"),
     ("newfstatat", "EIO"),
     ("fstat", "EIO"),
