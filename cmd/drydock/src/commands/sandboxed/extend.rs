@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use drydock_extend::in_place::{Context, digest_of_path};
 use drydock_extend::language::IgnoreRules;
-use drydock_layout::{Image, Layout};
+use drydock_layout::{Change, Durability, Image, Layout, LinkMode, Transaction, read_blob};
 use drydock_model::digest::Digest;
 use drydock_model::reference::LayoutDir;
 use drydock_sandbox::bundle::Mount;
@@ -182,7 +182,7 @@ impl<'a> Extensions<'a> {
             mounts.push(mount(&log, &format!("{LAYERS}/{IN_LAYERS}"), true));
         }
         mounts.extend([
-            mount(image.layout(), inner, false),
+            mount(&alone(image, &make("image")?)?, inner, false),
             mount(&output, EXTENDED, true),
             mount(&app, &self.options.workspace, false),
         ]);
@@ -221,6 +221,24 @@ impl Extended {
             tree::read(&self.dir, ENV, MAX_FILE).context("cannot read the extended builder's variables")?;
         let text = text.context("the extender has not written the extended builder's variables")?;
         Ok(text.split_terminator('\0').map(str::to_owned).collect())
+    }
+}
+
+/// A layout in the folder `dir` with this image alone, and without its layers: of these an extender needs nothing, and
+/// whoever can write to the repository may have put anything where the image lies.
+fn alone(image: &Image, dir: &Path) -> Result<PathBuf> {
+    let dir = LayoutDir::new(dir)?;
+    let path = dir.resolve("image")?;
+    let (names, link) = (std::slice::from_ref(&path), LinkMode::Copy);
+    let transaction = Transaction::begin(&dir, names, link, Durability::InMemory, &|_| {})?;
+    for blob in [&image.descriptor, &image.manifest.config] {
+        transaction.put_bytes(&blob.media_type, &read_blob(image.layout(), blob)?)?;
+    }
+    let layers = image.layers().map(|layer| layer.descriptor.digest).collect();
+    let prepared = transaction.prepare(&[Change::Name(image.descriptor.clone())], &layers)?;
+    match prepared.publish()? {
+        Some(left) => Err(left.into()),
+        None => Ok(path.path().to_owned()),
     }
 }
 
