@@ -5,12 +5,13 @@
 //! Specification: `platform.md` § Build Image and, of each phase, the notes on user and group.
 
 use std::collections::BTreeSet;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
+use drydock_io::access::{Access, READ, SEARCH, User, WRITE};
 use drydock_io::read;
 use drydock_io::way::{self, Links};
 use drydock_layout::Early;
@@ -19,7 +20,7 @@ use drydock_phases::{Error, Kind, limits};
 use drydock_tar::{Owner, give_all};
 use rustix::fs::{CWD, Gid, Mode, Uid};
 use rustix::io::Errno;
-use rustix::process::{getegid, geteuid, getgid, getuid};
+use rustix::process::{geteuid, getgid, getuid};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid,
     set_thread_res_uid,
@@ -27,30 +28,6 @@ use rustix::thread::{
 
 use crate::args::layout::Layout;
 use crate::phase::Phase;
-
-/// A user and a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct User {
-    /// The user's number.
-    pub uid: u32,
-    /// The group's number.
-    pub gid: u32,
-}
-
-impl User {
-    /// Who this process runs as.
-    pub fn current() -> Self {
-        Self { uid: geteuid().as_raw(), gid: getegid().as_raw() }
-    }
-
-    fn ids(self) -> (Option<Uid>, Option<Gid>) {
-        (Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))
-    }
-
-    fn owner(self) -> Owner {
-        Owner { uid: self.uid, gid: self.gid }
-    }
-}
 
 /// Whether a phase needs root, and for what.
 #[derive(Debug, PartialEq, Eq)]
@@ -94,7 +71,7 @@ impl Privileges {
             Self::Drop { user, .. } if geteuid().is_root() && user.uid != 0 => {
                 let is_in_reach = layouts.iter().all(|layout| is_in_reach(layout, *user));
                 let layouts = layouts.iter().map(PathBuf::as_path);
-                Early::of(layouts, |facts| !is_in_reach || !Access::of(facts).allows(*user, READ))
+                Early::of(layouts, |facts| !is_in_reach || !Access::from(facts).allows(*user, READ))
             }
             _ => Early::default(),
         }
@@ -148,7 +125,7 @@ fn run_as(user: User) -> anyhow::Result<()> {
     }
     // The groups first: without root there is no right to change them.
     set_thread_groups(&groups(user.uid)?).context("changing the supplementary groups")?;
-    let (Some(uid), Some(gid)) = user.ids() else { return Ok(()) };
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     set_thread_res_gid(gid, gid, gid).context("changing the group")?;
     set_thread_res_uid(uid, uid, uid).context("changing the user")?;
     if user.uid != 0 {
@@ -200,56 +177,25 @@ impl Outputs {
     }
 }
 
-/// The right to read.
-const READ: u32 = 0o4;
-/// The right to look for a name in a folder.
-const SEARCH: u32 = 0o1;
-
 /// Whether `user` may search every folder on the way to a layout's blobs.
 fn is_in_reach(layout: &Path, user: User) -> bool {
     let blobs = layout.join("blobs/sha256");
-    blobs.ancestors().all(|dir| dir.metadata().is_ok_and(|facts| Access::of(&facts).allows(user, SEARCH)))
+    blobs.ancestors().all(|dir| dir.metadata().is_ok_and(|facts| Access::from(&facts).allows(user, SEARCH)))
 }
 
-/// Who may do what with a file or a folder.
-#[derive(Debug, Clone, Copy)]
-struct Access {
-    owner: User,
-    mode: u32,
-}
-
-impl Access {
-    fn of(facts: &Metadata) -> Self {
-        Self { owner: User { uid: facts.uid(), gid: facts.gid() }, mode: facts.mode() }
-    }
-
-    /// Whether `user` may do this.
-    fn allows(self, user: User, right: u32) -> bool {
-        let shift = match self.owner {
-            User { uid, .. } if uid == user.uid => 6,
-            User { gid, .. } if gid == user.gid => 3,
-            _ => 0,
-        };
-        self.mode >> shift & right == right
-    }
-
-    /// Whether `user` may write, taking for granted that an owner may.
-    fn allows_writing(self, user: User) -> bool {
-        const GROUP_WRITE: u32 = 0o020;
-        const OTHERS_WRITE: u32 = 0o002;
-        self.owner.uid == user.uid
-            || (self.owner.gid == user.gid && self.mode & GROUP_WRITE != 0)
-            || self.mode & OTHERS_WRITE != 0
-    }
+/// Whether `user` may write, taking for granted that an owner may.
+fn may_write(Access { owner, mode }: Access, user: User) -> bool {
+    const GROUP_WRITE: u32 = WRITE << 3;
+    owner.uid == user.uid || owner.gid == user.gid && mode & GROUP_WRITE != 0 || mode & WRITE != 0
 }
 
 /// Gives a folder and all that is in it to `user`. One that `user` may write to is left alone: what is in it is taken
 /// to be like it. A file with several names stays whose it is: its other names may be anywhere, as in a run image's layout.
 fn own_unless_usable(dir: &File, user: User) -> io::Result<()> {
-    if Access::of(&dir.metadata()?).allows_writing(user) {
+    if may_write(Access::from(&dir.metadata()?), user) {
         return Ok(());
     }
-    give_all(dir, user.owner(), &|facts| facts.st_nlink <= 1)
+    give_all(dir, Owner { uid: user.uid, gid: user.gid }, &|facts| facts.st_nlink <= 1)
 }
 
 /// A user as `/etc/passwd` has it.
@@ -337,7 +283,7 @@ mod tests {
             (1001, 1000, 0o40_775, false),
         ] {
             let access = Access { owner: User { uid, gid }, mode };
-            assert_eq!(access.allows_writing(CNB), want, "{uid}:{gid} {mode:o}");
+            assert_eq!(may_write(access, CNB), want, "{uid}:{gid} {mode:o}");
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use drydock_io::access::User;
 use drydock_phases::analyze::analyze;
 use drydock_phases::build::build;
 use drydock_phases::detect::detect;
@@ -25,7 +26,7 @@ use crate::env::{self, Env};
 use crate::exit::Failure;
 use crate::log::{Console, Threshold};
 use crate::phase::Phase;
-use crate::privileges::{Account, Privileges, User};
+use crate::privileges::{Account, Privileges};
 use crate::version::version;
 
 /// Runs a phase with the process's arguments and environment.

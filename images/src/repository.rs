@@ -5,15 +5,11 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use drydock_io::read::{look, look_at_link};
-use drydock_io::way::{self, Links};
 use drydock_layout::{Image, Layout, LayoutError, blobs_dir, check_apart};
 use drydock_model::platform::Platform;
 use drydock_model::reference::{LayoutDir, LayoutPath};
-use rustix::fs::CWD;
-use rustix::io::Errno;
-use rustix::process::geteuid;
 
 /// Folders may lie in folders so deep below the layout directory.
 pub const MAX_DEPTH: usize = 32;
@@ -107,30 +103,10 @@ impl Repository {
     /// The layout of a name, and that name.
     pub fn open(&self, name: &str) -> Result<(Name, Layout)> {
         let name = self.locate(name)?;
-        self.check_way(name.path().path())?;
         match Layout::open(name.path()) {
             Ok(layout) => Ok((name, layout)),
             Err(LayoutError::NotFound(_)) => Err(self.unknown(&name).into()),
             Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Root reads nothing to which only a link of somebody else's leads, out of the repository.
-    pub(crate) fn check_way(&self, layout: &Path) -> Result<()> {
-        let Ok(below) = layout.strip_prefix(self.dir.path()) else { return Ok(()) };
-        let (Ok(root), Ok(found)) = (fs::canonicalize(self.dir.path()), fs::canonicalize(layout)) else {
-            return Ok(());
-        };
-        if !is_root_of_the_machine() || found.starts_with(&root) {
-            return Ok(());
-        }
-        let failed = || format!("cannot open `{}`", layout.display());
-        match way::open(CWD, &root.join(below), Links::OfRoot, None) {
-            Err(Errno::LOOP) => bail!(
-                "`{}` leads out of the repository by a link of another user, which root does not follow",
-                layout.display()
-            ),
-            way => way.map(drop).with_context(failed),
         }
     }
 
@@ -239,13 +215,6 @@ impl Repository {
     }
 }
 
-/// And not only of a namespace, which has no more rights than its user.
-fn is_root_of_the_machine() -> bool {
-    let is_whole = |map: String| map.split_ascii_whitespace().take(2).eq(["0", "0"]);
-    // What cannot be told is taken to be so.
-    geteuid().is_root() && fs::read_to_string("/proc/self/uid_map").map_or(true, is_whole)
-}
-
 /// How much alike two names are, from 0 to 1: by what is in them, whatever comes before it.
 fn likeness(wanted: &str, other: &str) -> f64 {
     let last = |name: &str| name.rsplit('/').next().unwrap_or_default().to_owned();
@@ -284,30 +253,6 @@ mod tests {
             fs::write(dir.join("index.json"), "{}").unwrap();
         }
         (temp, repository)
-    }
-
-    #[test]
-    fn root_follows_no_links_of_others_out_of_the_repository() {
-        let (elsewhere, other) = repository(&["private"]);
-        let (temp, repository) = repository(&["app", "there:latest"]);
-        let private = other.locate("private").unwrap().path().path().to_owned();
-        for (link, to) in
-            [("out", private.clone()), ("inside", temp.path().join("index.docker.io/library/app"))]
-        {
-            let link = temp.path().join("index.docker.io/library").join(link);
-            let to = if link.ends_with("out") { to.parent().unwrap().to_owned() } else { to };
-            std::os::unix::fs::symlink(to, &link).unwrap();
-            std::os::unix::fs::lchown(&link, geteuid().is_root().then_some(1234), None).unwrap();
-        }
-        let refused = |name: &str| {
-            let error = repository.check_way(repository.locate(name).unwrap().path().path()).err();
-            error.is_some_and(|error| error.to_string().contains("by a link of another user"))
-        };
-        assert_eq!(refused("out"), is_root_of_the_machine());
-        for name in ["app", "inside", "none", private.to_str().unwrap()] {
-            assert!(!refused(name), "{name}");
-        }
-        drop(elsewhere);
     }
 
     #[test]

@@ -30,7 +30,7 @@ use serde_json::{Map, Value as Json};
 
 pub use self::proven::Proven;
 use crate::built::{self, Built, may_lack};
-use crate::repository::{Name, Repository};
+use crate::repository::Name;
 use crate::watch::Watch;
 
 /// What was found in a layout.
@@ -134,7 +134,6 @@ type Jobs = BTreeMap<(Identity, Digest), Job>;
 /// Checks layouts, on so many threads, and adds to what is proven. An error is one of the work, not of what was found, or what `gone` makes of a
 /// layout that is not there, or no longer.
 pub fn verify(
-    repository: &Repository,
     names: &[Name],
     threads: NonZeroUsize,
     proven: &mut Proven,
@@ -145,10 +144,7 @@ pub fn verify(
     let mut found = Vec::new();
     for name in names {
         let mut walk = Walk::new(name, found.len(), &mut jobs);
-        if let Err(refused) = repository.check_way(name.path().path()) {
-            walk.found.add(Trouble::Unreadable(format!("{refused:#}")));
-            found.push(walk.found);
-        } else if walk.layout() {
+        if walk.layout() {
             found.push(walk.found);
         } else {
             gone(name)?;
@@ -554,6 +550,7 @@ fn told(error: &LayoutError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::repository::Repository;
     use crate::watch::Nobody;
 
     #[test]
@@ -562,7 +559,7 @@ mod tests {
         let repository = Repository::new(dir.path()).unwrap();
         let names = [repository.locate("app").unwrap()];
         let verified = |gone: &dyn Fn(&Name) -> Result<()>| {
-            verify(&repository, &names, NonZeroUsize::MIN, &mut Proven::default(), &Nobody, gone)
+            verify(&names, NonZeroUsize::MIN, &mut Proven::default(), &Nobody, gone)
         };
         assert!(verified(&|_| Ok(())).unwrap().is_empty());
         let unknown = verified(&|name| Err(repository.unknown(name).into())).unwrap_err();

@@ -30,6 +30,7 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("swapped::root_gives_nothing_else_away", root_gives_nothing_else_away),
             ("swapped::root_makes_nothing_elsewhere", root_makes_nothing_elsewhere),
             ("swapped::root_stays_in_the_repository", root_stays_in_the_repository),
+            ("swapped::root_hands_out_nothing_private", root_hands_out_nothing_private),
             ("swapped::root_tells_nothing_of_files_behind_links", root_tells_nothing),
         ],
     )
@@ -204,14 +205,7 @@ fn root_stays_in_the_repository(executables: &Built) -> Result<()> {
         for round in 0..=rounds(ROUNDS)? {
             let executables = executables.for_everyone()?;
             let project = Project::new(executables, User::Cnb)?;
-            let repository = project.path("layout-repo");
-            let (kept, root) = (project.path("kept"), project.path(""));
-            let drydock = |words: &[&str]| {
-                let mut command = Command::new(executables.join("drydock"));
-                command.args(words).env_clear().env("CNB_OCI_LAYOUT_PATH", &repository);
-                command.env("XDG_CACHE_HOME", &kept).current_dir(&root);
-                command
-            };
+            let drydock = drydock(executables, &project);
             project::succeed(&mut drydock(&["tag", RUN_IMAGE, APP_IMAGE]))?;
             project::succeed(&mut drydock(&["export", RUN_IMAGE, "oci:source"]))?;
             project.write("context/Dockerfile", format!("FROM {RUN_IMAGE}\nCOPY . /\n"))?;
@@ -243,6 +237,77 @@ fn root_stays_in_the_repository(executables: &Built) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Starts `drydock` in a project's folder.
+fn drydock(executables: &Path, project: &Project) -> impl Fn(&[&str]) -> Command + use<> {
+    let executable = executables.join("drydock");
+    let [repository, kept, root] = ["layout-repo", "kept", ""].map(|name| project.path(name));
+    move |words| {
+        let mut command = Command::new(&executable);
+        command.args(words).env_clear().env("CNB_OCI_LAYOUT_PATH", &repository);
+        command.env("XDG_CACHE_HOME", &kept).current_dir(&root);
+        command
+    }
+}
+
+/// Of `drydock`, in a repository that is a user's: a link leads to an image that root keeps to itself. What is made of the user's
+/// own image by that name is made of that, or is not made.
+fn root_hands_out_nothing_private(executables: &Built) -> Result<()> {
+    let places = ["", "/index.json", "/blobs", "/blobs/sha256"].map(|name| format!("{APP_LAYOUT}{name}"));
+    let copy = "layout-repo/index.docker.io/library/copy/latest";
+    for place in &places {
+        let executables = executables.for_everyone()?;
+        let scene = Scene { project: Project::new(executables, User::Cnb)?, before: Tree::new() };
+        let project = &scene.project;
+        let drydock = drydock(executables, project);
+        project.write("files/secret", "root's\n")?;
+        project::succeed(&mut drydock(&["import", "rootfs:files", "private"]))?;
+        fs::create_dir(project.path("outside")).context("make a folder")?;
+        let treasure = project.path("outside/treasure");
+        fs::rename(project.path("layout-repo/index.docker.io/library/private/latest"), &treasure)?;
+        fs::set_permissions(project.path("outside"), Permissions::from_mode(0o700)).context("chmod")?;
+        project::succeed(&mut drydock(&["tag", RUN_IMAGE, APP_IMAGE]))?;
+        let target = place.replacen(APP_LAYOUT, "outside/treasure", 1);
+        let before = tree::read(&project.path("outside"))?;
+        let scene = Scene { before, ..scene };
+        let project = &scene.project;
+        let planted = link(&scene, &target)?;
+        let commands: [&[&str]; 3] = [
+            &["tag", APP_IMAGE, "copy"],
+            &["flatten", APP_IMAGE, "copy"],
+            &["import", &format!("oci:{APP_LAYOUT}"), "copy"],
+        ];
+        for words in commands {
+            // Where a source itself lies is for root to say, as with any tool that copies.
+            if words[0] == "import" && *place == APP_LAYOUT {
+                continue;
+            }
+            project::succeed(&mut drydock(words))?;
+            let wanted = digests(project, copy)?;
+            for round in 0..=rounds(ROUNDS)? {
+                project::run(&mut drydock(&["rm", "copy"]))?;
+                scene
+                    .disturb(&mut drydock(words), &project.path(place), &planted, round > 0)
+                    .and_then(|()| {
+                        let found = digests(project, copy)?;
+                        ensure!(found.is_empty() || found == wanted, "the copy is {found:?}, not {wanted:?}");
+                        Ok(())
+                    })
+                    .with_context(|| format!("{words:?}, {place}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Of the images that a name stands for; none if it is not there.
+fn digests(project: &Project, name: &str) -> Result<Vec<String>> {
+    if !project.path(name).join("index.json").exists() {
+        return Ok(Vec::new());
+    }
+    let images = project.layout(name).images()?;
+    Ok(images.into_iter().map(|image| image.descriptor.digest).collect())
 }
 
 /// A link among blobs that only root may read: neither size nor digest of what it leads to is told.

@@ -6,6 +6,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use drydock_io::access::User;
 use drydock_phases::extend::{ExtendKind, Inputs};
 use drydock_phases::{Error, Kind, build};
 
@@ -13,7 +14,7 @@ use super::flag::{self, Offer, always, since};
 use super::layout::Layout;
 use super::{Options, Task, unusable};
 use crate::env;
-use crate::privileges::{Privileges, User};
+use crate::privileges::Privileges;
 
 /// The extender's flags. Specification: `platform.md` § Extender.
 pub const FLAGS: &[Offer] = &[

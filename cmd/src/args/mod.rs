@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use drydock_io::access::User;
 use drydock_io::read::look;
 use drydock_phases::buildpacks::Store;
 use drydock_phases::export::CacheLocation;
@@ -16,7 +17,7 @@ use crate::build_log::Kept;
 use crate::env::{self, Env};
 use crate::log::Threshold;
 use crate::phase::Phase;
-use crate::privileges::{Privileges, User};
+use crate::privileges::Privileges;
 use crate::value::{Value, ValueError};
 
 pub mod analyze;

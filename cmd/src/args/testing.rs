@@ -5,13 +5,13 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use drydock_io::access::User;
 use drydock_phases::create::Step;
 use drydock_phases::{Level, Log, Output};
 
 use super::command_line::{CommandLine, command};
 use super::{Options, offers};
 use crate::phase::Phase;
-use crate::privileges::User;
 
 /// Who runs the tests' phases.
 pub(super) const ME: User = User { uid: 501, gid: 502 };

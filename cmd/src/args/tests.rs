@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use drydock_encode::compress::Compression;
+use drydock_io::access::User;
 use drydock_layout::{Durability, LinkMode};
 use drydock_phases::export::CacheLocation;
 use drydock_phases::extend::ExtendKind;
@@ -10,7 +11,7 @@ use drydock_phases::{Error, Kind};
 
 use super::testing::{ME, Remembered, options};
 use super::*;
-use crate::privileges::{Outputs, Privileges, User};
+use crate::privileges::{Outputs, Privileges};
 
 const LAYOUT: &[(&str, &str)] = &[("CNB_USE_OCI_LAYOUT", "true")];
 const NO_CACHE: &str = "Warn No cached data will be used, no cache specified.";

@@ -11,7 +11,7 @@ use drydock::args::command_line::{CommandLine, command};
 use drydock::args::flag::{COMMON, Flag, Form};
 use drydock::args::{Options, Task, analyze, build, create, detect, export, extend, offers, rebase, restore};
 use drydock::env::Env;
-use drydock::privileges::User;
+use drydock_io::access::User;
 use drydock_phases::Error;
 use drydock_spec::api::PlatformApi;
 

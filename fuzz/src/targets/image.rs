@@ -106,7 +106,7 @@ fn looked_at(repository: &Repository) -> String {
     said.push(listed.unwrap_or_else(|error| format!("{error:#}")));
     let mut proven = Proven::default();
     let names = [repository.locate("a").expect("it is a name")];
-    let verified = verify::verify(repository, &names, NonZeroUsize::MIN, &mut proven, &Nobody, &|_| Ok(()))
+    let verified = verify::verify(&names, NonZeroUsize::MIN, &mut proven, &Nobody, &|_| Ok(()))
         .expect("nobody stops it")
         .remove(0);
     let is_whole = verified.status == Status::Whole;

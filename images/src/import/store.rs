@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use drydock_io::way;
 use drydock_layout::{MAX_JSON, check_marker};
 use drydock_model::digest::Digest;
 use drydock_model::json;
@@ -57,7 +58,7 @@ impl Files for Folder {
     fn open(&self, name: &str) -> Result<Option<Stored<'_>>> {
         let path = self.0.join(name);
         let failed = || format!("cannot read `{}`", path.display());
-        match drydock_io::read::open(&path) {
+        match way::open_file(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             file => {
                 let file = file.with_context(failed)?;

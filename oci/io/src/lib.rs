@@ -1,6 +1,7 @@
 //! What a store does with bytes: foreign files read within limits, own files that appear whole or not at all,
 //! folders locked and found past the links of others, sinks that lend their buffers, and work shared by threads.
 
+pub mod access;
 pub mod dir;
 pub mod file;
 pub mod lines;

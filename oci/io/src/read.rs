@@ -52,14 +52,20 @@ pub(crate) fn open_own_at(dir: impl AsFd, path: &Path) -> io::Result<File> {
 }
 
 fn open_with(dir: impl AsFd, path: &Path, flags: OFlags) -> io::Result<File> {
-    // Without NONBLOCK, a FIFO would be waited for; a regular file does not care.
-    let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = File::from(openat(dir, path, flags, Mode::empty())?);
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file"))
-    }
+    regular(openat(dir, path, flags | FLAGS, Mode::empty())?.into())
+}
+
+/// Without NONBLOCK, a FIFO would be waited for; a regular file does not care.
+pub(crate) const FLAGS: OFlags =
+    OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// The file, if it is a regular one.
+pub(crate) fn regular(file: File) -> io::Result<File> {
+    if file.metadata()?.is_file() { Ok(file) } else { Err(not_regular()) }
+}
+
+pub(crate) fn not_regular() -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, "not a regular file")
 }
 
 /// Reads a regular file of at most `limit` bytes.

@@ -1,19 +1,29 @@
-//! The way to a folder that root works in, where others may have put links: root follows its own, and no others.
+//! Ways on which root goes where others may have put links: none of theirs leads it to what they could not reach themselves.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, mkdirat, openat, readlinkat};
+use rustix::fs::{
+    CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, fchmod, fchown, fstat, mkdirat, openat,
+    openat2, readlinkat,
+};
 use rustix::io::Errno;
+use rustix::process::geteuid;
+
+use crate::access::{Access, READ, SEARCH, User};
+use crate::read;
 
 /// Which links are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Links {
     /// Those of root: nobody else can have made them.
     OfRoot,
+    /// Those of others, too, as far as their owners may go themselves, by owner, group and mode of what is there.
+    AsTheirOwners,
     /// None.
     None,
 }
@@ -32,39 +42,127 @@ pub fn open(
     links: Links,
     made_for: Option<(u32, u32)>,
 ) -> rustix::io::Result<File> {
-    let mut dir = open_dir(from, ".", OFlags::PATH)?;
-    let mut rest = path.to_owned();
-    let mut followed = 0;
-    loop {
-        let mut components = rest.components();
-        let name = match components.next() {
-            Some(Component::RootDir) => {
-                dir = open_dir(CWD, "/", OFlags::PATH)?;
-                rest = components.as_path().to_owned();
-                continue;
+    let mut walk = Walk::new(from, links)?;
+    match walk.go(path, made_for)? {
+        None => Ok(open_dir(walk.dir, ".", OFlags::RDONLY)?.into()),
+        Some(_) => Err(Errno::NOTDIR),
+    }
+}
+
+/// Opens the regular file at a path for reading; links are followed. Root follows those of others as their owners, and opens no
+/// more than these may read: else who can make a link could have root hand out what is private.
+pub fn open_file(path: &Path) -> io::Result<File> {
+    if !geteuid().is_root() {
+        return read::open(path);
+    }
+    match openat2(CWD, path, read::FLAGS, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+        // There is a link, or the call is not known to the kernel or its filters.
+        Err(Errno::LOOP | Errno::NOSYS | Errno::PERM) if is_root_of_the_machine() => open_as_owners(path),
+        Err(Errno::LOOP | Errno::NOSYS | Errno::PERM) => read::open(path),
+        file => read::regular(file?.into()),
+    }
+}
+
+fn open_as_owners(path: &Path) -> io::Result<File> {
+    let mut walk = Walk::new(CWD, Links::AsTheirOwners)?;
+    let mut open = || {
+        let Some(name) = walk.go(path, None)? else { return Err(read::not_regular()) };
+        let file = read::open_own_at(&walk.dir, Path::new(&name))?;
+        walk.check(Access::from(&file.metadata()?), READ)?;
+        Ok(file)
+    };
+    let file = open();
+    match walk.refused {
+        Some(User { uid, .. }) => Err(io::Error::new(
+            ErrorKind::PermissionDenied,
+            format!("a link of user {uid} leads to what that user may not read"),
+        )),
+        None => file,
+    }
+}
+
+/// And not only of a namespace, which has no more rights than its user.
+fn is_root_of_the_machine() -> bool {
+    let is_whole = |map: String| map.split_ascii_whitespace().take(2).eq(["0", "0"]);
+    // What cannot be told is taken to be so.
+    geteuid().is_root() && fs::read_to_string("/proc/self/uid_map").map_or(true, is_whole)
+}
+
+/// On the way.
+struct Walk {
+    /// So far.
+    dir: OwnedFd,
+    links: Links,
+    followed: usize,
+    /// Whose links were followed, but for root.
+    owners: Vec<User>,
+    /// Who may not go on.
+    refused: Option<User>,
+}
+
+impl Walk {
+    fn new(from: impl AsFd, links: Links) -> rustix::io::Result<Self> {
+        let dir = open_dir(from, ".", OFlags::PATH)?;
+        Ok(Self { dir, links, followed: 0, owners: Vec::new(), refused: None })
+    }
+
+    /// Goes to the folder at a path; or to that above something that is no folder, and gives its name.
+    fn go(&mut self, path: &Path, made_for: Option<(u32, u32)>) -> rustix::io::Result<Option<OsString>> {
+        let mut rest = path.to_owned();
+        loop {
+            let mut components = rest.components();
+            let name = match components.next() {
+                Some(Component::RootDir) => "/".into(),
+                Some(Component::Normal(name)) => OsString::from(name),
+                Some(Component::ParentDir) => "..".into(),
+                Some(_) => ".".into(),
+                None => return Ok(None),
+            };
+            let below = components.as_path().to_owned();
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let found = match (openat(&self.dir, &name, flags, Mode::empty()), made_for) {
+                (Err(Errno::NOENT), Some(owner)) => make(&self.dir, &name, owner)?,
+                (found, _) => found?,
+            };
+            let facts = fstat(&found)?;
+            match FileType::from_raw_mode(facts.st_mode) {
+                FileType::Directory => {
+                    self.check(Access::from(&facts), SEARCH)?;
+                    (self.dir, rest) = (found, below);
+                }
+                FileType::Symlink => {
+                    self.follow(&facts)?;
+                    let target = readlinkat(&found, "", Vec::new())?.into_bytes();
+                    rest = PathBuf::from(OsString::from_vec(target)).join(below);
+                }
+                _ if below.as_os_str().is_empty() => return Ok(Some(name)),
+                _ => return Err(Errno::NOTDIR),
             }
-            Some(Component::Normal(name)) => OsString::from(name),
-            Some(Component::ParentDir) => "..".into(),
-            Some(_) => ".".into(),
-            None => return Ok(open_dir(dir, ".", OFlags::RDONLY)?.into()),
-        };
-        let below = components.as_path().to_owned();
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let found = match (openat(&dir, &name, flags, Mode::empty()), made_for) {
-            (Err(Errno::NOENT), Some(owner)) => make(&dir, &name, owner)?,
-            (found, _) => found?,
-        };
-        let facts = fstat(&found)?;
-        match FileType::from_raw_mode(facts.st_mode) {
-            FileType::Directory => (dir, rest) = (found, below),
-            FileType::Symlink if links == Links::OfRoot && facts.st_uid == 0 && followed < MAX_LINKS => {
-                followed += 1;
-                let target = readlinkat(&found, "", Vec::new())?.into_bytes();
-                rest = PathBuf::from(OsString::from_vec(target)).join(below);
-            }
-            FileType::Symlink => return Err(Errno::LOOP),
-            _ => return Err(Errno::NOTDIR),
         }
+    }
+
+    /// Whether a link may be followed.
+    fn follow(&mut self, link: &Stat) -> rustix::io::Result<()> {
+        let owner = Access::from(link).owner;
+        let follows = match self.links {
+            Links::None => false,
+            Links::OfRoot => owner.uid == 0,
+            Links::AsTheirOwners => true,
+        };
+        self.followed += 1;
+        if !follows || self.followed > MAX_LINKS {
+            return Err(Errno::LOOP);
+        }
+        if owner.uid != 0 {
+            self.owners.push(owner);
+        }
+        Ok(())
+    }
+
+    /// Whether all whose links were followed may do this.
+    fn check(&mut self, access: Access, right: u32) -> rustix::io::Result<()> {
+        self.refused = self.owners.iter().find(|owner| !access.allows(**owner, right)).copied();
+        if self.refused.is_some() { Err(Errno::ACCESS) } else { Ok(()) }
     }
 }
 
@@ -90,8 +188,8 @@ fn make(dir: &OwnedFd, name: &OsString, (uid, gid): (u32, u32)) -> rustix::io::R
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::{MetadataExt as _, lchown, symlink};
+    use std::fs::Permissions;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown, symlink};
 
     use rustix::process::{getegid, geteuid};
 
@@ -132,6 +230,79 @@ mod tests {
             // Somebody else's leads nowhere.
             lchown(path("repo/own"), Some(1234), None).unwrap();
             assert_eq!(at("repo/own/a", Links::OfRoot).unwrap_err(), Errno::LOOP);
+        }
+    }
+
+    /// The files lie in folders of root that all may enter, and in one of root's and one of the other user's that only these may.
+    #[test]
+    fn links_of_others_lead_root_where_these_may_go_themselves() {
+        const OTHER: u32 = 1234;
+        let temp = tempfile::tempdir().unwrap();
+        let path = |name: &str| temp.path().join(name);
+        let mode = |name: &str, mode| fs::set_permissions(path(name), Permissions::from_mode(mode)).unwrap();
+        let is_root = is_root_of_the_machine();
+        for (dir, of_dir, file, of_file, is_others) in [
+            ("", 0o755, "open", 0o644, false),
+            ("shared", 0o755, "file", 0o644, false),
+            ("shared", 0o755, "private", 0o600, false),
+            ("shared", 0o755, "own", 0o600, true),
+            ("private", 0o700, "file", 0o644, false),
+            ("own", 0o700, "file", 0o600, true),
+        ] {
+            fs::create_dir_all(path(dir)).unwrap();
+            mode(dir, of_dir);
+            let file = format!("{dir}/{file}");
+            let file = file.trim_start_matches('/');
+            fs::write(path(file), file).unwrap();
+            mode(file, of_file);
+            let owner = (is_root && is_others).then_some(OTHER);
+            lchown(path(file), owner, None).unwrap();
+            if dir == "own" {
+                lchown(path(dir), owner, None).unwrap();
+            }
+        }
+        symlink(path("private"), path("of-root")).unwrap();
+        for (name, to) in [
+            ("to-shared", "shared"),
+            ("to-private", "private"),
+            ("over-root", "of-root"),
+            ("own/up", ".."),
+            ("own/out", "../private/file"),
+            ("own/there", "../shared/file"),
+            ("own/device", "/dev/null"),
+            ("own/circle", "circle"),
+        ] {
+            symlink(to, path(name)).unwrap();
+            lchown(path(name), is_root.then_some(OTHER), None).unwrap();
+        }
+        for (name, want, for_root) in [
+            ("shared/private", Ok("shared/private"), None),
+            ("of-root/file", Ok("private/file"), None),
+            ("to-shared/file", Ok("shared/file"), None),
+            ("to-shared/own", Ok("shared/own"), None),
+            ("to-shared/private", Ok("shared/private"), Some(ErrorKind::PermissionDenied)),
+            ("to-private/file", Ok("private/file"), Some(ErrorKind::PermissionDenied)),
+            ("to-private/../open", Ok("open"), Some(ErrorKind::PermissionDenied)),
+            ("over-root/file", Ok("private/file"), Some(ErrorKind::PermissionDenied)),
+            ("own/up/open", Ok("open"), None),
+            ("own/up/own/file", Ok("own/file"), None),
+            ("own/out", Ok("private/file"), Some(ErrorKind::PermissionDenied)),
+            ("own/there", Ok("shared/file"), None),
+            ("own/device", Err(ErrorKind::InvalidInput), None),
+            ("open/below", Err(ErrorKind::NotADirectory), None),
+            ("to-shared", Err(ErrorKind::InvalidInput), None),
+            ("to-shared/none", Err(ErrorKind::NotFound), None),
+        ] {
+            let found = open_file(&path(name)).map_err(|error| error.kind());
+            let found = found.map(|file| io::read_to_string(file).unwrap());
+            let want = for_root.filter(|_| is_root).map_or(want, Err);
+            assert_eq!(found, want.map(str::to_owned), "{name}");
+        }
+        let circle = open_file(&path("own/circle")).unwrap_err();
+        assert_eq!(circle.raw_os_error(), Some(Errno::LOOP.raw_os_error()));
+        if is_root {
+            let error = open_file(&path("own/out")).unwrap_err().to_string();
+            assert_eq!(error, "a link of user 1234 leads to what that user may not read");
         }
     }
 }

@@ -122,7 +122,11 @@ impl LayoutError {
     pub fn is_unreadable(&self) -> bool {
         let wrong = [Errno::ISDIR, Errno::NOTDIR, Errno::LOOP, Errno::NXIO, Errno::NOENT];
         let is_wrong = |code| wrong.iter().any(|errno| errno.raw_os_error() == code);
-        matches!(self, Self::Io { source, .. } if source.raw_os_error().is_some_and(|code| !is_wrong(code)))
+        let is_kept = |source: &io::Error| match source.raw_os_error() {
+            Some(code) => !is_wrong(code),
+            None => source.kind() == io::ErrorKind::PermissionDenied,
+        };
+        matches!(self, Self::Io { source, .. } if is_kept(source))
     }
 
     /// Whether files are there, but are not what they should be.

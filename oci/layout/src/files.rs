@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use drydock_io::read::{self, ReadAt};
+use drydock_io::read::ReadAt;
 use drydock_io::way::{self, Links};
 use drydock_model::digest::Digest;
 use drydock_model::hash::Hasher;
@@ -74,7 +74,7 @@ impl Early {
         match self.0.get(path) {
             Some(Some(file)) => Ok(Arc::clone(file)),
             Some(None) => Err(ErrorKind::NotFound.into()),
-            None => read::open(path).map(Arc::new),
+            None => way::open_file(path).map(Arc::new),
         }
     }
 

@@ -16,6 +16,7 @@ use rustix::fs::FileType;
 
 use super::collect::is;
 use super::error::{IoContext as _, LayoutError};
+use super::files::Early;
 
 /// What goes if nothing is published.
 #[derive(Debug, Default)]
@@ -61,7 +62,7 @@ impl Undo {
 impl Drop for Undo {
     fn drop(&mut self) {
         if let Some((path, before)) = &self.index
-            && fs::read(path).ok() != *before
+            && Early::default().read(path).ok() != *before
         {
             return;
         }

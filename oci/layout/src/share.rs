@@ -125,7 +125,7 @@ pub(super) fn whole(path: &Path, digest: Digest, seen: &Seen) -> Result<Option<u
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).at("look at", path),
     };
-    let blob = drydock_io::read::open(path).map(BlobReader::new).at("open", path)?;
+    let blob = way::open_file(path).map(BlobReader::new).at("open", path)?;
     match check(blob, path, digest, seen) {
         Ok(_) => Ok(Some(file.len())),
         Err(LayoutError::Corrupt { .. }) => Ok(None),

@@ -137,9 +137,11 @@ impl Target {
     /// Whether `index.json` is as it was read. Other programs write it without locks.
     pub(super) fn is_as_before(&self) -> Result<bool, LayoutError> {
         let path = self.index_path();
-        match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(self.before.text().is_none()),
-            text => Ok(Some(&*text.at("read", &path)?) == self.before.text()),
+        match Early::default().read(&path) {
+            Err(LayoutError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(self.before.text().is_none())
+            }
+            text => Ok(Some(&*text?) == self.before.text()),
         }
     }
 

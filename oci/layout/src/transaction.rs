@@ -350,7 +350,7 @@ impl Transaction {
         for other in others {
             for digest in &blobs {
                 let from = first.blob_path(digest);
-                let source = drydock_io::read::open(&from).at("open", &from)?;
+                let source = first.blob_place(digest).open().at("open", &from)?;
                 let to = other.will_place(digest);
                 share(BlobReader::new(source), &from, &to, *digest, self.link, &self.seen)?;
             }

@@ -17,7 +17,7 @@ use anyhow::{Context as _, anyhow, bail};
 use drydock_encode::compress::{Format, decompressed};
 use drydock_io::file::TempFile;
 use drydock_io::lock::Lock;
-use drydock_io::read;
+use drydock_io::way;
 use drydock_layout::seen::Seen;
 use drydock_layout::{
     BlobSource, Durability, Image, ImageLayer, Layout, LayoutError, LinkMode, NewImage, NewLayer, Transaction,
@@ -124,7 +124,7 @@ impl CacheWriter for ImageCacheWriter {
         let layer = self.before.as_ref()?.layer(diff_id)?;
         let is_tar = layer.descriptor.oci_media_type() == media::LAYER
             && layer.descriptor.digest == diff_id.of_plain_blob();
-        is_tar.then(|| read::open(&layer.path()).ok()).flatten()
+        is_tar.then(|| way::open_file(&layer.path()).ok()).flatten()
     }
 
     fn staging(&self) -> &Path {

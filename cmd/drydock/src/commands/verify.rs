@@ -22,7 +22,7 @@ pub(crate) fn verify(context: &mut Context, names: &[String]) -> Result<u8> {
     let gone = |name: &Name| if is_listed { Ok(()) } else { Err(repository.unknown(name).into()) };
     let cache = env::cache_dir().map(|dir| dir.join("proven"));
     let mut proven = cache.as_deref().map(Proven::read).unwrap_or_default();
-    let found = check(repository, &names, cores(), &mut proven, &context.progress, &gone)?;
+    let found = check(&names, cores(), &mut proven, &context.progress, &gone)?;
     if let Some(path) = &cache {
         let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| proven.write(path));
         // The next time takes longer; whoever reads what was found has nothing of it.
