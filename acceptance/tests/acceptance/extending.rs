@@ -567,7 +567,7 @@ fn hostile_contexts(executables: &Built) -> Result<()> {
     mknodat(CWD, context.join("fifo"), FileType::Fifo, Mode::RWXU, 0)?;
     let from = "ARG base_image\nFROM ${base_image}\n";
     for (rest, wanted) in [
-        ("COPY shadow /x\n", "`shadow` is not in the context"),
+        ("COPY shadow /x\n", "cannot find `/shadow`"),
         ("COPY etc/shadow /x\n", "`etc/shadow` is not in the context"),
         ("COPY root/etc/shadow /x\n", "`root/etc/shadow` is not in the context"),
         ("COPY ../../../../../../../etc/shadow /x\n", "is not in the context"),
