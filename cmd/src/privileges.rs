@@ -153,7 +153,7 @@ fn make_usable(user: User, volumes: &[PathBuf]) -> anyhow::Result<()> {
 impl Outputs {
     fn make_usable(&self, user: User) -> anyhow::Result<()> {
         let Self { layout_dir, images } = self;
-        let root = match way::open(CWD, layout_dir, Links::OfRoot, Some((user.uid, user.gid))) {
+        let root = match way::open(CWD, layout_dir, Links::OfRoot, Some(user)) {
             // The export looks where it leads, as the user.
             Err(Errno::LOOP) => return Ok(()),
             root => {
@@ -162,7 +162,7 @@ impl Outputs {
         };
         for image in images {
             let change = || -> io::Result<()> {
-                let dir = match way::open(&root, image, Links::None, Some((user.uid, user.gid))) {
+                let dir = match way::open(&root, image, Links::None, Some(user)) {
                     Err(Errno::LOOP) => return Ok(()),
                     dir => dir?,
                 };

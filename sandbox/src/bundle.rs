@@ -5,10 +5,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use drydock_io::access::User;
 use oci_spec::runtime::Spec;
 use serde_json::{Value as Json, json};
 
-use crate::ids::{Ids, User};
+use crate::ids::Ids;
 use crate::limits::{Limits, are_delegated, group};
 use crate::room::Room;
 use crate::seccomp;

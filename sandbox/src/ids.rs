@@ -5,15 +5,6 @@
 
 use std::fs;
 
-/// A user and a group, by number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct User {
-    /// The user.
-    pub uid: u32,
-    /// The group.
-    pub gid: u32,
-}
-
 /// Some ids that follow each other: inside, outside, and how many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {

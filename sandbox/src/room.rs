@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result, bail};
+use drydock_io::access::User;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Signal, geteuid, getgid, getuid, set_parent_process_death_signal};
@@ -21,7 +22,7 @@ use rustix::thread::{
     CapabilitySet, UnshareFlags, capabilities, configure_capability_in_ambient_set, set_capabilities,
 };
 
-use crate::ids::{self, Ids, Range, User};
+use crate::ids::{self, Ids, Range};
 use crate::signals;
 use crate::wait::wait;
 

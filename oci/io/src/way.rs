@@ -32,16 +32,11 @@ pub enum Links {
 const MAX_LINKS: usize = 40;
 
 /// Opens the folder at `path`, which begins at `from` unless it is absolute. What is missing of it is made if `made_for` says
-/// whose it is to be (user and group): mode 0755, whatever the umask.
+/// whose it is to be: mode 0755, whatever the umask.
 ///
 /// A link that is not followed is [`Errno::LOOP`]. Folders and links that are exchanged on the way lead nowhere else: each is
 /// looked at by the handle by which it is used.
-pub fn open(
-    from: impl AsFd,
-    path: &Path,
-    links: Links,
-    made_for: Option<(u32, u32)>,
-) -> rustix::io::Result<File> {
+pub fn open(from: impl AsFd, path: &Path, links: Links, made_for: Option<User>) -> rustix::io::Result<File> {
     let mut walk = Walk::new(from, links)?;
     match walk.go(path, made_for)? {
         None => Ok(open_dir(walk.dir, ".", OFlags::RDONLY)?.into()),
@@ -107,7 +102,7 @@ impl Walk {
     }
 
     /// Goes to the folder at a path; or to that above something that is no folder, and gives its name.
-    fn go(&mut self, path: &Path, made_for: Option<(u32, u32)>) -> rustix::io::Result<Option<OsString>> {
+    fn go(&mut self, path: &Path, made_for: Option<User>) -> rustix::io::Result<Option<OsString>> {
         let mut rest = path.to_owned();
         loop {
             let mut components = rest.components();
@@ -170,7 +165,7 @@ fn open_dir(at: impl AsFd, name: impl rustix::path::Arg, access: OFlags) -> rust
     openat(at, name, access | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
-fn make(dir: &OwnedFd, name: &OsString, (uid, gid): (u32, u32)) -> rustix::io::Result<OwnedFd> {
+fn make(dir: &OwnedFd, name: &OsString, User { uid, gid }: User) -> rustix::io::Result<OwnedFd> {
     match mkdirat(dir, name, Mode::from_raw_mode(0o755)) {
         // Someone else was faster: then it is theirs.
         Err(Errno::EXIST) => {
@@ -191,8 +186,6 @@ mod tests {
     use std::fs::Permissions;
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown, symlink};
 
-    use rustix::process::{getegid, geteuid};
-
     use super::*;
 
     /// Changing an owner to what it is needs no root.
@@ -200,18 +193,18 @@ mod tests {
     fn folders_are_made_and_links_are_not_followed() {
         let temp = tempfile::tempdir().unwrap();
         let path = |name: &str| temp.path().join(name);
-        let me = (geteuid().as_raw(), getegid().as_raw());
+        let me = User::current();
         let at = |name: &str, links| open(File::open(temp.path()).unwrap(), Path::new(name), links, Some(me));
         at("repo/a/b", Links::None).unwrap();
         let facts = path("repo/a/b").metadata().unwrap();
-        assert_eq!((facts.uid(), facts.gid(), facts.mode() & 0o7777), (me.0, me.1, 0o755));
+        assert_eq!((facts.uid(), facts.gid(), facts.mode() & 0o7777), (me.uid, me.gid, 0o755));
 
         fs::write(path("file"), "").unwrap();
         symlink("/", path("repo/out")).unwrap();
         symlink("../repo", path("repo/own")).unwrap();
         symlink(temp.path(), path("absolute")).unwrap();
         symlink("circle", path("circle")).unwrap();
-        let is_root = me.0 == 0;
+        let is_root = me.uid == 0;
         for (name, links, want) in [
             ("file/x", Links::OfRoot, Err(Errno::NOTDIR)),
             ("repo/out/tmp", Links::None, Err(Errno::LOOP)),

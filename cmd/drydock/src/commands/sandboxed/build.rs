@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use drydock_encode::compress::Compression;
 use drydock_images::Repository;
 use drydock_images::builder::given::{Finder, Place};
+use drydock_io::access::User;
 use drydock_io::file::TempFile;
 use drydock_io::lock::Identity;
 use drydock_io::way::{self, Links};
@@ -23,7 +24,6 @@ use drydock_sandbox::tree::{self, Above, Tree};
 use drydock_spec::group::{Group, GroupElement};
 use drydock_spec::module::BUILDER_METADATA;
 use drydock_spec::toml_text;
-use rustix::process::{getegid, geteuid};
 use serde_json::{Value, json};
 
 use super::extend::{Extended, Extensions, Wanted};
@@ -338,11 +338,10 @@ fn keep(options: &Build, inputs: &Inputs, repository: &Path) -> Result<()> {
 
 /// Writes a file below a folder, which is made with all that is missing of its path.
 fn write_below(dir: &Path, below: &Path, content: &mut dyn io::Read) -> Result<()> {
-    let me = (geteuid().as_raw(), getegid().as_raw());
     let mut write = || -> io::Result<()> {
         drydock_io::file::make_dirs(dir)?;
         let (parent, name) = (below.parent().unwrap_or(Path::new("")), below.file_name().unwrap_or_default());
-        let parent = way::open(File::open(dir)?, parent, Links::None, Some(me))?;
+        let parent = way::open(File::open(dir)?, parent, Links::None, Some(User::current()))?;
         // By the handle, whatever has its name meanwhile.
         let parent = PathBuf::from(format!("/proc/self/fd/{}", parent.as_raw_fd()));
         let mut file = TempFile::create_in(&parent)?;

@@ -14,8 +14,8 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use drydock_io::access::User;
 use drydock_model::digest::DiffId;
-use drydock_sandbox::ids::User;
 use drydock_sandbox::tree;
 use drydock_spec::cache::{CacheMetadata, KEPT_LAYERS, METADATA_NAME};
 use drydock_spec::module::dir_name;

@@ -7,9 +7,9 @@ use std::process::Stdio;
 use anyhow::{Context as _, Result};
 use drydock_extend::in_place::identify;
 use drydock_images::built::Built;
+use drydock_io::access::User;
 use drydock_layout::Image;
 use drydock_sandbox::bundle::{Mount, Sandbox};
-use drydock_sandbox::ids::User;
 use drydock_sandbox::room::Room;
 use drydock_sandbox::tree::{self, Tree};
 

@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use drydock_images::{Name, Repository};
+use drydock_io::access::User;
 use drydock_sandbox::bundle::{Mount, Network, Sandbox};
-use drydock_sandbox::ids::User;
 use drydock_sandbox::tree;
 use drydock_spec::run::{RunToml, StackToml};
 use drydock_spec::toml_text;

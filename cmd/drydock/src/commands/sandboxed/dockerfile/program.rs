@@ -6,9 +6,9 @@ use std::process::Stdio;
 use anyhow::{Result, bail};
 use drydock_extend::in_place::{Identity, MountPoint, Runner, add_mount_points};
 use drydock_extend::plan::{self, Command, Program};
+use drydock_io::access::User;
 use drydock_registry::ErrorKind;
 use drydock_sandbox::bundle::{self, Mount, Network, Sandbox};
-use drydock_sandbox::ids::User;
 
 use super::super::Shop;
 use super::Task;
