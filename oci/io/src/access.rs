@@ -60,6 +60,12 @@ impl Access {
         };
         self.mode >> shift & right == right
     }
+
+    /// Whether the user with this number may do this, whichever groups that user is in.
+    pub fn allows_in_any_groups(self, uid: u32, right: u32) -> bool {
+        let rights = if uid == self.owner.uid { self.mode >> 6 } else { self.mode >> 3 & self.mode };
+        rights & right == right
+    }
 }
 
 #[cfg(test)]
@@ -82,6 +88,16 @@ mod tests {
         ] {
             let access = Access { owner: User { uid, gid }, mode };
             assert_eq!(access.allows(user, right), want, "{uid}:{gid} {mode:o} {right}");
+        }
+        for (uid, mode, want) in [
+            (1000, 0o100_400, true),
+            (1000, 0o100_044, false),
+            (0, 0o100_640, false),
+            (0, 0o100_604, false),
+            (0, 0o100_644, true),
+        ] {
+            let access = Access { owner: User { uid, gid: 1001 }, mode };
+            assert_eq!(access.allows_in_any_groups(user.uid, READ), want, "{uid} {mode:o}");
         }
     }
 }

@@ -1,4 +1,7 @@
 //! Ways on which root goes where others may have put links: none of theirs leads it to what they could not reach themselves.
+//!
+//! A link is somebody's who may have made it or put it where it is: its owner, the owners of the folders on the way to it, and
+//! everybody where a folder can be written by others. So it is root's if all of that is.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -8,10 +11,10 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, fchmod, fchown, fstat, mkdirat, openat,
-    openat2, readlinkat,
+    CWD, FileType, Gid, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, Stat, Uid, fchmod, fchown, fstat,
+    fstatfs, mkdirat, openat, openat2, readlinkat,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::geteuid;
 
 use crate::access::{Access, READ, SEARCH, User};
@@ -20,9 +23,9 @@ use crate::read;
 /// Which links are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Links {
-    /// Those of root: nobody else can have made them.
+    /// Those of root.
     OfRoot,
-    /// Those of others, too, as far as their owners may go themselves, by owner, group and mode of what is there.
+    /// Those of others, too, as far as all of these may go themselves, by owner and mode of what is there.
     AsTheirOwners,
     /// None.
     None,
@@ -44,16 +47,16 @@ pub fn open(from: impl AsFd, path: &Path, links: Links, made_for: Option<User>) 
     }
 }
 
-/// Opens the regular file at a path for reading; links are followed. Root follows those of others as their owners, and opens no
-/// more than these may read: else who can make a link could have root hand out what is private.
+/// Opens the regular file at a path for reading; links are followed. Root follows those of others as these, and opens no more than
+/// they may read: else who can make a link could have root hand out what is private.
 pub fn open_file(path: &Path) -> io::Result<File> {
     if !geteuid().is_root() {
         return read::open(path);
     }
-    match openat2(CWD, path, read::FLAGS, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+    let open = || openat2(CWD, path, read::FLAGS, Mode::empty(), ResolveFlags::NO_SYMLINKS);
+    match retry_on_intr(open) {
         // There is a link, or the call is not known to the kernel or its filters.
-        Err(Errno::LOOP | Errno::NOSYS | Errno::PERM) if is_root_of_the_machine() => open_as_owners(path),
-        Err(Errno::LOOP | Errno::NOSYS | Errno::PERM) => read::open(path),
+        Err(Errno::LOOP | Errno::NOSYS | Errno::PERM) => open_as_owners(path),
         file => read::regular(file?.into()),
     }
 }
@@ -61,26 +64,39 @@ pub fn open_file(path: &Path) -> io::Result<File> {
 fn open_as_owners(path: &Path) -> io::Result<File> {
     let mut walk = Walk::new(CWD, Links::AsTheirOwners)?;
     let mut open = || {
-        let Some(name) = walk.go(path, None)? else { return Err(read::not_regular()) };
+        let Some((name, facts)) = walk.go(path, None)? else { return Err(read::not_regular()) };
+        // To open anything else may do something.
+        if FileType::from_raw_mode(facts.st_mode) != FileType::RegularFile {
+            return Err(read::not_regular());
+        }
+        walk.check(Access::from(&facts), READ)?;
         let file = read::open_own_at(&walk.dir, Path::new(&name))?;
         walk.check(Access::from(&file.metadata()?), READ)?;
         Ok(file)
     };
     let file = open();
-    match walk.refused {
-        Some(User { uid, .. }) => Err(io::Error::new(
-            ErrorKind::PermissionDenied,
-            format!("a link of user {uid} leads to what that user may not read"),
-        )),
-        None => file,
-    }
+    let who = match walk.refused {
+        None => return file,
+        Some(EVERYBODY) => "others".to_owned(),
+        Some(uid) => format!("user {uid}"),
+    };
+    let text = format!(
+        "a link that {who} may have put there leads to what is neither theirs nor everybody's to read"
+    );
+    Err(io::Error::new(ErrorKind::PermissionDenied, text))
 }
 
-/// And not only of a namespace, which has no more rights than its user.
-fn is_root_of_the_machine() -> bool {
+/// Nobody's number.
+const EVERYBODY: u32 = u32::MAX;
+
+/// What users are in a namespace that are not in it, root of the machine among them.
+const OF_NO_NUMBER: u32 = 65534;
+
+/// Whether this process's users are all that the machine has.
+fn has_all_users() -> bool {
     let is_whole = |map: String| map.split_ascii_whitespace().take(2).eq(["0", "0"]);
     // What cannot be told is taken to be so.
-    geteuid().is_root() && fs::read_to_string("/proc/self/uid_map").map_or(true, is_whole)
+    fs::read_to_string("/proc/self/uid_map").map_or(true, is_whole)
 }
 
 /// On the way.
@@ -89,20 +105,38 @@ struct Walk {
     dir: OwnedFd,
     links: Links,
     followed: usize,
-    /// Whose links were followed, but for root.
-    owners: Vec<User>,
+    /// Whoever else counts as root.
+    of_no_number: Option<u32>,
+    /// Who may have put here what is here.
+    arrangers: Vec<u32>,
+    /// Whether others may write to the folder itself.
+    is_open: bool,
+    /// Whose links were followed.
+    makers: Vec<u32>,
     /// Who may not go on.
-    refused: Option<User>,
+    refused: Option<u32>,
 }
 
 impl Walk {
     fn new(from: impl AsFd, links: Links) -> rustix::io::Result<Self> {
         let dir = open_dir(from, ".", OFlags::PATH)?;
-        Ok(Self { dir, links, followed: 0, owners: Vec::new(), refused: None })
+        let facts = fstat(&dir)?;
+        let mut walk = Self {
+            dir,
+            links,
+            followed: 0,
+            of_no_number: (!has_all_users()).then_some(OF_NO_NUMBER),
+            arrangers: Vec::new(),
+            is_open: false,
+            makers: Vec::new(),
+            refused: None,
+        };
+        walk.pass(Access::from(&facts));
+        Ok(walk)
     }
 
     /// Goes to the folder at a path; or to that above something that is no folder, and gives its name.
-    fn go(&mut self, path: &Path, made_for: Option<User>) -> rustix::io::Result<Option<OsString>> {
+    fn go(&mut self, path: &Path, made_for: Option<User>) -> rustix::io::Result<Option<(OsString, Stat)>> {
         let mut rest = path.to_owned();
         loop {
             let mut components = rest.components();
@@ -114,49 +148,76 @@ impl Walk {
                 None => return Ok(None),
             };
             let below = components.as_path().to_owned();
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let found = match (openat(&self.dir, &name, flags, Mode::empty()), made_for) {
-                (Err(Errno::NOENT), Some(owner)) => make(&self.dir, &name, owner)?,
-                (found, _) => found?,
-            };
-            let facts = fstat(&found)?;
-            match FileType::from_raw_mode(facts.st_mode) {
-                FileType::Directory => {
-                    self.check(Access::from(&facts), SEARCH)?;
-                    (self.dir, rest) = (found, below);
-                }
-                FileType::Symlink => {
-                    self.follow(&facts)?;
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            let mut found =
+                match (openat(&self.dir, &name, flags | OFlags::NOFOLLOW, Mode::empty()), made_for) {
+                    (Err(Errno::NOENT), Some(owner)) => make(&self.dir, &name, owner)?,
+                    (found, _) => found?,
+                };
+            let mut facts = fstat(&found)?;
+            if FileType::from_raw_mode(facts.st_mode) == FileType::Symlink {
+                self.follow(&facts)?;
+                if fstatfs(&found)?.f_type != PROC_SUPER_MAGIC {
                     let target = readlinkat(&found, "", Vec::new())?.into_bytes();
                     rest = PathBuf::from(OsString::from_vec(target)).join(below);
+                    continue;
                 }
-                _ if below.as_os_str().is_empty() => return Ok(Some(name)),
+                // Of these, the text need not say where they lead.
+                found = openat(&self.dir, &name, flags | OFlags::DIRECTORY, Mode::empty())?;
+                facts = fstat(&found)?;
+            }
+            match FileType::from_raw_mode(facts.st_mode) {
+                FileType::Directory => {
+                    let access = Access::from(&facts);
+                    self.check(access, SEARCH)?;
+                    self.pass(access);
+                    (self.dir, rest) = (found, below);
+                }
+                _ if below.as_os_str().is_empty() => return Ok(Some((name, facts))),
                 _ => return Err(Errno::NOTDIR),
             }
         }
     }
 
+    /// Notes who may have arranged what is in a folder.
+    fn pass(&mut self, Access { owner, mode }: Access) {
+        const STICKY: u32 = 0o1000;
+        self.is_open = mode & 0o022 != 0;
+        if !self.is_root(owner.uid) {
+            self.arrangers.push(owner.uid);
+        }
+        // Where that is set, folders of root stay where they are.
+        if self.is_open && mode & STICKY == 0 {
+            self.arrangers.push(EVERYBODY);
+        }
+    }
+
+    fn is_root(&self, uid: u32) -> bool {
+        uid == 0 || Some(uid) == self.of_no_number
+    }
+
     /// Whether a link may be followed.
     fn follow(&mut self, link: &Stat) -> rustix::io::Result<()> {
-        let owner = Access::from(link).owner;
+        let owner = Some(link.st_uid).filter(|uid| !self.is_root(*uid));
+        let makers = self.arrangers.iter().copied().chain(owner).chain(self.is_open.then_some(EVERYBODY));
+        let makers: Vec<u32> = makers.collect();
+        self.followed += 1;
         let follows = match self.links {
             Links::None => false,
-            Links::OfRoot => owner.uid == 0,
+            Links::OfRoot => makers.is_empty(),
             Links::AsTheirOwners => true,
         };
-        self.followed += 1;
         if !follows || self.followed > MAX_LINKS {
             return Err(Errno::LOOP);
         }
-        if owner.uid != 0 {
-            self.owners.push(owner);
-        }
+        self.makers.extend(makers);
         Ok(())
     }
 
     /// Whether all whose links were followed may do this.
     fn check(&mut self, access: Access, right: u32) -> rustix::io::Result<()> {
-        self.refused = self.owners.iter().find(|owner| !access.allows(**owner, right)).copied();
+        let may = |uid: &&u32| access.allows_in_any_groups(**uid, right);
+        self.refused = self.makers.iter().find(|uid| !may(uid)).copied();
         if self.refused.is_some() { Err(Errno::ACCESS) } else { Ok(()) }
     }
 }
@@ -233,7 +294,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = |name: &str| temp.path().join(name);
         let mode = |name: &str, mode| fs::set_permissions(path(name), Permissions::from_mode(mode)).unwrap();
-        let is_root = is_root_of_the_machine();
+        let is_root = geteuid().is_root();
         for (dir, of_dir, file, of_file, is_others) in [
             ("", 0o755, "open", 0o644, false),
             ("shared", 0o755, "file", 0o644, false),
@@ -255,6 +316,10 @@ mod tests {
             }
         }
         symlink(path("private"), path("of-root")).unwrap();
+        for (name, of_dir) in [("writable", 0o777), ("sticky", 0o1777), ("sticky/below", 0o755)] {
+            fs::create_dir(path(name)).unwrap();
+            mode(name, of_dir);
+        }
         for (name, to) in [
             ("to-shared", "shared"),
             ("to-private", "private"),
@@ -262,11 +327,15 @@ mod tests {
             ("own/up", ".."),
             ("own/out", "../private/file"),
             ("own/there", "../shared/file"),
+            ("own/by-root", "../private/file"),
+            ("writable/by-root", "../private/file"),
+            ("sticky/by-root", "../private/file"),
+            ("sticky/below/by-root", "../../private/file"),
             ("own/device", "/dev/null"),
             ("own/circle", "circle"),
         ] {
             symlink(to, path(name)).unwrap();
-            lchown(path(name), is_root.then_some(OTHER), None).unwrap();
+            lchown(path(name), (is_root && !name.ends_with("by-root")).then_some(OTHER), None).unwrap();
         }
         for (name, want, for_root) in [
             ("shared/private", Ok("shared/private"), None),
@@ -281,6 +350,10 @@ mod tests {
             ("own/up/own/file", Ok("own/file"), None),
             ("own/out", Ok("private/file"), Some(ErrorKind::PermissionDenied)),
             ("own/there", Ok("shared/file"), None),
+            ("own/by-root", Ok("private/file"), Some(ErrorKind::PermissionDenied)),
+            ("writable/by-root", Ok("private/file"), Some(ErrorKind::PermissionDenied)),
+            ("sticky/by-root", Ok("private/file"), Some(ErrorKind::PermissionDenied)),
+            ("sticky/below/by-root", Ok("private/file"), None),
             ("own/device", Err(ErrorKind::InvalidInput), None),
             ("open/below", Err(ErrorKind::NotADirectory), None),
             ("to-shared", Err(ErrorKind::InvalidInput), None),
@@ -293,9 +366,22 @@ mod tests {
         }
         let circle = open_file(&path("own/circle")).unwrap_err();
         assert_eq!(circle.raw_os_error(), Some(Errno::LOOP.raw_os_error()));
+        for (name, is_followed) in [
+            ("of-root", is_root),
+            ("own/by-root", false),
+            ("writable/by-root", false),
+            ("sticky/by-root", false),
+        ] {
+            let found = open(CWD, &path(name), Links::OfRoot, None).map(drop);
+            // The others lead to a file.
+            assert_eq!(found, if is_followed { Ok(()) } else { Err(Errno::LOOP) }, "{name}");
+        }
+        let own = format!("/proc/{}/root", std::process::id());
+        open(CWD, &Path::new(&own).join("proc"), Links::AsTheirOwners, None).unwrap();
         if is_root {
             let error = open_file(&path("own/out")).unwrap_err().to_string();
-            assert_eq!(error, "a link of user 1234 leads to what that user may not read");
+            let want = "a link that user 1234 may have put there leads to what is neither theirs nor everybody's to read";
+            assert_eq!(error, want);
         }
     }
 }
