@@ -86,6 +86,7 @@ pub(crate) fn trials(executables: &Arc<Built>, houses: &Arc<Houses>) -> Vec<Tria
             ("building::options_reach_the_phases", options_reach_the_phases),
             ("building::a_project_says_how_it_is_built", a_project_says_how_it_is_built),
             ("building::images_and_caches_are_no_part_of_the_app", images_and_caches_are_no_part_of_the_app),
+            ("building::a_buildpack_changes_no_run_image", a_buildpack_changes_no_run_image),
             ("building::what_fails_says_why", what_fails_says_why),
             ("building::killed_at_any_moment", killed_at_any_moment),
             ("building::interrupted", interrupted),
@@ -226,6 +227,27 @@ fn node_app_that_answers(built: &Built, houses: &Houses) -> Result<()> {
 fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen")?;
     Ok(listener.local_addr()?.port())
+}
+
+/// What phases tell each other in the layers directory is as it was after a buildpack has written there.
+fn a_buildpack_changes_no_run_image(built: &Built, houses: &Houses) -> Result<()> {
+    let spoil = "if [ \"${SPOIL:-}\" ]; then
+    mkdir -p /layers/extended/run/image
+    for name in analyzed group; do echo spoiled >/layers/$name.toml; done
+fi
+";
+    let house = houses.with_script(built, Who::Ordinary, &format!("{GREETER}{spoil}"))?;
+    let time = ["--creation-time", "1700000000"];
+    house.built(&time)?;
+    let wanted = house.published()?.descriptor.digest;
+    let output = house.built(&[&time[..], &["--env", "SPOIL=yes"]].concat())?;
+    for name in ["analyzed", "group"] {
+        let warning = format!("warning: a buildpack has changed {name}.toml, which is as before again");
+        ensure!(output.text().contains(&warning), "{}", output.text());
+    }
+    let found = house.published()?.descriptor.digest;
+    ensure!(found == wanted, "{found}, not {wanted}");
+    house.is_clean()
 }
 
 fn options_reach_the_phases(built: &Built, houses: &Houses) -> Result<()> {

@@ -205,6 +205,7 @@ impl Run<'_> {
             number += 1;
             self.announce(phase, number, phases.len());
             let start = Instant::now();
+            let own = Own::read(&steps.inputs.layers, phase)?;
             let code = if let Some(at) = wanted.iter().position(|one: &Wanted| one.phase == phase) {
                 let extensions: &Extensions<'_> = extensions.as_ref().context("there are extensions")?;
                 let mut run = |root: &Path, mounts| self.sandbox(steps, phase, root, mounts);
@@ -234,7 +235,10 @@ impl Run<'_> {
             match (phase, extended.last()) {
                 (Phase::Detect, _) => {
                     let group = group_extensions(&steps.inputs.layers)?;
-                    if !group.is_empty() {
+                    // These may name another run image.
+                    if group.is_empty() {
+                        own.put_back(progress)?;
+                    } else {
                         steps.build_image = Some(steps.inner_builder(&self.context.repository)?);
                         let (inputs, options) = (steps.inputs, steps.options);
                         extensions =
@@ -245,6 +249,7 @@ impl Run<'_> {
                     wanted = extensions.as_ref().map(Extensions::wanted).transpose()?.unwrap_or_default();
                     phases.splice(number..number, wanted.iter().map(|one| one.phase));
                 }
+                (Phase::Build, _) => own.put_back(progress)?,
                 (Phase::ExtendBuild, Some((_, one))) => steps.env = one.env()?,
                 (Phase::ExtendRun, Some((_, one))) => steps.extended = Some(one.files()),
                 _ => {}
@@ -296,6 +301,39 @@ impl Run<'_> {
             bail!("the build is stopped in the {}: {limit} s are over (--timeout)", phase.name());
         }
         Ok(ended.code)
+    }
+}
+
+/// What phases have written to the layers directory for later ones, where a phase runs buildpacks that may change it.
+struct Own<'a> {
+    layers: &'a Path,
+    files: Vec<(&'static str, Option<String>)>,
+}
+
+impl<'a> Own<'a> {
+    fn read(layers: &'a Path, phase: Phase) -> Result<Self> {
+        let names: &[&str] = match phase {
+            Phase::Detect => &["analyzed.toml"],
+            Phase::Build => &["analyzed.toml", "group.toml"],
+            _ => &[],
+        };
+        let read = |name: &&'static str| {
+            let text = tree::read(layers, name, MAX_FILE);
+            Ok((*name, text.with_context(|| format!("cannot read {name} in `{}`", layers.display()))?))
+        };
+        Ok(Self { layers, files: names.iter().map(read).collect::<Result<_>>()? })
+    }
+
+    fn put_back(&self, progress: &Progress) -> Result<()> {
+        for (name, before) in &self.files {
+            let Some(before) = before else { continue };
+            // What cannot be read is not what it was.
+            if tree::read(self.layers, name, MAX_FILE).ok().flatten().as_ref() != Some(before) {
+                progress.say(&format!("warning: a buildpack has changed {name}, which is as before again"));
+                write_below(self.layers, Path::new(name), &mut before.as_bytes())?;
+            }
+        }
+        Ok(())
     }
 }
 
