@@ -25,6 +25,7 @@ pub(crate) fn trials(executables: &Arc<Built>, houses: &Arc<Houses>) -> Vec<Tria
             ("extensions::what_changes_is_extended_anew", what_changes_is_extended_anew),
             ("extensions::the_run_image_is_switched", the_run_image_is_switched),
             ("extensions::what_fails_leaves_the_image", what_fails_leaves_the_image),
+            ("extensions::no_other_image_takes_its_place", no_other_image_takes_its_place),
             ("extensions::killed_at_any_moment", killed_at_any_moment),
         ],
     )
@@ -185,6 +186,21 @@ fn what_fails_leaves_the_image(executables: &Built, houses: &Houses) -> Result<(
 }
 
 /// Kills 50 builds in which both images are extended; what is left is removed by the next one.
+/// A program of an extension sees the folder that the extender writes to.
+fn no_other_image_takes_its_place(executables: &Built, houses: &Houses) -> Result<()> {
+    let plant = "for dir in /extended/.* /extended/*; do [ ! -d $dir/image ] || \
+                 { mv $dir/image $dir/away && ln -s /layout-repo/other $dir/image; }; done";
+    // It changes nothing in the image, so that no layer has to be written there.
+    let run = format!(
+        "ARG base_image\nFROM ${{base_image}}\nUSER root\nRUN {plant}\nARG user_id\nUSER ${{user_id}}\n"
+    );
+    let house = house(executables, houses, Who::Root, None, Some(&run))?;
+    let output = house.build(&[])?;
+    let refused = "a program of an extension has put a link into the extended image";
+    ensure!(output.exit != 0 && output.text().contains(refused), "{}", output.text());
+    house.is_clean()
+}
+
 fn killed_at_any_moment(executables: &Built, houses: &Houses) -> Result<()> {
     const KILLS: u64 = 25;
     let kill = |who| -> Result<()> {

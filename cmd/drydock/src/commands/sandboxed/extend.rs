@@ -8,7 +8,7 @@
 //! The key stands for the image and for all that extensions wrote, and for the app where their Dockerfiles may use it; where not, they do
 //! not see it. A Dockerfile that asks for `build_id` wants to be carried out in each build.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -25,6 +25,7 @@ use drydock_spec::build_log::IN_LAYERS;
 use drydock_spec::group::GroupElement;
 use drydock_spec::module::dir_name;
 use drydock_spec::toml_text;
+use rustix::fs::FileType;
 
 use super::Shop;
 use super::inputs::Inputs;
@@ -202,6 +203,9 @@ impl<'a> Extensions<'a> {
         if !fs::symlink_metadata(&files).is_ok_and(|facts| facts.is_dir()) {
             bail!("the extender has written no extended image");
         }
+        if *phase == Phase::ExtendRun && has_links(&files)? {
+            bail!("a program of an extension has put a link into the extended image");
+        }
         let Some(key) = key else { return Ok(Ok(Extended { dir: result, _root: None })) };
         let put = roots::put(cache, &users, &[(key.clone(), result)])?;
         let root = put.into_iter().next().context("one folder was put there")?;
@@ -240,6 +244,17 @@ fn alone(image: &Image, dir: &Path) -> Result<PathBuf> {
         Some(left) => Err(left.into()),
         None => Ok(path.path().to_owned()),
     }
+}
+
+fn has_links(dir: &Path) -> Result<bool> {
+    let failed = || format!("cannot read `{}`", dir.display());
+    let mut walk = drydock_tar::Walk::new(dir, File::open(dir).with_context(failed)?.into())?;
+    while let Some(found) = walk.find_next().with_context(failed)? {
+        if found.file_type == FileType::Symlink {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn move_to(from: &Path, to: &Path) -> Result<()> {
