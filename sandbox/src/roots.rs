@@ -107,14 +107,15 @@ pub fn put(cache: &Path, users: &str, made: &[(String, PathBuf)]) -> Result<Vec<
     make_private(&parent)?;
     let failed = || format!("cannot make a folder in `{}`", parent.display());
     for (_, from) in made {
-        File::create(from.join(WHOLE)).with_context(failed)?;
+        mark_whole(from)?;
     }
     if !made.is_empty() {
         rustix::fs::syncfs(File::open(&parent).with_context(failed)?).with_context(failed)?;
     }
     let put = |(key, from): &(String, PathBuf)| -> Result<Root> {
         let entry = entry(cache, key, users);
-        let lock = Lock::acquire_shared(from, &|| {}).with_context(failed)?;
+        let lock = Lock::acquire_shared(from, &|| {});
+        let lock = lock.with_context(|| format!("cannot lock `{}`", from.display()))?;
         match fs::rename(from, &entry) {
             Ok(()) => return Ok(Root::at(&entry, lock)),
             Err(_) if entry.is_dir() => {}
@@ -128,6 +129,11 @@ pub fn put(cache: &Path, users: &str, made: &[(String, PathBuf)]) -> Result<Vec<
         Ok(Root::at(from, lock))
     };
     made.iter().map(put).collect()
+}
+
+fn mark_whole(dir: &Path) -> Result<()> {
+    let mark = dir.join(WHOLE);
+    File::create(&mark).map(drop).with_context(|| format!("cannot write `{}`", mark.display()))
 }
 
 fn is_whole(entry: &Path) -> bool {
@@ -170,7 +176,7 @@ fn fill(parent: &Path, entry: &Path, make: &mut Make<'_>) -> Result<()> {
     let (temporary, lock) = make_locked(parent, TEMPORARY_PREFIX)?;
     let filled = (|| {
         make(&temporary.join("files"))?;
-        File::create(temporary.join(WHOLE)).with_context(failed)?;
+        mark_whole(&temporary)?;
         // What has its name is whole, after a power failure too.
         rustix::fs::syncfs(lock.dir()).with_context(failed)?;
         match fs::rename(&temporary, entry) {

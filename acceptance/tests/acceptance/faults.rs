@@ -343,13 +343,19 @@ impl Scene<'_> {
             // A blob is named by its digest, what lies in an image by its path there.
             let leaf = path.file_name().unwrap_or_default().to_string_lossy();
             let is_leaf = |word: &str| word.rsplit('/').next().is_some_and(|last| last.ends_with(&*leaf));
+            // And a folder there by what was looked for in it.
+            let is_above = |word: &str| {
+                let above = Path::new(word).ancestors().skip(1).filter_map(Path::file_name);
+                word.starts_with('/')
+                    && path.file_name().is_some_and(|name| above.into_iter().any(|dir| dir == name))
+            };
             // What has no name yet, by the folder that it is in.
             let folder = path.parent().and_then(Path::file_name).filter(|_| leaf.starts_with(".drydock-"));
             let is_in =
                 |word: &str| folder.is_some() && Path::new(word).parent().and_then(Path::file_name) == folder;
             let mut words = said.split([' ', '`', ':', ',', '\n']).filter(|word| !word.is_empty());
             near.map(|near| near.display().to_string()).any(|near| said.contains(&near))
-                || words.any(|word| is_leaf(word) || is_in(word))
+                || words.any(|word| is_leaf(word) || is_above(word) || is_in(word))
         };
         ensure!(paths.is_empty() || paths.iter().any(is_named), "none of the files is named");
         Ok(())

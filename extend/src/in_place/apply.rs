@@ -71,9 +71,8 @@ fn names_in(scope: &mut Scope, path: &[u8]) -> Result<Vec<Vec<u8>>> {
     if file_type(scope, path)? != Some(FileType::Directory) {
         return Ok(Vec::new());
     }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut names = Vec::new();
-    for entry in Dir::new(openat(scope.dir(path)?, c".", flags, Mode::empty())?)? {
+    for entry in Dir::new(scope.list(path)?)? {
         let name = entry?.file_name().to_bytes().to_vec();
         if !matches!(name.as_slice(), b"." | b"..") {
             names.push(name);

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use drydock_io::lock::Identity;
 use drydock_tar::{Found, Walk, open_file, split_leaf};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, fstat, openat, statat};
+use rustix::fs::{AtFlags, FileType, RawDir, Stat, fstat, statat};
 
 use super::Contexts;
 use super::scope::{Scope, join, push};
@@ -74,9 +74,13 @@ pub(super) struct Item<'a> {
 
 impl Context {
     /// The folder at `path`. What comes from there is root's.
-    pub fn open(path: &Path, ignore: IgnoreRules) -> io::Result<Self> {
-        let (path, scope) = (path.to_owned(), Scope::open(path)?);
-        Ok(Self { path, scope, ignore, without: Vec::new(), keeps_owners: false, going: Rc::new(|| Ok(())) })
+    pub fn open(path: &Path, ignore: IgnoreRules) -> Result<Self> {
+        Ok(Self::of(path, Scope::of_folder(path)?, ignore))
+    }
+
+    fn of(path: &Path, scope: Scope, ignore: IgnoreRules) -> Self {
+        let (path, going) = (path.to_owned(), Rc::new(|| Ok(())));
+        Self { path, scope, ignore, without: Vec::new(), keeps_owners: false, going }
     }
 
     /// Without these folders, whatever names they have.
@@ -96,8 +100,8 @@ impl Context {
     }
 
     /// The root of an image or of a stage. What comes from there keeps owners and attributes.
-    pub fn of_root(path: &Path) -> io::Result<Self> {
-        Ok(Self { keeps_owners: true, ..Self::open(path, IgnoreRules::default())? })
+    pub fn of_root(path: &Path) -> Result<Self> {
+        Ok(Self { keeps_owners: true, ..Self::of(path, Scope::open(path)?, IgnoreRules::default()) })
     }
 
     pub(super) fn keeps_owners(&self) -> bool {
@@ -116,12 +120,15 @@ impl Context {
         let Self { path: context, scope, ignore, without, going, .. } = self;
         if !is_dir(&source.stat) {
             let (parent, leaf) = split_leaf(&source.resolved);
-            let dir = scope.dir(parent)?;
-            let stat = statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW)?;
+            let failed = scope.told("cannot look at", &source.resolved);
+            let found = scope.dir(parent).and_then(|dir| {
+                let stat = statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW)?;
+                Ok((dir, stat))
+            });
+            let (dir, stat) = found.context(failed)?;
             return show(Item { below: b"", dir, leaf, stat: &stat });
         }
-        let root = list(scope.dir(&source.resolved)?)?;
-        let mut walk = Walk::new(context, root)?;
+        let mut walk = Walk::new(context, scope.list(&source.resolved)?)?;
         loop {
             let any = |leaves_out: fn(&IgnoreRules, &[u8]) -> bool, path: &[u8]| {
                 leaves_out(exclude, path)
@@ -223,6 +230,9 @@ impl Context {
             Some(stat) => Ok(Some(Source { path, resolved, stat })),
             None if is_pattern => Ok(None),
             None => {
+                if self.keeps_owners {
+                    return Err(anyhow!("`{written}` is not in the stage or image that it is copied from"));
+                }
                 let context = self.path.display();
                 Err(anyhow!("`{written}` is not in the context `{context}`; put it there"))
             }
@@ -232,7 +242,7 @@ impl Context {
     /// The folder at a path, links followed.
     pub(super) fn open_dir(&mut self, path: &[u8]) -> Result<OwnedFd> {
         let resolved = self.scope.resolve(path, true)?;
-        Ok(list(self.scope.dir(&resolved)?)?)
+        self.scope.list(&resolved)
     }
 
     /// These folders, and all below them.
@@ -244,7 +254,7 @@ impl Context {
             if !scope.stat(&resolved)?.is_some_and(|stat| is_dir(&stat)) {
                 continue;
             }
-            let mut walk = Walk::new(context, list(scope.dir(&resolved)?)?)?;
+            let mut walk = Walk::new(context, scope.list(&resolved)?)?;
             let mut enters = |_: BorrowedFd<'_>, below: &[u8], leaf: &[u8]| {
                 !ignore.leaves_all_out(&join(path, &join(below, leaf)))
             };
@@ -269,7 +279,7 @@ impl Context {
             if !is_dir {
                 continue;
             }
-            let listed = list(self.scope.dir(&resolved)?)?;
+            let listed = self.scope.list(&resolved)?;
             let mut buffer = Vec::with_capacity(32 << 10);
             let mut entries = RawDir::new(listed, buffer.spare_capacity_mut());
             while let Some(entry) = entries.next() {
@@ -304,10 +314,6 @@ pub(super) fn clean(path: &str) -> Vec<&str> {
 
 pub(super) fn is_dir(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
-}
-
-fn list(dir: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
-    openat(dir, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Opens a regular file; none if it is something else.

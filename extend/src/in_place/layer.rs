@@ -20,11 +20,7 @@ use super::target::{is_kept, shown};
 
 /// Writes the layer. Times are whole seconds, and none is after `latest`.
 pub(super) fn write(root: &Path, changes: &[Change], latest: Option<i64>, sink: &mut dyn Sink) -> Result<()> {
-    let mut writer = Writer {
-        scope: Scope::open(root).with_context(|| format!("cannot open `{}`", root.display()))?,
-        latest,
-        links: HashMap::new(),
-    };
+    let mut writer = Writer { scope: Scope::open(root)?, latest, links: HashMap::new() };
     for change in changes {
         match change {
             Change::There(path, look) => {

@@ -245,7 +245,7 @@ pub fn perform<R: Runner>(
 ) -> Result<Vec<Digest>, Failure<R::Failure>> {
     let files = |source| Failure::Files { line: step.line, text: step.text.clone(), source };
     let program = |failure| Failure::Program { line: step.line, text: step.text.clone(), failure };
-    let mut scope = Scope::open(place.root).map_err(|error| files(error.into()))?;
+    let mut scope = Scope::open(place.root).map_err(files)?;
     match &step.action {
         Action::Run(run) => {
             let prepared = Prepared::of(run, place, &mut scope).map_err(files)?;

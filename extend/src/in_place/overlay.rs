@@ -78,10 +78,9 @@ fn is_opaque(dir: BorrowedFd<'_>, attribute: &str) -> Result<bool> {
 
 /// Whether something is in a folder, which need not be there.
 fn is_full(scope: &mut Scope, path: &[u8]) -> Result<bool> {
-    let dir = match scope.dir(path) {
-        Ok(dir) => openat(dir, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?,
-        Err(error) if is_missing(&error) => return Ok(false),
-        Err(error) => return Err(error).with_context(|| shown(path)),
+    let dir = match scope.list(path) {
+        Err(error) if error.downcast_ref().is_some_and(is_missing) => return Ok(false),
+        dir => dir?,
     };
     for entry in Dir::new(dir)? {
         if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {

@@ -1,15 +1,13 @@
 //! A folder that no path leads out of: links and `..` in paths are followed as if it were the root of the file system.
 
 use std::io;
-use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use drydock_tar::{Trail, split_leaf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, openat, readlinkat, statat};
 use rustix::io::Errno;
-
-use super::target::shown;
 
 /// Links that a path may lead over.
 const MAX_LINKS: usize = 40;
@@ -21,18 +19,33 @@ const MAX_PATH: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Scope {
     trail: Trail,
+    /// What messages have before a path in it.
+    name: PathBuf,
 }
 
 impl Scope {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    /// The root of an image: messages have paths as they are there.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        Self::open_as(path, Path::new("/"))
+    }
+
+    /// A folder of which messages have whole paths.
+    pub(super) fn of_folder(path: &Path) -> Result<Self> {
+        Self::open_as(path, path)
+    }
+
+    fn open_as(path: &Path, name: &Path) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { trail: Trail::reaching(openat(CWD, path, flags, Mode::empty())?) })
+        let dir = openat(CWD, path, flags, Mode::empty());
+        let dir = dir.with_context(|| format!("cannot open `{}`", path.display()))?;
+        Ok(Self { trail: Trail::reaching(dir), name: name.to_owned() })
     }
 
     /// Where a path leads: names joined with slashes, none of them a link when they were looked at, unless the last one is not to be
     /// followed. From the first name on that is not there, the path is as it was given.
     pub(super) fn resolve(&mut self, path: &[u8], follows_last: bool) -> Result<Vec<u8>> {
-        self.follow(path, follows_last).with_context(|| format!("cannot find `{}`", shown(path)))
+        let resolved = self.follow(path, follows_last);
+        resolved.with_context(|| self.told("cannot find", path))
     }
 
     fn follow(&mut self, path: &[u8], follows_last: bool) -> Result<Vec<u8>> {
@@ -56,7 +69,11 @@ impl Scope {
                 match found.as_ref().map_err(Errno::from_io_error) {
                     // No link, or nothing.
                     Err(Some(Errno::INVAL | Errno::NOENT | Errno::NOTDIR)) => None,
-                    _ => Some(found.with_context(|| cannot_look_at(&join(&resolved, &name)))?.into_bytes()),
+                    _ => Some(
+                        found
+                            .with_context(|| self.told("cannot look at", &join(&resolved, &name)))?
+                            .into_bytes(),
+                    ),
                 }
             };
             match target {
@@ -85,7 +102,7 @@ impl Scope {
             Ok(stat) => Ok(Some(stat)),
             Err(error) => match Errno::from_io_error(&error) {
                 Some(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-                _ => Err(error).with_context(|| cannot_look_at(path)),
+                _ => Err(error).with_context(|| self.told("cannot look at", path)),
             },
         }
     }
@@ -95,10 +112,20 @@ impl Scope {
         self.trail.go_to(path)?;
         Ok(self.trail.current()?.0)
     }
-}
 
-fn cannot_look_at(path: &[u8]) -> String {
-    format!("cannot look at `{}`", shown(path))
+    /// The same, for reading the names in it.
+    pub(super) fn list(&mut self, path: &[u8]) -> Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = self.dir(path).and_then(|dir| Ok(openat(dir, c".", flags, Mode::empty())?));
+        opened.with_context(|| self.told("cannot list", path))
+    }
+
+    /// For messages: what was done to the path.
+    pub(super) fn told(&self, done: &str, path: &[u8]) -> String {
+        let below = String::from_utf8_lossy(path);
+        let whole = self.name.join(below.trim_start_matches('/'));
+        format!("{done} `{:.500}`", whole.to_string_lossy())
+    }
 }
 
 /// The names in a path, without those that mean nothing.

@@ -68,7 +68,7 @@ impl Snapshot {
     /// lead over links.
     pub(super) fn take(root: &Path, left_out: &[PathBuf]) -> Result<Self> {
         let open = || format!("cannot open `{}`", root.display());
-        let mut scope = Scope::open(root).with_context(open)?;
+        let mut scope = Scope::open(root)?;
         let mut resolve = |path: &PathBuf| scope.resolve(path.as_os_str().as_bytes(), true);
         let left_out = left_out.iter().map(&mut resolve).collect::<Result<BTreeSet<Vec<u8>>>>()?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

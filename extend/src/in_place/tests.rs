@@ -494,7 +494,7 @@ fn nothing_comes_from_outside_of_the_context() {
         ("COPY abs /x", "", "`abs` is not in the context"),
         ("COPY parent/outside /x", "", "`parent/outside` is not in the context"),
         ("COPY ../outside /x", "", "`../outside` is not in the context"),
-        ("COPY loop /x", "", "cannot find `/loop`: Too many"),
+        ("COPY loop /x", "", "context/loop`: Too many"),
         ("COPY none /x", "", "`none` is not in the context"),
         ("COPY a.txt /x", "a.txt", "`a.txt` is left out of the context"),
         ("COPY to-hidden /x", "a.txt", "`to-hidden` is left out of the context"),

@@ -31,7 +31,7 @@ struct User {
 
 /// Who `USER` means in the file system at `root`.
 pub fn identify(root: &Path, text: &str) -> Result<Identity> {
-    identify_in(&mut Scope::open(root).with_context(|| format!("cannot open `{}`", root.display()))?, text)
+    identify_in(&mut Scope::open(root)?, text)
 }
 
 /// The user and maybe the group of `USER`: names or numbers. A number needs no entry in `/etc/passwd`; it is then of group 0.

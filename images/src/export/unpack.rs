@@ -74,7 +74,9 @@ pub fn unpack(image: &Image, to: &Path, rights: Rights, watch: &dyn Watch) -> Re
     let to = absolute(to)?;
     let is_free = match fs::read_dir(&to) {
         Ok(mut entries) => entries.next().is_none(),
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => false,
+        Err(error) => return Err(error).with_context(|| format!("cannot list `{}`", to.display())),
     };
     if !is_free {
         bail!("`{}` is there already, and is not an empty folder", to.display());

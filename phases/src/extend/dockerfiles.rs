@@ -37,8 +37,7 @@ pub(super) struct ContextDir {
 
 impl ContextDir {
     pub(super) fn open(&self) -> anyhow::Result<Context> {
-        Context::open(&self.path, self.ignore.clone())
-            .with_context(|| format!("failed to open the context `{}`", self.path.display()))
+        Context::open(&self.path, self.ignore.clone()).context("failed to open the context")
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 
@@ -26,12 +26,14 @@ pub(super) fn text(root: &Path, path: &str, limit: u64) -> Result<Option<String>
 
 /// Opens what is in the source; none if it is not there. What leads out is an error.
 pub(super) fn open(root: &Path, path: &str, flags: OFlags) -> Result<Option<File>> {
-    let dir = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let failed = |path: &Path| format!("cannot open `{}`", path.display());
+    let dir = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let dir = dir.with_context(|| failed(root))?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     match openat2(dir, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
         Ok(file) => Ok(Some(file.into())),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(Errno::XDEV) => bail!("`{path}` leads out of the source"),
-        Err(error) => Err(io::Error::from(error).into()),
+        Err(error) => Err(io::Error::from(error)).with_context(|| failed(&root.join(path))),
     }
 }

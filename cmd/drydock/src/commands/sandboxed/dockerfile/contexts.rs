@@ -125,8 +125,7 @@ impl<'a> Contexts<'a> {
                     .map(|context| context.without(self.task.without.to_owned())),
                 From::Image(_) | From::Stage(_) => Context::of_root(&path),
             };
-            let context = context.with_context(|| format!("cannot open the context `{}`", path.display()))?;
-            let context = context.while_going(self.progress.going());
+            let context = context?.while_going(self.progress.going());
             self.opened.insert(from.clone(), Opened { context, path, _tree: tree });
         }
         self.opened.get_mut(from).context("it was put there")
