@@ -104,8 +104,8 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
         let name = options.builder()?;
         bail!("`{name}` is no builder: it has no label `{BUILDER_METADATA}`, and no /cnb/order.toml");
     }
-    let has_extensions =
-        order.as_ref().or(own.as_ref()).is_some_and(|order| !order.order_extensions.is_empty());
+    // An order that is not known may have some.
+    let may_extend = order.as_ref().or(own.as_ref()).is_none_or(|order| !order.order_extensions.is_empty());
     if let Some(order) = order {
         let path = inputs.layers.join("order.toml");
         fs::write(&path, toml_text::to_string(&order)?)
@@ -132,9 +132,9 @@ pub(crate) fn build(context: &mut Context, room: Room, rules: &Rules, options: &
     let before = context.repository.image(&options.name, &options.platform.get()).ok();
     let mut timed = Vec::new();
     // The creator extends nothing.
-    let phases = if options.trust_builder && !has_extensions { vec![Phase::Create] } else { APART.to_vec() };
-    let code =
-        Run { context, shop: &shop, builder: &unpacked.files, began }.run(&mut steps, phases, &mut timed);
+    let phases = if options.trust_builder && !may_extend { vec![Phase::Create] } else { APART.to_vec() };
+    let code = Run { context, shop: &shop, builder: &unpacked.files, may_extend, began }
+        .run(&mut steps, phases, &mut timed);
     if let Err(error) = inputs.kept.take(&inputs.layers, &inputs.cache, user) {
         progress.say(&format!("warning: layers are not kept for the next build: {error:#}"));
     }
@@ -190,6 +190,8 @@ struct Run<'a> {
     shop: &'a Shop,
     /// The builder's files.
     builder: &'a Path,
+    /// Whether there can be extensions, whatever the group says in which buildpacks may have written.
+    may_extend: bool,
     began: Instant,
 }
 
@@ -234,7 +236,8 @@ impl Run<'_> {
             }
             match (phase, extended.last()) {
                 (Phase::Detect, _) => {
-                    let group = group_extensions(&steps.inputs.layers)?;
+                    let group =
+                        if self.may_extend { group_extensions(&steps.inputs.layers)? } else { Vec::new() };
                     // These may name another run image.
                     if group.is_empty() {
                         own.put_back(progress)?;
