@@ -200,7 +200,7 @@ fn refuses_colour(env: &Env) -> bool {
 
 /// Runs the phase; returns the exit code.
 fn perform(phase: Phase, options: &Options, log: &Console) -> u8 {
-    let signals = match Signals::handle().context("failed to handle signals") {
+    let signals = match Signals::handle_alone().context("failed to handle signals") {
         Ok(signals) => signals,
         Err(error) => return report(log, &Failure::new(phase, &error.into())),
     };

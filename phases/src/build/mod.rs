@@ -110,8 +110,11 @@ fn run_group(
         buildpack_api(ModuleKind::Buildpack, &element.full_name(), &element.api)?;
     }
     let sbom_dir = inputs.layers_dir.join("sbom");
-    drydock_tar::remove_all(&sbom_dir)
-        .with_context(|| format!("remove {} of an earlier build", sbom_dir.display()))?;
+    let clear = || {
+        let removed = drydock_tar::remove_all(&sbom_dir);
+        removed.with_context(|| format!("remove {} of an earlier build", sbom_dir.display()))
+    };
+    clear()?;
 
     let mut builder = Builder {
         inputs,
@@ -145,6 +148,8 @@ fn run_group(
     }
 
     (metadata.processes, metadata.buildpack_default_process_type) = processes.finish(inputs.platform_api);
+    // A buildpack may have put anything there, and it is not a buildpack's.
+    clear()?;
     write_sbom(inputs.platform_api, &sbom_dir, &sbom_files, &build_bom, &launch_bom)?;
     if inputs.platform_api.has_legacy_bom() {
         metadata.bom = launch_bom;
@@ -192,6 +197,7 @@ impl Builder<'_> {
         drydock_io::file::make_dirs(&dir).with_context(|| format!("make folder {}", dir.display()))?;
 
         self.run(&module, api, &dir, plan)?;
+        self.signals.end_left()?;
 
         let context = || format!("buildpack {full_name}");
         let layers =

@@ -14,6 +14,8 @@ use rustix::process::{Signal, getpid, kill_process, set_child_subreaper};
 use signal_hook::low_level::{self, pipe};
 use signal_hook::{SigId, flag};
 
+use super::end_children;
+
 /// Signals that ask a process to end.
 const ASKING_TO_END: [Signal; 4] = [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT];
 
@@ -25,6 +27,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 ///
 /// An executable sets them once, before it starts threads that matter.
 pub struct Signals {
+    /// Whether nothing else in this process starts programs.
+    is_alone: bool,
     end_process: Arc<AtomicBool>,
     /// The number of the last one that was held, or 0.
     received: Arc<AtomicUsize>,
@@ -43,6 +47,7 @@ impl Signals {
         let (wake, waker) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         let mut signals = Self {
+            is_alone: false,
             end_process: Arc::new(AtomicBool::new(true)),
             received: Arc::default(),
             wake,
@@ -65,6 +70,18 @@ impl Signals {
             signals.handlers.push(pipe::register(signal, waker.try_clone()?)?);
         }
         Ok(signals)
+    }
+
+    /// The same for an executable that starts programs one after the other, or waits for all: what these leave running can be ended.
+    pub fn handle_alone() -> io::Result<Self> {
+        let mut signals = Self::handle()?;
+        signals.is_alone = true;
+        Ok(signals)
+    }
+
+    /// Ends what programs have left running; it must not change what comes after them.
+    pub(crate) fn end_left(&self) -> anyhow::Result<()> {
+        if self.is_alone { end_children() } else { Ok(()) }
     }
 
     /// From now on until the value is dropped, these signals do not end the process, but can be asked for.
