@@ -232,8 +232,12 @@ fn free_port() -> Result<u16> {
 /// What phases tell each other in the layers directory is as it was after a buildpack has written there.
 fn a_buildpack_changes_no_run_image(built: &Built, houses: &Houses) -> Result<()> {
     let spoil = "if [ \"${SPOIL:-}\" ]; then
-    mkdir -p /layers/extended/run/image
-    for name in analyzed group; do echo spoiled >/layers/$name.toml; done
+    mkdir -p /layers/extended/run/image /layers/layers
+    mv /layers/analyzed.toml /layers/layers/spoiled.toml
+    ln -s /layers/spoiled.toml /layers/analyzed.toml
+    for name in spoiled group; do echo spoiled >/layers/$name.toml; done
+    rm -rf /layers/sbom && ln -s /layers/layers /layers/sbom
+    mkdir /layers/layers/launch && touch /layers/layers/launch/spoiled
 fi
 ";
     let house = houses.with_script(built, Who::Ordinary, &format!("{GREETER}{spoil}"))?;

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, Stat, fchmod, fstat, linkat, mkdirat, openat, renameat, statat, unlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, Stat, fchmod, fstat, linkat, mkdirat, openat, renameat, statat,
+    unlinkat,
 };
 use rustix::io::Errno;
 
@@ -169,6 +170,12 @@ impl Place {
             Err(Errno::NOENT) => Ok(None),
             found => Ok(Some(found?)),
         }
+    }
+
+    /// Whether a link has the name.
+    pub fn is_link(&self) -> io::Result<bool> {
+        let found = self.look()?;
+        Ok(found.is_some_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Symlink))
     }
 
     /// Opens the regular file of this name for reading; no link.

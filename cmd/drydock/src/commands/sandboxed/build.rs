@@ -13,8 +13,10 @@ use drydock_encode::compress::Compression;
 use drydock_images::Repository;
 use drydock_images::builder::given::{Finder, Place};
 use drydock_io::access::User;
+use drydock_io::dir::Dir;
 use drydock_io::file::TempFile;
 use drydock_io::lock::Identity;
+use drydock_io::read::read_all;
 use drydock_io::way::{self, Links};
 use drydock_layout::Image;
 use drydock_model::digest::Digest;
@@ -236,6 +238,7 @@ impl Run<'_> {
             }
             match (phase, extended.last()) {
                 (Phase::Detect, _) => {
+                    remove_links(&steps.inputs.layers)?;
                     let group =
                         if self.may_extend { group_extensions(&steps.inputs.layers)? } else { Vec::new() };
                     // These may name another run image.
@@ -330,14 +333,32 @@ impl<'a> Own<'a> {
     fn put_back(&self, progress: &Progress) -> Result<()> {
         for (name, before) in &self.files {
             let Some(before) = before else { continue };
+            // A link leads phases elsewhere than those who look from outside.
+            let open = Dir::open(self.layers).and_then(|layers| layers.place(name).open());
+            let found = open.and_then(|file| read_all(file, MAX_FILE));
+            write_below(self.layers, Path::new(name), &mut before.as_bytes())?;
             // What cannot be read is not what it was.
-            if tree::read(self.layers, name, MAX_FILE).ok().flatten().as_ref() != Some(before) {
-                progress.say(&format!("warning: a buildpack has changed {name}, which is as before again"));
-                write_below(self.layers, Path::new(name), &mut before.as_bytes())?;
+            if found.is_ok_and(|found| found == before.as_bytes()) {
+                continue;
             }
+            progress.say(&format!("warning: a buildpack has changed {name}, which is as before again"));
         }
         Ok(())
     }
+}
+
+/// Removes links that lie in the layers directory itself: no phase has made them, and later ones would write to where they lead.
+fn remove_links(layers: &Path) -> Result<()> {
+    let remove = || -> io::Result<()> {
+        let dir = Dir::open(layers)?;
+        for place in dir.names()?.into_iter().map(|name| dir.place(name)) {
+            if place.is_link()? {
+                place.remove()?;
+            }
+        }
+        Ok(())
+    };
+    remove().with_context(|| format!("cannot remove links in `{}`", layers.display()))
 }
 
 fn standard_error() -> Result<Stdio> {

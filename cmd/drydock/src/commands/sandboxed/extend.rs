@@ -9,11 +9,13 @@
 //! not see it. A Dockerfile that asks for `build_id` wants to be carried out in each build.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use drydock_extend::in_place::{Context, digest_of_path};
 use drydock_extend::language::IgnoreRules;
+use drydock_io::dir::Dir;
 use drydock_layout::{Change, Durability, Image, Layout, LinkMode, Transaction, read_blob};
 use drydock_model::digest::Digest;
 use drydock_model::reference::LayoutDir;
@@ -127,6 +129,7 @@ impl<'a> Extensions<'a> {
         let Build { workspace, creation_time, .. } = self.options;
         let mut all = vec![format!("{} {} {workspace:?} {creation_time:?}", phase.name(), image.digest())];
         for id in &self.ids {
+            self.refuse_links(id)?;
             if let Ok(dir) = tree::find(&self.inputs.layers, &format!("generated/{}", dir_name(id))) {
                 all.push(format!("{id} {}", print(&dir)?));
             }
@@ -136,6 +139,24 @@ impl<'a> Extensions<'a> {
         }
         let all = all.join(" ");
         Ok(format!("extended-{}", Digest::of(all.as_bytes()).hex()))
+    }
+
+    /// Fails if the folder that an extension has filled, or something in it, is a link: the extender would read something else than what
+    /// is read here. Below that, contexts may have links.
+    fn refuse_links(&self, id: &str) -> Result<()> {
+        let below = Path::new("generated").join(dir_name(id));
+        let shown = || format!("cannot use what was generated in `{}`", below.display());
+        let dir = Dir::open(&self.inputs.layers).and_then(|dir| dir.enter("generated")?.enter(dir_name(id)));
+        let dir = match dir {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            dir => dir.with_context(shown)?,
+        };
+        for place in dir.names().with_context(shown)?.into_iter().map(|name| dir.place(name)) {
+            if place.is_link().with_context(shown)? {
+                bail!("`{}` is a link; put a file or a folder there", below.join(place.name()).display());
+            }
+        }
+        Ok(())
     }
 
     /// The texts of all Dockerfiles for an image.
