@@ -116,7 +116,7 @@ fn run_image_name(inputs: &Inputs, log: &dyn Log) -> Result<String, Error> {
     };
     let files = RunImageFiles { run: &inputs.run_path, stack: &inputs.stack_path };
     match files.read(inputs.platform_api, log)?.first() {
-        Some(image) => run_image::by_mirrors(image, &inputs.output_image, &inputs.layout_dir)
+        Some(image) => run_image::by_mirrors(image, &inputs.output_image, &inputs.layout_dir, &inputs.early)
             .map(|(name, _)| name.to_owned())
             .map_err(|error| error.context(format!("run image in `{}`", file.display()))),
         None => Err(Error::new(Kind::Arguments, anyhow::anyhow!(missing))

@@ -13,7 +13,7 @@ use drydock_spec::api::PlatformApi;
 use drydock_spec::label;
 use drydock_spec::run::{RunToml, StackToml};
 
-use crate::file::{exists, read_toml_if_exists};
+use crate::file::{failed, read_toml_if_exists};
 use crate::{Error, Kind, Log};
 
 /// The files that name run images.
@@ -61,6 +61,7 @@ pub fn by_mirrors<'a>(
     image: &'a StackRunImage,
     output: &LayoutPath,
     layout_dir: &LayoutDir,
+    early: &Early,
 ) -> Result<(&'a str, LayoutPath), Error> {
     let names = std::iter::once(&image.image).chain(&image.mirrors);
     let mut found = names
@@ -70,7 +71,7 @@ pub fn by_mirrors<'a>(
     found.sort_by_key(|(_, path)| path.registry() != output.registry());
     let mut there = 0;
     for (number, (_, path)) in found.iter().enumerate() {
-        if exists(&path.path().join("index.json")).map_err(anyhow::Error::from)? {
+        if early.has(path.path()).map_err(failed("stat", path.path())).map_err(anyhow::Error::from)? {
             there = number;
             break;
         }

@@ -23,6 +23,7 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
             ("owners::an_empty_folder_of_root_holds_no_image", an_empty_folder_of_root_holds_no_image),
             ("owners::a_tag_may_be_a_link", a_tag_may_be_a_link),
             ("owners::root_follows_no_link", root_follows_no_link),
+            ("owners::root_reads_through_no_link", root_reads_through_no_link),
             ("owners::an_ordinary_user_needs_no_root", an_ordinary_user_needs_no_root),
         ],
     )
@@ -118,7 +119,6 @@ fn root_leaves_usable_folders_alone(executables: &Built) -> Result<()> {
     Ok(())
 }
 
-/// Below the layout directory the build user may have put links: root must not give away what they lead to.
 /// A tag that is a link to another: as whoever drops root, too.
 fn a_tag_may_be_a_link(executables: &Built) -> Result<()> {
     let project = project(executables, User::Root)?;
@@ -131,6 +131,7 @@ fn a_tag_may_be_a_link(executables: &Built) -> Result<()> {
     Ok(())
 }
 
+/// Below the layout directory the build user may have put links: root must not give away what they lead to.
 fn root_follows_no_link(executables: &Built) -> Result<()> {
     for link in [APP_LAYOUT, "layout-repo/index.docker.io/library", "layout-repo/index.docker.io"] {
         let project = project(executables, User::Root)?;
@@ -146,6 +147,23 @@ fn root_follows_no_link(executables: &Built) -> Result<()> {
         let changed = tree::differences(&before, &tree::read(&project.path(""))?);
         ensure!(changed.is_empty(), "{}", changed.join("\n"));
     }
+    Ok(())
+}
+
+/// Nor must it read what they lead to; the message says why root may not.
+fn root_reads_through_no_link(executables: &Built) -> Result<()> {
+    let project = project(executables, User::Root)?;
+    let (link, private) = (project.path(RUN_LAYOUT), project.path("private"));
+    fs::create_dir(&private).context("make a folder")?;
+    fs::rename(&link, private.join("run")).context("move the run image")?;
+    symlink(private.join("run"), &link).context("make a link")?;
+    fs::set_permissions(&private, Permissions::from_mode(0o700)).context("close the folder")?;
+    succeed(project.analyzer()?.envs(FOR_CNB).arg(APP_IMAGE))?;
+    lchown(&link, Some(UID), Some(GID)).context("give the link away")?;
+    let output = project::run(project.analyzer()?.envs(FOR_CNB).arg(APP_IMAGE))?;
+    let text = output.text();
+    ensure!(output.exit == 32 && text.contains(RUN_LAYOUT), "exit code {}\n{text}", output.exit);
+    ensure!(text.contains("root follows no link there that others may have put on the way"), "{text}");
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use drydock_io::read::ReadAt;
+use drydock_io::read::{self, ReadAt};
 use drydock_io::way::{self, Links};
 use drydock_model::digest::Digest;
 use drydock_model::hash::Hasher;
@@ -25,10 +25,17 @@ use super::{MAX_JSON, blob_path, blobs_dir};
 /// So many files of one layout are opened early, so that there are handles left for everything else.
 const MAX_EARLY: usize = 256;
 
-/// Files that were opened while the process still had the right to; `None` is one that was not there. Who reads a layout
-/// looks here first.
+/// Files that were opened while the process still had the right to. Who reads a layout looks here first.
 #[derive(Debug, Default, Clone)]
-pub struct Early(Arc<BTreeMap<PathBuf, Option<Arc<File>>>>);
+pub struct Early(Arc<BTreeMap<PathBuf, Found>>);
+
+#[derive(Debug)]
+enum Found {
+    Open(Arc<File>),
+    Missing,
+    /// A link on the way to the layout was not followed.
+    BehindLink,
+}
 
 impl Early {
     /// Opens the files of these layouts of which `is_needed` says that they cannot be opened later. What cannot be
@@ -43,28 +50,31 @@ impl Early {
         let mut opened = BTreeMap::new();
         for layout in layouts {
             let dir = way::open(CWD, layout, Links::OfRoot, None).map(OwnedFd::from);
-            // Later, it might not even be allowed to ask.
-            if matches!(dir, Err(Errno::NOENT)) {
-                opened.extend(["index.json", "oci-layout"].map(|name| (layout.join(name), None)));
+            let files = ["index.json", "oci-layout"];
+            match dir {
+                // Later, it might not even be allowed to ask.
+                Err(Errno::NOENT) => opened.extend(files.map(|name| (layout.join(name), Found::Missing))),
+                Err(Errno::LOOP) => opened.extend(files.map(|name| (layout.join(name), Found::BehindLink))),
+                _ => {}
             }
             let Ok(dir) = dir else { continue };
             let look = |dir: &OwnedFd, name: &Path| match open_here(dir, name, &is_needed) {
-                Ok(file) => file.map(|file| Some(Arc::new(file))),
-                Err(Errno::NOENT) => Some(None),
+                Ok(file) => file.map(|file| Found::Open(Arc::new(file))),
+                Err(Errno::NOENT) => Some(Found::Missing),
                 Err(_) => None,
             };
-            for name in ["index.json", "oci-layout"] {
+            for name in files {
                 opened.extend(look(&dir, Path::new(name)).map(|file| (layout.join(name), file)));
             }
             let blobs = open_dir(&dir, Path::new("blobs"), OFlags::NOFOLLOW)
                 .and_then(|blobs| open_dir(&blobs, Path::new("sha256"), OFlags::NOFOLLOW));
             let Ok(blobs) = blobs else { continue };
             let names = rustix::fs::Dir::read_from(&blobs).into_iter().flatten().flatten();
-            let files = names.filter_map(|entry| {
+            let blobs = names.filter_map(|entry| {
                 let name = Path::new(OsStr::from_bytes(entry.file_name().to_bytes()));
                 look(&blobs, name).map(|file| (blobs_dir(layout).join(name), file))
             });
-            opened.extend(files.take(MAX_EARLY));
+            opened.extend(blobs.take(MAX_EARLY));
         }
         Self(Arc::new(opened))
     }
@@ -72,9 +82,22 @@ impl Early {
     /// Opens a regular file.
     fn open(&self, path: &Path) -> io::Result<Arc<File>> {
         match self.0.get(path) {
-            Some(Some(file)) => Ok(Arc::clone(file)),
-            Some(None) => Err(ErrorKind::NotFound.into()),
+            Some(Found::Open(file)) => Ok(Arc::clone(file)),
+            Some(Found::Missing) => Err(ErrorKind::NotFound.into()),
+            Some(Found::BehindLink) => way::open_file(path).map(Arc::new).map_err(behind_link),
             None => way::open_file(path).map(Arc::new),
+        }
+    }
+
+    /// Whether there is a layout in a folder.
+    pub fn has(&self, layout: &Path) -> io::Result<bool> {
+        let path = layout.join("index.json");
+        let look = || Ok(read::look(&path)?.is_some());
+        match self.0.get(&path) {
+            Some(Found::Open(_)) => Ok(true),
+            Some(Found::Missing) => Ok(false),
+            Some(Found::BehindLink) => look().map_err(behind_link),
+            None => look(),
         }
     }
 
@@ -139,6 +162,13 @@ impl Early {
     ) -> Result<T, LayoutError> {
         parse(&self.read_blob(layout, descriptor)?, &blob_path(layout, &descriptor.digest))
     }
+}
+
+/// Says why root's right to read was not used.
+fn behind_link(error: io::Error) -> io::Error {
+    const TEXT: &str =
+        "Permission denied, and root follows no link there that others may have put on the way";
+    if error.kind() == ErrorKind::PermissionDenied { io::Error::new(error.kind(), TEXT) } else { error }
 }
 
 fn open_dir(at: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {

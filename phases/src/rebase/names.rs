@@ -20,8 +20,13 @@ pub(super) fn run_image_path(metadata: &LayersMetadata, inputs: &Inputs) -> Resu
         metadata.stack.clone().map(|stack| stack.run_image).filter(|run_image| !run_image.image.is_empty())
     };
     if let Some(names) = names {
-        return run_image::by_mirrors(&names, &inputs.previous_image, &inputs.output.layout_dir)
-            .map(|(_, path)| path);
+        return run_image::by_mirrors(
+            &names,
+            &inputs.previous_image,
+            &inputs.output.layout_dir,
+            &inputs.early,
+        )
+        .map(|(_, path)| path);
     }
     match inputs.output.layout_dir.resolve_identifier(reference) {
         Ok((path, _)) => Ok(path),
