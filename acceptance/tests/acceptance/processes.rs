@@ -27,6 +27,8 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
                 "processes::nothing_that_is_left_behind_is_waited_for",
                 nothing_that_is_left_behind_is_waited_for,
             ),
+            ("processes::whatever_session_it_is_in_it_ends", whatever_session_it_is_in_it_ends),
+            ("processes::what_was_there_before_stays", what_was_there_before_stays),
             ("processes::a_signal_ends_all", a_signal_ends_all),
             ("processes::a_signal_ends_what_nobody_listens_to", a_signal_ends_what_nobody_listens_to),
             ("processes::a_signal_ends_the_first_of_a_container", a_signal_ends_the_first_of_a_container),
@@ -153,6 +155,49 @@ fn nothing_that_is_left_behind_is_waited_for(executables: &Built) -> Result<()> 
             ensure!(program == "detect" || output.text().contains("said\n"), "{}", output.text());
             scene.is_over().with_context(|| format!("{program} with {background}"))?;
         }
+    }
+    Ok(())
+}
+
+/// Leaves a process in a session of its own, and says its number in `pids`.
+const ELSEWHERE: &str =
+    "setsid sh -c 'echo $$ > pid; exec sleep 100000' & while [ ! -s pid ]; do :; done; mv pid pids";
+
+fn whatever_session_it_is_in_it_ends(executables: &Built) -> Result<()> {
+    for (phase, program) in PROGRAMS {
+        for (end, is_success) in
+            [("exit 0", true), ("exit 3", false), ("kill -TERM $PPID; sleep 100000", false)]
+        {
+            let scene = Scene::new(executables, (phase, program), &format!("{ELSEWHERE}; {end}"))?;
+            let output = scene.phase(&[], phase)?.output().context("start timeout (package coreutils)")?;
+            let what = || format!("{phase} {program} {end}: {output:?}");
+            ensure!(output.status.success() == is_success, "{}", what());
+            scene.is_over().with_context(what)?;
+        }
+    }
+    Ok(())
+}
+
+/// A shell that becomes a phase may have children: a `tee` that its output goes through, or who serves the build.
+fn what_was_there_before_stays(executables: &Built) -> Result<()> {
+    const STARTER: [&str; 4] =
+        ["sh", "-c", "sleep 100000 >/dev/null 2>&1 & echo $! > app/before; exec \"$@\"", "sh"];
+    for (phase, program) in PROGRAMS {
+        let scene = Scene::new(executables, (phase, program), ELSEWHERE)?;
+        for path in ["app", "tmp"] {
+            lchown(scene.project.path(path), Some(UID), Some(GID)).context("give the folder away")?;
+        }
+        let mut command = scene.phase(&STARTER, phase)?;
+        if phase == "creator" {
+            command.envs([("CNB_USER_ID", "1000"), ("CNB_GROUP_ID", "1000")]);
+        }
+        let ran = succeed(command.current_dir(scene.project.path("")));
+        let before = scene.written("before")?;
+        let is_there = Path::new("/proc").join(before.trim()).exists();
+        succeed(Command::new("kill").arg(before.trim()))?;
+        ran.with_context(|| format!("{phase} {program}"))?;
+        ensure!(is_there, "{phase} {program}: it was ended");
+        scene.is_over().with_context(|| format!("{phase} {program}"))?;
     }
     Ok(())
 }

@@ -196,8 +196,7 @@ impl Builder<'_> {
         let dir = self.inputs.layers_dir.join(dir_name(&element.id)?);
         drydock_io::file::make_dirs(&dir).with_context(|| format!("make folder {}", dir.display()))?;
 
-        self.run(&module, api, &dir, plan)?;
-        self.signals.end_left()?;
+        self.signals.end_left(self.run(&module, api, &dir, plan))?;
 
         let context = || format!("buildpack {full_name}");
         let layers =

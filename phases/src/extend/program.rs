@@ -48,9 +48,7 @@ impl Runner for Programs<'_> {
             })
         };
         // In a session of its own it was not ended with its program. It must not change what comes, nor keep root's rights.
-        let ended = process::end_children();
-        let status = ran?.with_context(|| format!("failed to run `{first}`"))?;
-        ended?;
+        let status = self.held.end_left(ran)?.with_context(|| format!("failed to run `{first}`"))?;
         if status.success() { Ok(()) } else { Err(anyhow!(describe(status)).into()) }
     }
 }

@@ -14,7 +14,8 @@ use rustix::process::{Signal, getpid, kill_process, set_child_subreaper};
 use signal_hook::low_level::{self, pipe};
 use signal_hook::{SigId, flag};
 
-use super::end_children;
+use super::left::Left;
+use crate::Error;
 
 /// Signals that ask a process to end.
 const ASKING_TO_END: [Signal; 4] = [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT];
@@ -27,8 +28,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 ///
 /// An executable sets them once, before it starts threads that matter.
 pub struct Signals {
-    /// Whether nothing else in this process starts programs.
-    is_alone: bool,
+    /// If nothing else in this process starts programs.
+    left: Option<Left>,
     end_process: Arc<AtomicBool>,
     /// The number of the last one that was held, or 0.
     received: Arc<AtomicUsize>,
@@ -47,7 +48,7 @@ impl Signals {
         let (wake, waker) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         let mut signals = Self {
-            is_alone: false,
+            left: None,
             end_process: Arc::new(AtomicBool::new(true)),
             received: Arc::default(),
             wake,
@@ -75,13 +76,16 @@ impl Signals {
     /// The same for an executable that starts programs one after the other, or waits for all: what these leave running can be ended.
     pub fn handle_alone() -> io::Result<Self> {
         let mut signals = Self::handle()?;
-        signals.is_alone = true;
+        signals.left = Some(Left::from_now());
         Ok(signals)
     }
 
-    /// Ends what programs have left running; it must not change what comes after them.
-    pub(crate) fn end_left(&self) -> anyhow::Result<()> {
-        if self.is_alone { end_children() } else { Ok(()) }
+    /// Ends what programs have left running, whatever came of them: it must not change what comes next.
+    pub(crate) fn end_left<T>(&self, ran: Result<T, Error>) -> Result<T, Error> {
+        let ended = self.left.as_ref().map_or(Ok(()), Left::end);
+        let value = ran?;
+        ended?;
+        Ok(value)
     }
 
     /// From now on until the value is dropped, these signals do not end the process, but can be asked for.
@@ -117,6 +121,11 @@ impl fmt::Debug for Signals {
 pub struct Held<'a>(&'a Signals);
 
 impl Held<'_> {
+    /// [`Signals::end_left`].
+    pub(crate) fn end_left<T>(&self, ran: Result<T, Error>) -> Result<T, Error> {
+        self.0.end_left(ran)
+    }
+
     /// What becomes readable when there may be a signal to take, and when a child has ended or stopped.
     pub(super) fn wake(&self) -> BorrowedFd<'_> {
         self.0.wake.as_fd()
