@@ -16,6 +16,7 @@ use drydock_spec::extend::ExtendConfig;
 use drydock_spec::group::GroupElement;
 use drydock_spec::plan::{BuildpackPlan, Plan};
 use drydock_spec::run::RunToml;
+use drydock_tar::remove_all;
 use tempfile::TempDir;
 use walkdir::WalkDir;
 
@@ -118,6 +119,7 @@ impl Generator<'_> {
         let module = self.inputs.store.load(ModuleKind::Extension, id, version).map_err(unusable)?;
         let dir_name = dir_name(id).map_err(unusable)?;
         let output_dir = parent.join(&dir_name);
+        remove(&output_dir).map_err(unusable)?;
         drydock_io::file::make_dirs(&output_dir)
             .with_context(|| format!("failed to make folder `{}`", output_dir.display()))
             .map_err(unusable)?;
@@ -226,10 +228,11 @@ impl Generated {
             [("build", BUILD_DOCKERFILE, "Dockerfile"), ("run", RUN_DOCKERFILE, run_name)]
         {
             let from = self.output_dir.join(dockerfile);
+            let to = generated_dir.join(image).join(&self.dir_name);
+            remove(&to).map_err(unusable)?;
             if !exists(&from).map_err(|error| unusable(error.into()))? {
                 continue;
             }
-            let to = generated_dir.join(image).join(&self.dir_name);
             let copy = || -> io::Result<()> {
                 drydock_io::file::make_dirs(&to)?;
                 fs::copy(&from, to.join(name))?;
@@ -242,6 +245,11 @@ impl Generated {
         }
         Ok(())
     }
+}
+
+/// Removes an extension's folder: what a buildpack's `bin/detect` has put there would be carried out as root.
+fn remove(dir: &Path) -> anyhow::Result<()> {
+    remove_all(dir).with_context(|| format!("failed to remove `{}`", dir.display()))
 }
 
 /// What extensions together make of the run image: the base that the last one to name any names, and whether it is

@@ -431,6 +431,31 @@ fn an_extension_provides_and_generates() {
 }
 
 #[test]
+fn what_buildpacks_have_put_there_is_not_generated() {
+    for (api, dirs) in
+        [("0.12", ["generated/run/e", "generated/build/e"]), ("0.13", ["generated/e", "generated/e/context"])]
+    {
+        let mut fixture = with_extensions(&["a"], &["e"]).extension("e", PROVIDES, BUILD).api(api);
+        fixture.inputs.experimental = Experimental::Allow;
+        for name in dirs
+            .iter()
+            .flat_map(|dir| ["Dockerfile", "run.Dockerfile"].map(|name| format!("layers/{dir}/{name}")))
+        {
+            fixture = fixture.write(&name, "FROM planted");
+        }
+        assert_eq!(fixture.outcome().unwrap(), "a | e");
+        let found = walkdir::WalkDir::new(fixture.path("layers/generated")).into_iter().map(Result::unwrap);
+        let found: Vec<_> = found.filter(|entry| entry.file_type().is_file()).collect();
+        let want =
+            if api == "0.12" { "generated/build/e/Dockerfile" } else { "generated/e/build.Dockerfile" };
+        assert_eq!(found.len(), 1, "{api}: {found:?}");
+        assert!(
+            found[0].path().ends_with(want) && !fixture.read(&format!("layers/{want}")).contains("planted")
+        );
+    }
+}
+
+#[test]
 fn the_last_run_image_to_be_named_is_taken() {
     let from = |lines: &str| format!("{PROVIDES}\x00printf '{lines}' > $1/run.Dockerfile");
     for (first, second, image, extend, ignored) in [
