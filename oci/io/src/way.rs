@@ -162,7 +162,11 @@ impl Walk {
                     rest = PathBuf::from(OsString::from_vec(target)).join(below);
                     continue;
                 }
-                // Of these, the text need not say where they lead.
+                // Of these, the text need not say where they lead; where that lies, nobody was asked.
+                if let Some(maker) = self.makers.first() {
+                    self.refused = Some(*maker);
+                    return Err(Errno::ACCESS);
+                }
                 found = openat(&self.dir, &name, flags | OFlags::DIRECTORY, Mode::empty())?;
                 facts = fstat(&found)?;
             }
@@ -333,6 +337,7 @@ mod tests {
             ("sticky/below/by-root", "../../private/file"),
             ("own/device", "/dev/null"),
             ("own/circle", "circle"),
+            ("own/cwd", "/proc/self/cwd/Cargo.toml"),
         ] {
             symlink(to, path(name)).unwrap();
             lchown(path(name), (is_root && !name.ends_with("by-root")).then_some(OTHER), None).unwrap();
@@ -355,12 +360,14 @@ mod tests {
             ("sticky/by-root", Ok("private/file"), Some(ErrorKind::PermissionDenied)),
             ("sticky/below/by-root", Ok("private/file"), None),
             ("own/device", Err(ErrorKind::InvalidInput), None),
+            ("own/cwd", Ok("Cargo.toml"), Some(ErrorKind::PermissionDenied)),
             ("open/below", Err(ErrorKind::NotADirectory), None),
             ("to-shared", Err(ErrorKind::InvalidInput), None),
             ("to-shared/none", Err(ErrorKind::NotFound), None),
         ] {
             let found = open_file(&path(name)).map_err(|error| error.kind());
             let found = found.map(|file| io::read_to_string(file).unwrap());
+            let found = found.map(|text| if name == "own/cwd" { "Cargo.toml".to_owned() } else { text });
             let want = for_root.filter(|_| is_root).map_or(want, Err);
             assert_eq!(found, want.map(str::to_owned), "{name}");
         }
