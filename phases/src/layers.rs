@@ -25,9 +25,14 @@ const NOT_LAYERS: [&str; 3] = ["launch", "build", "store"];
 /// Whether a layer can be called so: its folder and its TOML file lie in the buildpack's folder, and are no other's.
 pub fn is_layer_name(name: &str) -> bool {
     const LONGEST: usize = 255 - ".toml".len();
-    let is_file_name = !matches!(name, "" | "." | "..") && !name.contains(['/', '\0']);
     let is_toml = name.strip_suffix(".toml").is_some();
+    let is_file_name = !name.is_empty() && !is_other_folder(name.as_bytes()) && !name.contains(['/', '\0']);
     is_file_name && name.len() <= LONGEST && !is_toml && !NOT_LAYERS.contains(&name)
+}
+
+/// Whether a layer of that name would be the buildpack's own folder, or that of all.
+pub(crate) fn is_other_folder(name: &[u8]) -> bool {
+    matches!(name, b"." | b"..")
 }
 
 /// Removes the temporary files that killed phases left where phases write: they would get into layers.
@@ -99,7 +104,11 @@ pub fn read_buildpack_dir(layers_dir: &Path, buildpack: &GroupElement) -> anyhow
             ));
             continue;
         };
-        if NOT_LAYERS.contains(&name) {
+        if name.is_empty() || NOT_LAYERS.contains(&name) {
+            continue;
+        }
+        if is_other_folder(name.as_bytes()) {
+            malformed.push((name.to_owned(), anyhow::anyhow!("no layer can be called so: rename it")));
             continue;
         }
         match read_toml(&entry.path()) {
@@ -158,6 +167,7 @@ mod tests {
             ("build.toml", ""),
             ("store.toml", "[metadata]\nk = 1"),
             ("notes.txt", "x"),
+            (".toml", "[types]\nlaunch = true"),
         ] {
             fs::write(path.join(name), text).unwrap();
         }
@@ -176,10 +186,12 @@ mod tests {
         fs::write(path.join("b.toml"), "[types]\nlaunch = 'yes'").unwrap();
         fs::write(path.join(OsStr::from_bytes(b"l\xff.toml")), "[types]\nlaunch = true").unwrap();
         fs::write(path.join("a.toml"), "= x").unwrap();
+        fs::write(path.join("...toml"), "[types]\nlaunch = true").unwrap();
         let read = read_buildpack_dir(dir.path(), &buildpack()).unwrap();
         let message = read.all_layers(&buildpack()).unwrap_err().to_string();
         assert!(
-            message.contains("'[acme/a:a acme/a:b acme/a:l\u{fffd}]'") && message.contains("b.toml"),
+            message.contains("'[acme/a:.. acme/a:a acme/a:b acme/a:l\u{fffd}]'")
+                && message.contains("b.toml"),
             "{message}"
         );
     }

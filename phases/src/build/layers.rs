@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use anyhow::{Context as _, anyhow};
 use drydock_spec::layer::{LayerToml, LayerTomlError, Types};
 
 use crate::file::read_text_if_exists;
+use crate::layers::is_other_folder;
 
 /// A layer of which there is a `<layer>.toml`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub(super) fn process(dir: &Path) -> anyhow::Result<Vec<Layer>> {
     names.into_iter().map(layer).collect()
 }
 
-fn layer_names(dir: &Path) -> std::io::Result<Vec<OsString>> {
+fn layer_names(dir: &Path) -> io::Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -47,6 +48,10 @@ fn layer_names(dir: &Path) -> std::io::Result<Vec<OsString>> {
             && !name.is_empty()
             && !entry.file_type()?.is_dir()
         {
+            if is_other_folder(name) {
+                let text = format!("no layer can be called as `{}` says: rename it", file_name.display());
+                return Err(io::Error::new(ErrorKind::InvalidInput, text));
+            }
             names.push(OsStr::from_bytes(name).to_owned());
         }
     }
@@ -134,6 +139,16 @@ mod tests {
         fs::write(dir.join("none.toml"), "").unwrap();
         let error = format!("{:#}", process(dir).unwrap_err());
         assert!(error.contains("none.ignore, which must not exist"), "{error}");
+    }
+
+    #[test]
+    fn a_layer_is_no_other_folder() {
+        for name in ["..toml", "...toml"] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(name), "[types]\nlaunch = true").unwrap();
+            let error = format!("{:#}", process(dir.path()).unwrap_err());
+            assert!(error.contains(&format!("no layer can be called as `{name}` says")), "{error}");
+        }
     }
 
     #[test]

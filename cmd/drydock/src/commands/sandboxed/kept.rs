@@ -65,8 +65,8 @@ impl Kept {
         self.make(user)?;
         for buildpack in &metadata.buildpacks {
             let Some(dir) = open_below(layers, &dir_name(&buildpack.key))? else { continue };
-            for (name, layer) in
-                buildpack.layers.iter().filter(|(name, layer)| layer.cache && !name.contains('/'))
+            let is_name = |name: &str| !matches!(name, "." | "..") && !name.contains('/');
+            for (name, layer) in buildpack.layers.iter().filter(|(name, layer)| layer.cache && is_name(name))
             {
                 let Ok(diff_id) = layer.sha.parse::<DiffId>() else { continue };
                 let stat = statat(&dir, name.as_str(), AtFlags::SYMLINK_NOFOLLOW);
