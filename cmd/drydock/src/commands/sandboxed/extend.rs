@@ -88,6 +88,7 @@ impl<'a> Extensions<'a> {
 
     /// The images that they want to be extended, as the phases before have found out.
     pub(super) fn wanted(&self) -> Result<Vec<Wanted>> {
+        self.ids.iter().try_for_each(|id| self.refuse_links(id))?;
         let text = self.text("analyzed.toml")?.unwrap_or_default();
         let analyzed: Analyzed = toml_text::from_str(&text).context("cannot parse analyzed.toml")?;
         let mut wanted = Vec::new();
@@ -129,7 +130,6 @@ impl<'a> Extensions<'a> {
         let Build { workspace, creation_time, .. } = self.options;
         let mut all = vec![format!("{} {} {workspace:?} {creation_time:?}", phase.name(), image.digest())];
         for id in &self.ids {
-            self.refuse_links(id)?;
             if let Ok(dir) = tree::find(&self.inputs.layers, &format!("generated/{}", dir_name(id))) {
                 all.push(format!("{id} {}", print(&dir)?));
             }
