@@ -77,8 +77,8 @@ impl Privileges {
         }
     }
 
-    /// Prepares folders, drops root. Must be called before the process has a second thread: see [`run_as`].
-    pub fn ensure(&self, phase: Phase) -> Result<(), Error> {
+    /// Prepares folders, drops root. What could not be prepared is told to `warn`. Must be called before the process has a second thread: see [`run_as`].
+    pub fn ensure(&self, phase: Phase, warn: &dyn Fn(&str)) -> Result<(), Error> {
         let general = |cause: anyhow::Error| Error::new(Kind::General, cause);
         match self {
             Self::RefuseRoot if getuid().is_root() => {
@@ -88,9 +88,9 @@ impl Privileges {
             Self::Drop { user, volumes, outputs } => {
                 // Who stays root, or is not root, has nothing to gain from other owners.
                 if geteuid().is_root() && user.uid != 0 {
-                    make_usable(*user, volumes).context("failed to chown volumes").map_err(general)?;
+                    make_usable(*user, volumes, warn).context("failed to chown volumes").map_err(general)?;
                     if let Some(outputs) = outputs {
-                        outputs.make_usable(*user).map_err(|cause| {
+                        outputs.make_usable(*user, warn).map_err(|cause| {
                             Error::new(Kind::Phase, cause)
                                 .with_help("remove what is in the way, or name the image otherwise")
                         })?;
@@ -138,11 +138,15 @@ fn run_as(user: User) -> anyhow::Result<()> {
 }
 
 /// Gives folders away. One that lies behind a link of somebody else's is left to the phase, which finds it as the user.
-fn make_usable(user: User, volumes: &[PathBuf]) -> anyhow::Result<()> {
+fn make_usable(user: User, volumes: &[PathBuf], warn: &dyn Fn(&str)) -> anyhow::Result<()> {
     for volume in volumes {
         let changed = match way::open(CWD, volume, Links::OfRoot, None) {
             Ok(dir) => own_unless_usable(&dir, user),
-            Err(Errno::NOENT | Errno::LOOP) => Ok(()),
+            Err(Errno::NOENT) => Ok(()),
+            Err(Errno::LOOP) => {
+                tell_left(user, volume, warn);
+                Ok(())
+            }
             Err(error) => Err(error.into()),
         };
         changed.with_context(|| format!("changing the owner of `{}`", volume.display()))?;
@@ -150,12 +154,27 @@ fn make_usable(user: User, volumes: &[PathBuf]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Says why a folder was not given to the user who needs it.
+fn tell_left(user: User, dir: &Path, warn: &dyn Fn(&str)) {
+    if dir.metadata().is_ok_and(|facts| may_write(Access::from(&facts), user)) {
+        return;
+    }
+    warn(&format!(
+        "`{}` is not made user {}'s: there is a link on the way that others than root may have put there; name the folder itself",
+        dir.display(),
+        user.uid
+    ));
+}
+
 impl Outputs {
-    fn make_usable(&self, user: User) -> anyhow::Result<()> {
+    fn make_usable(&self, user: User, warn: &dyn Fn(&str)) -> anyhow::Result<()> {
         let Self { layout_dir, images } = self;
         let root = match way::open(CWD, layout_dir, Links::OfRoot, Some(user)) {
             // The export looks where it leads, as the user.
-            Err(Errno::LOOP) => return Ok(()),
+            Err(Errno::LOOP) => {
+                tell_left(user, layout_dir, warn);
+                return Ok(());
+            }
             root => {
                 root.with_context(|| format!("making the layout directory `{}`", layout_dir.display()))?
             }
@@ -319,9 +338,11 @@ mod tests {
     fn whoever_runs_this_may_go_on_as_themselves() {
         let user = User { uid: getuid().as_raw(), gid: getgid().as_raw() };
         let missing = PathBuf::from("/nonexistent/volume");
-        Privileges::Drop { user, volumes: vec![missing], outputs: None }.ensure(Phase::Analyze).unwrap();
-        Privileges::Keep.ensure(Phase::Extend).unwrap();
-        let refused = Privileges::RefuseRoot.ensure(Phase::Build).map_err(|error| error.to_string());
+        Privileges::Drop { user, volumes: vec![missing], outputs: None }
+            .ensure(Phase::Analyze, &|_| ())
+            .unwrap();
+        Privileges::Keep.ensure(Phase::Extend, &|_| ()).unwrap();
+        let refused = Privileges::RefuseRoot.ensure(Phase::Build, &|_| ()).map_err(|error| error.to_string());
         let want =
             if user.uid == 0 { Err("failed to build: refusing to run as root".to_owned()) } else { Ok(()) };
         assert_eq!(refused, want);

@@ -265,7 +265,7 @@ fn begin_reading<I: ReadsImages>(
 fn begin<I>(options: &Options, task: Result<Task<I>, Error>, log: &Console) -> Result<I, Error> {
     let task = task?;
     log.debug("Ensuring privileges...");
-    task.privileges.ensure(options.phase)?;
+    task.privileges.ensure(options.phase, &|text| log.warn(text))?;
     match options.build_log() {
         // That of the creator lies in the image's layout, as long as it runs.
         Some(Kept::BesideImage { .. }) if options.phase == Phase::Create => {}
@@ -300,7 +300,7 @@ fn extend(options: &Options, signals: &Signals, log: &Console) -> Result<(), Fai
     }
     let volumes = vec![args.extend.layers_dir.clone()];
     let privileges = Privileges::Drop { user: args.user, volumes, outputs: None };
-    privileges.ensure(Phase::Extend).map_err(failure)?;
+    privileges.ensure(Phase::Extend, &|text| log.warn(text)).map_err(failure)?;
     let account = Account::of(args.user.uid).map_err(failure)?;
     let inputs = args.into_build(&extended.env, &account.home, &account.name);
     build(&inputs, signals, log).map(drop).map_err(|error| Failure::new(Phase::Build, &error))
