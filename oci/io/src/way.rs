@@ -25,10 +25,15 @@ use crate::read;
 pub enum Links {
     /// Those of root.
     OfRoot,
-    /// Those of others, too, as far as all of these may go themselves, by owner and mode of what is there.
-    AsTheirOwners,
     /// None.
     None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Followed {
+    Only(Links),
+    /// Those of others, too, as far as all of these may go themselves, by owner and mode of what is there.
+    AsTheirOwners,
 }
 
 /// So many links on one way are a circle.
@@ -40,7 +45,7 @@ const MAX_LINKS: usize = 40;
 /// A link that is not followed is [`Errno::LOOP`]. Folders and links that are exchanged on the way lead nowhere else: each is
 /// looked at by the handle by which it is used.
 pub fn open(from: impl AsFd, path: &Path, links: Links, made_for: Option<User>) -> rustix::io::Result<File> {
-    let mut walk = Walk::new(from, links)?;
+    let mut walk = Walk::new(from, Followed::Only(links))?;
     match walk.go(path, made_for)? {
         None => Ok(open_dir(walk.dir, ".", OFlags::RDONLY)?.into()),
         Some(_) => Err(Errno::NOTDIR),
@@ -62,14 +67,13 @@ pub fn open_file(path: &Path) -> io::Result<File> {
 }
 
 fn open_as_owners(path: &Path) -> io::Result<File> {
-    let mut walk = Walk::new(CWD, Links::AsTheirOwners)?;
+    let mut walk = Walk::new(CWD, Followed::AsTheirOwners)?;
     let mut open = || {
         let Some((name, facts)) = walk.go(path, None)? else { return Err(read::not_regular()) };
         // To open anything else may do something.
         if FileType::from_raw_mode(facts.st_mode) != FileType::RegularFile {
             return Err(read::not_regular());
         }
-        walk.check(Access::from(&facts), READ)?;
         let file = read::open_own_at(&walk.dir, Path::new(&name))?;
         walk.check(Access::from(&file.metadata()?), READ)?;
         Ok(file)
@@ -103,7 +107,7 @@ fn has_all_users() -> bool {
 struct Walk {
     /// So far.
     dir: OwnedFd,
-    links: Links,
+    links: Followed,
     followed: usize,
     /// Whoever else counts as root.
     of_no_number: Option<u32>,
@@ -118,7 +122,7 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(from: impl AsFd, links: Links) -> rustix::io::Result<Self> {
+    fn new(from: impl AsFd, links: Followed) -> rustix::io::Result<Self> {
         let dir = open_dir(from, ".", OFlags::PATH)?;
         let facts = fstat(&dir)?;
         let mut walk = Self {
@@ -141,7 +145,11 @@ impl Walk {
         loop {
             let mut components = rest.components();
             let name = match components.next() {
-                Some(Component::RootDir) => "/".into(),
+                Some(Component::RootDir) => {
+                    // Nobody who could arrange something where the way began has a say in what comes.
+                    self.arrangers.clear();
+                    "/".into()
+                }
                 Some(Component::Normal(name)) => OsString::from(name),
                 Some(Component::ParentDir) => "..".into(),
                 Some(_) => ".".into(),
@@ -207,9 +215,9 @@ impl Walk {
         let makers: Vec<u32> = makers.collect();
         self.followed += 1;
         let follows = match self.links {
-            Links::None => false,
-            Links::OfRoot => makers.is_empty(),
-            Links::AsTheirOwners => true,
+            Followed::Only(Links::None) => false,
+            Followed::Only(Links::OfRoot) => makers.is_empty(),
+            Followed::AsTheirOwners => true,
         };
         if !follows || self.followed > MAX_LINKS {
             return Err(Errno::LOOP);
@@ -384,7 +392,11 @@ mod tests {
             assert_eq!(found, if is_followed { Ok(()) } else { Err(Errno::LOOP) }, "{name}");
         }
         let own = format!("/proc/{}/root", std::process::id());
-        open(CWD, &Path::new(&own).join("proc"), Links::AsTheirOwners, None).unwrap();
+        open_file(&Path::new(&own).join("proc/version")).unwrap();
+        // Whose the folder is in which a way begins means nothing for an absolute one.
+        let begin = File::open(path("own")).unwrap();
+        let found = open(&begin, &path("of-root"), Links::OfRoot, None).map(drop);
+        assert_eq!(found, if is_root { Ok(()) } else { Err(Errno::LOOP) });
         if is_root {
             let error = open_file(&path("own/out")).unwrap_err().to_string();
             let want = "a link that user 1234 may have put there leads to what is neither theirs nor everybody's to read";
