@@ -232,7 +232,8 @@ fn free_port() -> Result<u16> {
 /// What phases tell each other in the layers directory is as it was after a buildpack has written there.
 fn a_buildpack_changes_no_run_image(built: &Built, houses: &Houses) -> Result<()> {
     let spoil = "if [ \"${SPOIL:-}\" ]; then
-    mkdir -p /layers/extended/run/image /layers/layers
+    mkdir -p /layers/extended/run /layers/layers
+    cp -r /planted /layers/extended/run/image
     mv /layers/analyzed.toml /layers/layers/spoiled.toml
     ln -s /layers/spoiled.toml /layers/analyzed.toml
     for name in spoiled group; do echo spoiled >/layers/$name.toml; done
@@ -240,18 +241,25 @@ fn a_buildpack_changes_no_run_image(built: &Built, houses: &Houses) -> Result<()
     mkdir /layers/layers/launch && touch /layers/layers/launch/spoiled
 fi
 ";
-    let house = houses.with_script(built, Who::Ordinary, &format!("{GREETER}{spoil}"))?;
-    let time = ["--creation-time", "1700000000"];
-    house.built(&time)?;
-    let wanted = house.published()?.descriptor.digest;
-    let output = house.built(&[&time[..], &["--env", "SPOIL=yes"]].concat())?;
-    for name in ["analyzed", "group"] {
-        let warning = format!("warning: a buildpack has changed {name}.toml, which is as before again");
-        ensure!(output.text().contains(&warning), "{}", output.text());
+    for trust in [&[][..], &["--trust-builder"]] {
+        let house = houses.with_script(built, Who::Ordinary, &format!("{GREETER}{spoil}"))?;
+        let time = [&["--creation-time", "1700000000"], trust].concat();
+        house.built(&time)?;
+        let image = house.published()?;
+        // It stands on the run image, as an extended one does.
+        let planted =
+            format!("{}:/planted", house.path("layout-repo/index.docker.io/library/app/latest").display());
+        let output = house.built(&[&time[..], &["--env", "SPOIL=yes", "--volume", &planted]].concat())?;
+        for name in ["analyzed", "group"] {
+            let warning = format!("warning: a buildpack has changed {name}.toml, which is as before again");
+            // The creator hands on what it knows by no file.
+            ensure!(output.text().contains(&warning) == trust.is_empty(), "{}", output.text());
+        }
+        let (found, wanted) = (house.published()?.descriptor.digest, image.descriptor.digest);
+        ensure!(found == wanted, "{trust:?}: {found}, not {wanted}");
+        house.is_clean()?;
     }
-    let found = house.published()?.descriptor.digest;
-    ensure!(found == wanted, "{found}, not {wanted}");
-    house.is_clean()
+    Ok(())
 }
 
 fn options_reach_the_phases(built: &Built, houses: &Houses) -> Result<()> {
