@@ -28,6 +28,7 @@ pub(crate) fn trials(executables: &Arc<Built>) -> Vec<Trial> {
                 nothing_that_is_left_behind_is_waited_for,
             ),
             ("processes::whatever_session_it_is_in_it_ends", whatever_session_it_is_in_it_ends),
+            ("processes::nothing_serves_the_next", nothing_serves_the_next),
             ("processes::what_was_there_before_stays", what_was_there_before_stays),
             ("processes::a_signal_ends_all", a_signal_ends_all),
             ("processes::a_signal_ends_what_nobody_listens_to", a_signal_ends_what_nobody_listens_to),
@@ -176,6 +177,26 @@ fn whatever_session_it_is_in_it_ends(executables: &Built) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What an extension leaves does not serve the next one.
+fn nothing_serves_the_next(executables: &Built) -> Result<()> {
+    let script = format!("[ ! -e pids ] || ! [ -e /proc/$(cat pids) ] || exit 3; echo >> runs; {ELSEWHERE}");
+    let scene = Scene::new(executables, ("detector", "generate"), &script)?;
+    let project = &scene.project;
+    let other = "cnb/extensions/acme_f/1";
+    project.write(&format!("{other}/extension.toml"), "api = \"0.10\"\n[extension]\nid = \"acme/f\"\n")?;
+    project.write(&format!("{other}/bin/file"), "")?;
+    for (name, script) in [("detect", ""), ("generate", &script)] {
+        scene.write_script(&format!("{other}/bin/{name}"), script)?;
+    }
+    let order = fs::read_to_string(project.path("cnb/order.toml")).context("read the order")?;
+    let order = format!("{order}[[order-extensions.group]]\nid = \"acme/f\"\nversion = \"1\"\n");
+    project.write("cnb/order.toml", order)?;
+    project.own()?;
+    succeed(&mut scene.phase(&[], "detector")?)?;
+    ensure!(scene.written("runs")?.lines().count() == 2, "not both ran");
+    scene.is_over()
 }
 
 /// A shell that becomes a phase may have children: a `tee` that its output goes through, or who serves the build.

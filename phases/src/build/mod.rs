@@ -196,7 +196,7 @@ impl Builder<'_> {
         let dir = self.inputs.layers_dir.join(dir_name(&element.id)?);
         drydock_io::file::make_dirs(&dir).with_context(|| format!("make folder {}", dir.display()))?;
 
-        self.signals.end_left(self.run(&module, api, &dir, plan))?;
+        self.run(&module, api, &dir, plan)?;
 
         let context = || format!("buildpack {full_name}");
         let layers =
@@ -236,7 +236,7 @@ impl Builder<'_> {
         let doing = || format!("{} of buildpack {}", executable.display(), module.full_name());
         let failed = |cause| Error::new(Kind::BuildpackFailed, cause);
         let program = Program { command, output: &mut *self.log.output(&module.id) };
-        let status = process::run(program, &held).map_err(|error| error.context(doing()))?;
+        let status = held.end_left(process::run(program, &held)).map_err(|error| error.context(doing()))?;
         let status = status.map_err(|error| {
             failed(anyhow::Error::from(error).context(format!("failed to run {}", doing())))
         })?;

@@ -161,7 +161,8 @@ impl Generator<'_> {
         let doing = || format!("extension `{}`: `{}`", module.full_name(), executable.display());
         let failed = |cause: anyhow::Error| Error::new(Kind::ExtensionFailed, cause.context(doing()));
         let program = Program { command, output: &mut *self.log.output(&module.id) };
-        let status = process::run(program, held)
+        let status = held
+            .end_left(process::run(program, held))
             .map_err(|error| error.context(doing()))?
             .map_err(|error| failed(error.into()))?;
         if status.success() { Ok(()) } else { Err(failed(anyhow!(describe(status)))) }

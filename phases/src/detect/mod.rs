@@ -119,8 +119,8 @@ pub fn detect(inputs: &Inputs, signals: &Signals, log: &dyn Log) -> Result<Detec
     let shown = drydock_spec::json::to_string(&target).expect("strings make JSON");
     log.debug(&format!("Run image target: {shown}"));
     let runner = Runner { inputs, env: env.clone(), target: target.clone(), signals };
-    let passed = timed(log, "Detector", || detect_order(&order, &mut modules, runner, log));
-    let Passed { members, plan } = signals.end_left(passed)?;
+    let Passed { members, plan } =
+        timed(log, "Detector", || detect_order(&order, &mut modules, runner, log))?;
     let of_kind = |kind: ModuleKind| {
         members.iter().filter(|m| m.kind == kind).map(|m| m.element.clone()).collect::<Vec<_>>()
     };
@@ -133,8 +133,8 @@ pub fn detect(inputs: &Inputs, signals: &Signals, log: &dyn Log) -> Result<Detec
     }
 
     let generator = Generator { inputs, env, target, signals, log };
-    let generated = timed(log, "Generator", || generator.generate(&group.group_extensions, plan, analyzed));
-    let (plan, analyzed) = signals.end_left(generated)?;
+    let (plan, analyzed) =
+        timed(log, "Generator", || generator.generate(&group.group_extensions, plan, analyzed))?;
     write_toml(&inputs.analyzed_path, &analyzed).map_err(general)?;
     write_toml(&inputs.plan_path, &plan).map_err(general)?;
     Ok(Detected { group, plan, analyzed })

@@ -85,7 +85,7 @@ impl Runner<'_> {
                 Some(plan_dir)
             }));
         }
-        let ended = process::run_all(programs, &held);
+        let ended = held.end_left(process::run_all(programs, &held));
         let outputs = outputs.into_iter().map(Arc::<[u8]>::from);
         if ended.is_err() {
             for (module, output) in modules.iter().zip(outputs.clone()) {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process, waitid};
 
@@ -17,10 +17,12 @@ const BURIAL: Duration = Duration::from_secs(5);
 /// So long it is waited before it is looked again.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Tells what programs leave from the children that this process was started with: a shell that becomes a phase may have some.
+/// Tells what programs leave from the children that this process was started with: a shell that becomes a phase may have some. What
+/// these leave cannot be told from that.
 #[derive(Debug)]
 pub(super) struct Left {
-    before: BTreeSet<Identity>,
+    /// Where they could not be seen, nothing can be ended.
+    before: anyhow::Result<BTreeSet<Identity>>,
 }
 
 /// A number and the time, in ticks since the machine's start, from which on it is this process's.
@@ -29,17 +31,20 @@ type Identity = (i32, u64);
 impl Left {
     /// From now on.
     pub(super) fn from_now() -> Self {
-        // Who cannot see them will not be able to end any either, and fail then.
-        let before = children().unwrap_or_default();
-        Self { before: before.into_iter().map(|child| child.identity).collect() }
+        Self { before: children().map(|before| before.into_iter().map(|child| child.identity).collect()) }
     }
 
     /// Kills all children but the first ones, and what becomes a child by that, until there is none. To be called where no program runs.
     pub(super) fn end(&self) -> anyhow::Result<()> {
         let since = Instant::now();
         loop {
-            let mut left = children().context("failed to see what a program left running")?;
-            left.retain(|child| !self.before.contains(&child.identity));
+            const FAILED: &str = "failed to see what a program left running";
+            let mut left = children().context(FAILED)?;
+            match &self.before {
+                Ok(before) => left.retain(|child| !before.contains(&child.identity)),
+                Err(error) if !left.is_empty() => return Err(anyhow!("{error:#}").context(FAILED)),
+                Err(_) => {}
+            }
             let Some(first) = left.first() else { return Ok(()) };
             if since.elapsed() > BURIAL {
                 let (number, _) = first.identity;

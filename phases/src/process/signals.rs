@@ -80,14 +80,6 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Ends what programs have left running, whatever came of them: it must not change what comes next.
-    pub(crate) fn end_left<T>(&self, ran: Result<T, Error>) -> Result<T, Error> {
-        let ended = self.left.as_ref().map_or(Ok(()), Left::end);
-        let value = ran?;
-        ended?;
-        Ok(value)
-    }
-
     /// From now on until the value is dropped, these signals do not end the process, but can be asked for.
     pub fn hold(&self) -> Held<'_> {
         self.end_process.store(false, Ordering::SeqCst);
@@ -121,9 +113,12 @@ impl fmt::Debug for Signals {
 pub struct Held<'a>(&'a Signals);
 
 impl Held<'_> {
-    /// [`Signals::end_left`].
+    /// Ends what programs have left running, whatever came of them: it must not change what comes next.
     pub(crate) fn end_left<T>(&self, ran: Result<T, Error>) -> Result<T, Error> {
-        self.0.end_left(ran)
+        let ended = self.0.left.as_ref().map_or(Ok(()), Left::end);
+        let value = ran?;
+        ended?;
+        Ok(value)
     }
 
     /// What becomes readable when there may be a signal to take, and when a child has ended or stopped.
