@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use drydock_acceptance::layout::{Image as Parts, Layout};
 use drydock_acceptance::project::{self, APP_IMAGE, APP_LAYOUT, Project, RUN_IMAGE, RUN_LAYOUT, succeed};
 use drydock_acceptance::scenario::User;
-use drydock_acceptance::stage::{GID, UID};
+use drydock_acceptance::stage::{GID, UID, chmod};
 use drydock_acceptance::tools::{Image, SKOPEO, STRACE, UMOCI};
 use drydock_acceptance::{here, run_image, sha256, tree};
 use libtest_mimic::Trial;
@@ -335,10 +335,15 @@ fn a_sparse_base_is_completed_later(executables: &Built) -> Result<()> {
     Ok(())
 }
 
-/// Started by root, it goes on as the user, who owns what is written.
+/// Started by root, it goes on as the user, who owns what is written, and who could not even look for the run image's names.
 fn for_another_user(executables: &Built) -> Result<()> {
     let project = exported(executables.for_everyone()?)?;
+    let names = format!("[[images]]\nimage = \"example.com/acme/gone\"\nmirrors = [\"{RUN_IMAGE}\"]\n");
+    project.write("cnb/run.toml", names)?;
+    project.analyze()?;
+    project.export()?;
     put(&project, "run-v2", RUN_LAYOUT)?;
+    chmod(&project.path("layout-repo/example.com/acme"), 0o700)?;
     std::os::unix::fs::lchown(project.path("layers"), Some(UID), Some(GID))?;
     fs::remove_file(project.path("layers/report.toml")).context("remove the export's report")?;
     let ids = [("CNB_USER_ID", UID.to_string()), ("CNB_GROUP_ID", GID.to_string())];

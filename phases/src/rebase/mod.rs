@@ -45,14 +45,14 @@ impl Inputs {
     /// The folders of the images that may be read.
     pub fn reads(&self) -> Vec<PathBuf> {
         let app = Layout::open(&self.previous_image).and_then(|apps| apps.image(&Platform::host()));
-        let named = || metadata(&app.ok()?).and_then(|metadata| names::run_image_path(&metadata, self)).ok();
-        let run_image = match &self.run_image {
-            Some(name) => self.output.layout_dir.resolve(name).ok(),
-            None => named(),
+        let named = || Some(names::run_image_paths(&metadata(&app.ok()?).ok()?, self));
+        let run_images = match &self.run_image {
+            Some(name) => self.output.layout_dir.resolve(name).into_iter().collect(),
+            None => named().unwrap_or_default(),
         };
         // What lies elsewhere only the image may have named.
         let is_inside = |path: &PathBuf| path.starts_with(self.output.layout_dir.path());
-        let paths = run_image.iter().chain([&self.previous_image]).map(|path| path.path().to_owned());
+        let paths = run_images.iter().chain([&self.previous_image]).map(|path| path.path().to_owned());
         paths.filter(is_inside).collect()
     }
 }

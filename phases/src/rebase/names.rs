@@ -1,5 +1,7 @@
 //! Under which names the new run image is known: to the user, and to the app image's label.
 
+use std::iter;
+
 use anyhow::anyhow;
 use drydock_layout::Image;
 use drydock_model::digest::Digest;
@@ -13,13 +15,7 @@ use crate::{Error, Log, run_image};
 /// Where the run image lies that the label names, the best of its mirrors. A label without names, of a build whose
 /// builder did not know the run image, still tells the place.
 pub(super) fn run_image_path(metadata: &LayersMetadata, inputs: &Inputs) -> Result<LayoutPath, Error> {
-    let RunImageForRebase { reference, image, mirrors, .. } = &metadata.run_image;
-    let names = if inputs.platform_api.has_targets() && !image.is_empty() {
-        Some(StackRunImage { image: image.clone(), mirrors: mirrors.clone() })
-    } else {
-        metadata.stack.clone().map(|stack| stack.run_image).filter(|run_image| !run_image.image.is_empty())
-    };
-    if let Some(names) = names {
+    if let Some(names) = in_label(metadata, inputs) {
         return run_image::by_mirrors(
             &names,
             &inputs.previous_image,
@@ -28,7 +24,7 @@ pub(super) fn run_image_path(metadata: &LayersMetadata, inputs: &Inputs) -> Resu
         )
         .map(|(_, path)| path);
     }
-    match inputs.output.layout_dir.resolve_identifier(reference) {
+    match inputs.output.layout_dir.resolve_identifier(&metadata.run_image.reference) {
         Ok((path, _)) => Ok(path),
         Err(_no_identifier) => {
             Err(Error::from(anyhow!("-run-image is required when there is no run image metadata available"))
@@ -37,6 +33,28 @@ pub(super) fn run_image_path(metadata: &LayersMetadata, inputs: &Inputs) -> Resu
                     label::LIFECYCLE_METADATA
                 )))
         }
+    }
+}
+
+/// All places where it may lie.
+pub(super) fn run_image_paths(metadata: &LayersMetadata, inputs: &Inputs) -> Vec<LayoutPath> {
+    let layout_dir = &inputs.output.layout_dir;
+    match in_label(metadata, inputs) {
+        Some(names) => {
+            let names = iter::once(&names.image).chain(&names.mirrors);
+            names.filter_map(|name| layout_dir.resolve(name).ok()).collect()
+        }
+        None => run_image_path(metadata, inputs).into_iter().collect(),
+    }
+}
+
+/// The names in the label.
+fn in_label(metadata: &LayersMetadata, inputs: &Inputs) -> Option<StackRunImage> {
+    let RunImageForRebase { image, mirrors, .. } = &metadata.run_image;
+    if inputs.platform_api.has_targets() && !image.is_empty() {
+        Some(StackRunImage { image: image.clone(), mirrors: mirrors.clone() })
+    } else {
+        metadata.stack.clone().map(|stack| stack.run_image).filter(|run_image| !run_image.image.is_empty())
     }
 }
 
