@@ -313,7 +313,7 @@ impl Run<'_> {
 /// What phases have written to the layers directory for later ones, where a phase runs buildpacks that may change it.
 struct Own<'a> {
     layers: &'a Path,
-    files: Vec<(&'static str, Option<String>)>,
+    files: Vec<(&'static str, String)>,
 }
 
 impl<'a> Own<'a> {
@@ -324,23 +324,23 @@ impl<'a> Own<'a> {
             _ => &[],
         };
         let read = |name: &&'static str| {
-            let text = tree::read(layers, name, MAX_FILE);
-            Ok((*name, text.with_context(|| format!("cannot read {name} in `{}`", layers.display()))?))
+            let failed = || format!("cannot read {name} in `{}`", layers.display());
+            let text = tree::read(layers, name, MAX_FILE).with_context(failed)?;
+            Ok((*name, text.context("it is no text of a phase").with_context(failed)?))
         };
         Ok(Self { layers, files: names.iter().map(read).collect::<Result<_>>()? })
     }
 
     fn put_back(&self, progress: &Progress) -> Result<()> {
         for (name, before) in &self.files {
-            let Some(before) = before else { continue };
             // A link leads phases elsewhere than those who look from outside.
             let open = Dir::open(self.layers).and_then(|layers| layers.place(name).open());
             let found = open.and_then(|file| read_all(file, MAX_FILE));
-            write_below(self.layers, Path::new(name), &mut before.as_bytes())?;
             // What cannot be read is not what it was.
             if found.is_ok_and(|found| found == before.as_bytes()) {
                 continue;
             }
+            write_below(self.layers, Path::new(name), &mut before.as_bytes())?;
             progress.say(&format!("warning: a buildpack has changed {name}, which is as before again"));
         }
         Ok(())
