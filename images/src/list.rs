@@ -95,10 +95,10 @@ pub fn list(repository: &Repository, pattern: Option<&str>) -> Result<Vec<Listed
 
 /// None if somebody has removed it since it was listed.
 fn look_at(name: &Name) -> Option<Listed> {
-    let (of, tag) = split(name);
+    let (repository, tag) = split(name);
     let mut listed = Listed {
         name: name.text().to_owned(),
-        repository: of,
+        repository,
         tag,
         path: name.path().to_string(),
         digest: None,

@@ -108,7 +108,7 @@ pub fn read_buildpack_dir(layers_dir: &Path, buildpack: &GroupElement) -> anyhow
             continue;
         }
         if is_other_folder(name.as_bytes()) {
-            malformed.push((name.to_owned(), anyhow::anyhow!("no layer can be called so: rename it")));
+            malformed.push((name.to_owned(), anyhow::anyhow!("no layer can be called `{name}`: rename it")));
             continue;
         }
         match read_toml(&entry.path()) {

@@ -185,7 +185,6 @@ fn what_fails_leaves_the_image(executables: &Built, houses: &Houses) -> Result<(
     Ok(())
 }
 
-/// Kills 50 builds in which both images are extended; what is left is removed by the next one.
 /// A program of an extension sees the folder that the extender writes to.
 fn no_other_image_takes_its_place(executables: &Built, houses: &Houses) -> Result<()> {
     let plant = "for dir in /extended/.* /extended/*; do [ ! -d $dir/image ] || \
@@ -201,6 +200,7 @@ fn no_other_image_takes_its_place(executables: &Built, houses: &Houses) -> Resul
     house.is_clean()
 }
 
+/// Kills 50 builds in which both images are extended; what is left is removed by the next one.
 fn killed_at_any_moment(executables: &Built, houses: &Houses) -> Result<()> {
     const KILLS: u64 = 25;
     let kill = |who| -> Result<()> {

@@ -345,9 +345,9 @@ impl Scene<'_> {
             let is_leaf = |word: &str| word.rsplit('/').next().is_some_and(|last| last.ends_with(&*leaf));
             // And a folder there by what was looked for in it.
             let is_above = |word: &str| {
-                let above = Path::new(word).ancestors().skip(1).filter_map(Path::file_name);
-                word.starts_with('/')
-                    && path.file_name().is_some_and(|name| above.into_iter().any(|dir| dir == name))
+                let mut above =
+                    Path::new(word).ancestors().skip(1).filter_map(|dir| dir.strip_prefix("/").ok());
+                above.any(|dir| !dir.as_os_str().is_empty() && path.ends_with(dir))
             };
             // What has no name yet, by the folder that it is in.
             let folder = path.parent().and_then(Path::file_name).filter(|_| leaf.starts_with(".drydock-"));

@@ -166,8 +166,7 @@ impl Early {
 
 /// Says why root's right to read was not used.
 fn behind_link(error: io::Error) -> io::Error {
-    const TEXT: &str =
-        "Permission denied, and root follows no link there that others may have put on the way";
+    const TEXT: &str = "Permission denied, and root follows no link there that others may have put on the way; name the folder itself";
     if error.kind() == ErrorKind::PermissionDenied { io::Error::new(error.kind(), TEXT) } else { error }
 }
 

@@ -56,7 +56,7 @@ pub struct Device {
     pub minor: u32,
 }
 
-/// Who a file belongs to.
+/// Who a file belongs to: numbers of a tar, which need not be those of users here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
     /// User ID.

@@ -8,8 +8,10 @@
 //! The key stands for the image and for all that extensions wrote, and for the app where their Dockerfiles may use it; where not, they do
 //! not see it. A Dockerfile that asks for `build_id` wants to be carried out in each build.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -224,8 +226,10 @@ impl<'a> Extensions<'a> {
         if !fs::symlink_metadata(&files).is_ok_and(|facts| facts.is_dir()) {
             bail!("the extender has written no extended image");
         }
-        if *phase == Phase::ExtendRun && has_links(&files)? {
-            bail!("a program of an extension has put a link into the extended image");
+        if *phase == Phase::ExtendRun
+            && let Some(link) = find_link(&files)?
+        {
+            bail!("a program of an extension has put a link into the extended image: `{}`", link.display());
         }
         let Some(key) = key else { return Ok(Ok(Extended { dir: result, _root: None })) };
         let put = roots::put(cache, &users, &[(key.clone(), result)])?;
@@ -267,15 +271,16 @@ fn alone(image: &Image, dir: &Path) -> Result<PathBuf> {
     }
 }
 
-fn has_links(dir: &Path) -> Result<bool> {
+fn find_link(dir: &Path) -> Result<Option<PathBuf>> {
     let failed = || format!("cannot read `{}`", dir.display());
     let mut walk = drydock_tar::Walk::new(dir, File::open(dir).with_context(failed)?.into())?;
     while let Some(found) = walk.find_next().with_context(failed)? {
         if found.file_type == FileType::Symlink {
-            return Ok(true);
+            let below = Path::new(OsStr::from_bytes(found.path));
+            return Ok(Some(below.join(OsStr::from_bytes(found.leaf))));
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 fn move_to(from: &Path, to: &Path) -> Result<()> {
