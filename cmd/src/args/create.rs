@@ -61,6 +61,8 @@ pub fn resolve(options: &Options, log: &dyn Log) -> Result<Task<Inputs>, Error> 
         export: super::export::inputs(options, &layout, images.outputs.clone(), cache)?,
         analyze: images.inputs(options, &layout, skip_layers),
     };
+    // The creator extends nothing.
+    args.export.files.extended = None;
     layout.guard(&options.env, log)?;
 
     let privileges = Privileges::Drop {

@@ -102,7 +102,7 @@ pub(super) fn inputs(
             run: options.path(&flag::RUN),
             stack: options.path(&flag::STACK),
             project_metadata: options.path(&flag::PROJECT_METADATA),
-            extended: options.path(&flag::EXTENDED),
+            extended: Some(options.path(&flag::EXTENDED)),
         },
         app_dir: options.path(&flag::APP),
         layers_dir: options.path(&flag::LAYERS),

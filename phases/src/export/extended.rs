@@ -25,25 +25,27 @@ pub(super) struct ExtendedRunImage {
 }
 
 impl ExtendedRunImage {
-    /// What the extender made of `base`, if it was to.
+    /// What the extender made of `base`, if it made anything.
     pub(super) fn open(
         inputs: &Inputs,
         analyzed: &Analyzed,
         base: &Image,
         log: &dyn Log,
     ) -> Result<Option<Self>, Error> {
-        // Where it was not, buildpacks may have put something there.
-        let is_extended = analyzed.run_image.as_ref().is_some_and(|run_image| run_image.extend);
-        if !is_extended || !inputs.platform_api.has_run_extension() {
+        let Some(dir) = inputs.files.extended.as_ref().filter(|_| inputs.platform_api.has_run_extension())
+        else {
             return Ok(None);
-        }
-        let run_dir = inputs.files.extended.join("run");
+        };
+        let run_dir = dir.join("run");
         let Some(dir) = only_entry(&run_dir)? else {
-            let error = anyhow!(
-                "the run image is to be extended, but `{}` holds no extended image",
-                run_dir.display()
-            );
-            return Err(Error::from(error).with_help("run the extender first, or give -extended"));
+            if analyzed.run_image.as_ref().is_some_and(|run_image| run_image.extend) {
+                let error = anyhow!(
+                    "the run image is to be extended, but `{}` holds no extended image",
+                    run_dir.display()
+                );
+                return Err(Error::from(error).with_help("run the extender first, or give -extended"));
+            }
+            return Ok(None);
         };
         if !inputs.platform_api.has_stable_extensions() {
             inputs.experimental.guard("Dockerfiles", Level::Info, log)?;

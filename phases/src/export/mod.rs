@@ -105,8 +105,8 @@ pub struct Files {
     pub stack: PathBuf,
     /// `project-metadata.toml`.
     pub project_metadata: PathBuf,
-    /// The folder that the extender wrote.
-    pub extended: PathBuf,
+    /// The folder that the extender wrote; none if there was none at work, and buildpacks may have put something there.
+    pub extended: Option<PathBuf>,
 }
 
 /// The executable that starts processes in the app image.

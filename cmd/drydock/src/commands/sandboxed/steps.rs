@@ -192,7 +192,8 @@ impl Steps<'_> {
         if let Some(name) = self.build_image.as_deref().filter(|_| phase == Phase::Restore) {
             flag("-build-image", name);
         }
-        if phase.extends() || phase == Phase::Export && self.extended.is_some() {
+        // Of the exporter, too: where it looks otherwise, buildpacks can put something.
+        if phase.extends() || phase == Phase::Export {
             flag("-extended", EXTENDED);
         }
         if phase.extends() {
