@@ -448,7 +448,8 @@ impl Tally {
         if tell {
             eprintln!("{name}: {tried} faults, of which {failed} were failures and {} wrong", wrong.len());
         }
-        ensure!(failed >= 5, "only {failed} of {tried} were felt");
+        // A restorer goes on without what it cannot read: of the smallest sample, it feels few.
+        ensure!(failed >= 3, "only {failed} of {tried} were felt");
         if !wrong.is_empty() {
             bail!("{} of {tried} faults:\n\n{}", wrong.len(), wrong.join("\n\n"));
         }
