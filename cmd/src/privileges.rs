@@ -196,10 +196,14 @@ impl Outputs {
     }
 }
 
-/// Whether `user` may search every folder on the way to a layout's blobs.
+/// Whether `user` may search every folder on the way to a layout's blobs, so far as these are there.
 fn is_in_reach(layout: &Path, user: User) -> bool {
-    let blobs = layout.join("blobs/sha256");
-    blobs.ancestors().all(|dir| dir.metadata().is_ok_and(|facts| Access::from(&facts).allows(user, SEARCH)))
+    // Where links lead, others may be on the way.
+    let blobs = layout.canonicalize().unwrap_or_else(|_| layout.to_owned()).join("blobs/sha256");
+    blobs.ancestors().all(|dir| match dir.metadata() {
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+        Ok(facts) => Access::from(&facts).allows(user, SEARCH),
+    })
 }
 
 /// Whether `user` may write, taking for granted that an owner may.

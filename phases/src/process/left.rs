@@ -86,9 +86,9 @@ fn children() -> anyhow::Result<Vec<Process>> {
         }
         match fs::read(entry.path().join("stat")) {
             Ok(stat) => found.extend(child_of(me, &String::from_utf8_lossy(&stat))),
-            // It has ended meanwhile.
+            // It has ended meanwhile, or is of no concern to this process's user.
             Err(error)
-                if error.kind() == ErrorKind::NotFound
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
                     || error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
             Err(error) => {
                 return Err(error)

@@ -336,11 +336,12 @@ impl<'a> Own<'a> {
             // A link leads phases elsewhere than those who look from outside.
             let open = Dir::open(self.layers).and_then(|layers| layers.place(name).open());
             let found = open.and_then(|file| read_all(file, MAX_FILE));
+            // Its mode, too, is as before.
+            write_below(self.layers, Path::new(name), &mut before.as_bytes())?;
             // What cannot be read is not what it was.
             if found.is_ok_and(|found| found == before.as_bytes()) {
                 continue;
             }
-            write_below(self.layers, Path::new(name), &mut before.as_bytes())?;
             progress.say(&format!("warning: a buildpack has changed {name}, which is as before again"));
         }
         Ok(())
